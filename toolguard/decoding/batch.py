@@ -1,0 +1,51 @@
+"""Masks for a batch: filled in one call, applied in one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+
+from ..grammar.engine import executor
+from .state import GuardState
+
+
+def fill(states: Sequence[GuardState]) -> torch.Tensor:
+    """The masks of all states: int32 of shape [batch, words], on the CPU.
+
+    Rows of states that are done allow everything: what is sampled there is ignored. Budgets are not
+    looked at; see `GuardState.mask`.
+    """
+    words = max((state.guard.vocabulary.size + 31) // 32 for state in states)
+    bitmask = torch.zeros((len(states), words), dtype=torch.int32)
+    open_rows = []
+    for row, state in enumerate(states):
+        if state.done:
+            bitmask[row] = -1
+        else:
+            open_rows.append((state.matcher, row))
+    if open_rows:
+        executor().unsafe_compute_mask_ptr(open_rows, bitmask.data_ptr(), words * 4, len(states))
+    return bitmask
+
+
+def apply(bitmask: torch.Tensor, logits: torch.Tensor) -> None:
+    """Sets the logits of illegal tokens to -inf, in place.
+
+    Args:
+        bitmask: int32 of shape [batch, words]; ids past its end are illegal.
+        logits: floating point of shape [batch, vocabulary], on any device.
+    """
+    octets = bitmask.view(torch.uint8).to(logits.device)
+    legal = _bits(logits.device)[octets.int()].flatten(1)
+    width = min(logits.shape[1], legal.shape[1])
+    logits[:, :width].masked_fill_(~legal[:, :width], float("-inf"))
+    logits[:, width:] = float("-inf")
+
+
+@cache
+def _bits(device: torch.device) -> torch.Tensor:
+    """The eight bits of each byte, lowest first: bool of shape [256, 8]."""
+    octets = torch.arange(256, dtype=torch.int32).unsqueeze(1)
+    return (octets >> torch.arange(8, dtype=torch.int32) & 1).bool().to(device)

@@ -1,0 +1,216 @@
+"""The guard: one request, compiled. Immutable, and shared between threads and sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from llguidance import LLMatcher
+
+from ..errors import RequestError, TokenizerError
+from ..formats.nodes import Control
+from ..formats.reader import STRAY, marker
+from ..formats.wire_format import WireFormat
+from ..grammar.arguments import Relaxation
+from ..grammar.completion import Completer, Pieces
+from ..grammar.engine import Vocabulary, compile_grammar
+from ..grammar.mask_grammar import mask_grammar
+from ..grammar.request import Reasoning, request_grammar
+from ..parsing.read import read_turn
+from ..parsing.turn import Turn
+from ..tools.toolset import ToolLike, Toolset
+from .state import GuardState
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """An immutable compiled (wire format, toolset, tokenizer, tool choice). Make it with `compile`.
+
+    Attributes:
+        format: the wire format.
+        toolset: the tools offered.
+        tool_choice: `auto`, `required`, `none` or a tool's name.
+        parallel: whether one turn may hold several calls.
+        reasoning: `auto`, `open` (the prompt has opened it) or `none`.
+        vocabulary: the tokenizer as the mask engine sees it.
+        relaxations: the parts of the tools' schemas that masks do not enforce.
+    """
+
+    format: WireFormat
+    toolset: Toolset
+    tool_choice: str
+    parallel: bool
+    reasoning: Reasoning
+    vocabulary: Vocabulary = field(repr=False)
+    relaxations: tuple[Relaxation, ...]
+    completer: Completer = field(repr=False)
+    matcher: LLMatcher = field(repr=False)
+
+    @staticmethod
+    def compile(
+        wire_format: WireFormat | str,
+        tools: Toolset | str | Iterable[ToolLike],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        tool_choice: str = "auto",
+        parallel: bool = True,
+        reasoning: Reasoning = "auto",
+        end_tokens: Sequence[int] | None = None,
+    ) -> Guard:
+        """Compiles a guard, or returns the one compiled before for the same content.
+
+        Args:
+            wire_format: a format or its name.
+            tools: the tools offered; see `Toolset.of`.
+            tokenizer: a fast Hugging Face tokenizer. Guards are cached by its identity.
+            tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
+            parallel: whether one turn may hold several calls.
+            reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened
+                it already, `none` if there is none.
+            end_tokens: the ids that end a turn; by default the tokenizer's `eos_token_id` and the
+                format's own turn ends.
+
+        Raises:
+            FormatError, ToolsetError, TokenizerError, RequestError: see `toolguard.errors`.
+        """
+        if isinstance(wire_format, str):
+            wire_format = WireFormat.load(wire_format)
+        toolset = Toolset.of(tools)
+        ends = _end_ids(wire_format, tokenizer, end_tokens)
+        return _compile(wire_format, toolset, tokenizer, tool_choice, parallel, reasoning, ends)
+
+    def start(self, max_new_tokens: int) -> GuardState:
+        """The state of a fresh sequence that may have this many tokens, its end included.
+
+        Raises:
+            RequestError: not even the shortest legal turn fits.
+        """
+        least = len(self.spell(self.completer.complete(self.completer.beginning, b"") or ())) + 1
+        if max_new_tokens < least:
+            raise RequestError(
+                f"max_new_tokens={max_new_tokens} is too small: the shortest turn with "
+                f"tool_choice={self.tool_choice!r} takes {least} tokens"
+            )
+        return GuardState(self, max_new_tokens)
+
+    def read(self, ids: Sequence[int]) -> Turn:
+        """The turn that these ids say; what follows the first end token is ignored."""
+        kept: list[int] = []
+        ended = False
+        for token in ids:
+            if token in self.vocabulary.end_ids:
+                ended = True
+                break
+            kept.append(int(token))
+        turn = read_turn(
+            self._marked(kept),
+            self.format,
+            self.toolset,
+            opened=self.reasoning == "open",
+            ended=ended,
+        )
+        fields = {name: getattr(turn, name) for name in turn.__slots__}
+        return Turn(**{**fields, "ids": tuple(int(i) for i in ids[: len(kept) + ended])})
+
+    def spell(self, pieces: Pieces) -> list[int]:
+        """The ids of a completion."""
+        ids: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, Control) and piece.text in self.control_ids:
+                ids.append(self.control_ids[piece.text])
+            else:
+                data = piece.text.encode() if isinstance(piece, Control) else piece
+                ids += self.vocabulary.ids_of(data)
+        return ids
+
+    @cached_property
+    def control_ids(self) -> dict[str, int]:
+        """The ids of the format's control tokens that the tokenizer has as one."""
+        return _control_ids(self.format, self.vocabulary)
+
+    @cached_property
+    def longest_step(self) -> int:
+        """How many tokens one more token can add to the shortest completion, at the most."""
+        # A token may open several values at once; the margin covers their brackets.
+        return len(self.vocabulary.ids_of(self.completer.longest_step())) + 8
+
+    def _marked(self, ids: Sequence[int]) -> str:
+        """The text of the ids, sampled control tokens as markers."""
+        parts: list[str] = []
+        run: list[int] = []
+        for token in ids:
+            mark = self._marks.get(token)
+            if mark is None:
+                run.append(token)
+            else:
+                parts += [self.vocabulary.bytes_of(run).decode("utf-8", "replace"), mark]
+                run = []
+        return "".join([*parts, self.vocabulary.bytes_of(run).decode("utf-8", "replace")])
+
+    @cached_property
+    def _marks(self) -> dict[int, str]:
+        marks = dict.fromkeys(self.vocabulary.specials, STRAY)
+        for index, text in enumerate(self.format.controls):
+            if text in self.control_ids:
+                marks[self.control_ids[text]] = marker(index)
+        return marks
+
+
+def _control_ids(wire_format: WireFormat, vocabulary: Vocabulary) -> dict[str, int]:
+    added = vocabulary.added
+    return {text: added[text] for text in wire_format.controls if text in added}
+
+
+def _end_ids(
+    wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None
+) -> tuple[int, ...]:
+    if given is not None:
+        size = len(tokenizer)
+        for token in given:
+            if not 0 <= token < size:
+                raise TokenizerError(f"end token {token} is not in a vocabulary of {size} ids")
+        return tuple(dict.fromkeys(given))
+    added = tokenizer.get_added_vocab()
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tuple(dict.fromkeys([*ends, *(added[text] for text in wire_format.ends if text in added)]))
+
+
+@lru_cache(maxsize=256)
+def _compile(
+    wire_format: WireFormat,
+    toolset: Toolset,
+    tokenizer: PreTrainedTokenizerBase,
+    tool_choice: str,
+    parallel: bool,
+    reasoning: Reasoning,
+    end_ids: tuple[int, ...],
+) -> Guard:
+    grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning)
+    vocabulary = Vocabulary.of(tokenizer, end_ids)
+    text = mask_grammar(
+        grammar.rules, grammar.start, wire_format.controls, _control_ids(wire_format, vocabulary)
+    )
+    try:
+        matcher = compile_grammar(vocabulary, text)
+    except ValueError as error:
+        raise RequestError(
+            f"the mask engine refuses the grammar of these tools: {error}. Simplify the largest "
+            "schema, or offer fewer tools"
+        ) from error
+    matcher.compute_bitmask()  # warms the lexer that all copies share
+    return Guard(
+        wire_format,
+        toolset,
+        tool_choice,
+        parallel,
+        reasoning,
+        vocabulary,
+        grammar.relaxations,
+        Completer(grammar.rules, grammar.start, wire_format.controls),
+        matcher,
+    )

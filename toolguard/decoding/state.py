@@ -1,0 +1,175 @@
+"""The state of one sequence under a guard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import StateError
+from ..formats.wire_format import WireFormat
+from ..grammar.completion import Frontier
+from ..parsing.report import Intervention, Region
+
+if TYPE_CHECKING:
+    from .guard import Guard
+
+Mask = npt.NDArray[np.int32]
+
+
+class GuardState:
+    """Where one sequence stands: what is legal next, and what was done so far.
+
+    Cheap to copy and to roll back. Near the end of the token budget it narrows the mask, so that
+    every turn ends closed within `max_new_tokens`.
+
+    Attributes:
+        guard: the compiled request.
+        max_new_tokens: the budget, end token included.
+        ids: the tokens accepted so far.
+        done: an end token was accepted.
+        pressure: mask pressure so far, in nats.
+        interventions: what the guard did so far.
+    """
+
+    def __init__(self, guard: Guard, max_new_tokens: int) -> None:
+        self.guard = guard
+        self.max_new_tokens = max_new_tokens
+        self.ids: list[int] = []
+        self.done = False
+        self.pressure = 0.0
+        self.interventions: list[Intervention] = []
+        self.matcher = guard.matcher.deep_copy()
+        self._text = b""
+        self._text_ids = 0  # how many of the ids `_text` spells
+        self._frontier: Frontier = guard.completer.beginning
+        self._check_at = max_new_tokens
+
+    @property
+    def remaining(self) -> int:
+        """How many tokens the budget leaves."""
+        return self.max_new_tokens - len(self.ids)
+
+    @property
+    def region(self) -> Region:
+        """Where the sequence is: `reasoning`, `text`, `call` or `done`."""
+        if self.done:
+            return "done"
+        text = self.guard.vocabulary.bytes_of(self.ids)
+        last = _control_pattern(self.guard.format).findall(text)
+        if not last:
+            return "reasoning" if self.guard.reasoning == "open" else "text"
+        rules = self.guard.format
+        control = last[-1].decode()
+        if control in (rules.closer, rules.reasoning_closer):
+            return "text"
+        return "reasoning" if control == rules.reasoning_opener else "call"
+
+    def mask(self, preferred: Sequence[int] = ()) -> Mask:
+        """The legal next tokens, one bit each, as int32 words of shape [(vocabulary + 31) // 32].
+
+        Args:
+            preferred: the ids that the model wants most, best first. When the budget is nearly
+                spent, only those of them stay legal that leave room to end the turn; where none
+                does, the first token of the shortest completion alone.
+        """
+        words = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.int32).copy()
+        if self.tight():
+            legal = [i for i in preferred if words[i >> 5] >> (i & 31) & 1]
+            words[:] = 0
+            for token in self.narrow(legal):
+                words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+        return words
+
+    def accept(self, token: int) -> bool:
+        """Takes a sampled token; False, and nothing changes, if it is illegal here."""
+        if self.done or self.matcher.try_consume_tokens([token]) != 1:
+            return False
+        self.ids.append(token)
+        self.done = token in self.guard.vocabulary.end_ids
+        return True
+
+    def forced(self) -> list[int]:
+        """The tokens that must follow, in the tokenizer's own spelling; often none."""
+        return [] if self.done else self.matcher.compute_ff_tokens()
+
+    def rollback(self, tokens: int) -> None:
+        """Takes back the last tokens.
+
+        Raises:
+            StateError: there are not that many.
+        """
+        if not 0 <= tokens <= len(self.ids):
+            raise StateError(f"cannot roll back {tokens} tokens: the turn has {len(self.ids)}")
+        if tokens and not self.matcher.rollback(tokens):
+            raise StateError(f"the mask engine cannot roll back {tokens} tokens")
+        if tokens:
+            del self.ids[-tokens:]
+            self.done = False
+            self._check_at = self.max_new_tokens
+            if self._text_ids > len(self.ids):
+                self._text, self._text_ids = b"", 0
+                self._frontier = self.guard.completer.beginning
+
+    def copy(self) -> GuardState:
+        """An independent copy."""
+        other = GuardState.__new__(GuardState)
+        other.__dict__.update(self.__dict__)
+        other.ids = self.ids.copy()
+        other.interventions = self.interventions.copy()
+        other.matcher = self.matcher.deep_copy()
+        return other
+
+    def tight(self) -> bool:
+        """Whether the next token could leave too little of the budget to end the turn.
+
+        The shortest completion is looked up only when it could have become too long: one token
+        adds at most `guard.longest_step` to it.
+        """
+        if self.done or self.remaining > self._check_at:
+            return False
+        slack = self.remaining - 1 - len(self._completion())
+        step = self.guard.longest_step + 1
+        self._check_at = self.remaining - slack // step
+        return slack < step
+
+    def narrow(self, legal: Sequence[int]) -> list[int]:
+        """Those of the legal tokens that leave room to end the turn; else the way to its end."""
+        kept = [token for token in legal if self._leaves_room(token)]
+        if kept:
+            return kept
+        completion = self._completion()
+        return completion[:1] if completion else list(self.guard.vocabulary.end_ids)
+
+    def _leaves_room(self, token: int) -> bool:
+        if token in self.guard.vocabulary.end_ids:
+            return True
+        text = self._text + self.guard.vocabulary.bytes_of([token])
+        completer = self.guard.completer
+        frontier = completer.advance(self._frontier, text)
+        pieces = completer.complete(frontier, text)
+        return pieces is not None and len(self.guard.spell(pieces)) + 1 < self.remaining
+
+    def _completion(self) -> list[int]:
+        """The ids of the shortest completion, without the end token."""
+        completer = self.guard.completer
+        if self._text_ids < len(self.ids):
+            self._text += self.guard.vocabulary.bytes_of(self.ids[self._text_ids :])
+            self._text_ids = len(self.ids)
+            self._frontier = completer.advance(self._frontier, self._text)
+        pieces = completer.complete(self._frontier, self._text)
+        if pieces is None:
+            raise StateError(
+                f"no completion of a legal turn was found after {self._text[-80:]!r}: please "
+                "report this with the tools that were offered"
+            )
+        return self.guard.spell(pieces)
+
+
+@lru_cache(maxsize=64)
+def _control_pattern(wire_format: WireFormat) -> re.Pattern[bytes]:
+    return re.compile("|".join(map(re.escape, wire_format.controls)).encode())

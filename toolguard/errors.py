@@ -1,0 +1,35 @@
+"""Every error that toolguard raises on purpose.
+
+ToolguardError
+├── FormatError      a wire format is unknown, malformed, or cannot be recognised
+├── ToolsetError     a tool or its schema is malformed
+├── TokenizerError   a tokenizer cannot carry the format (no turn end, not a fast tokenizer)
+├── RequestError     a request asks for what cannot be served (tool choice, budget, policy)
+└── StateError       a guard state was driven off its own history
+
+Each message says what was wrong, where, and what to do about it.
+"""
+
+
+class ToolguardError(Exception):
+    """Base class of all toolguard errors."""
+
+
+class FormatError(ToolguardError):
+    """A wire format is unknown, malformed, or cannot be recognised from a tokenizer."""
+
+
+class ToolsetError(ToolguardError, ValueError):
+    """A tool definition or its JSON schema is malformed."""
+
+
+class TokenizerError(ToolguardError, ValueError):
+    """The tokenizer cannot carry the wire format."""
+
+
+class RequestError(ToolguardError, ValueError):
+    """A request parameter is impossible: unknown tool choice, budget too small, bad policy."""
+
+
+class StateError(ToolguardError, RuntimeError):
+    """A guard state, or a processor that holds some, was driven off its own history."""

@@ -1,0 +1,217 @@
+"""The notation of wire formats: what a grammar is made of.
+
+A grammar file, and the grammar of one request made from it, are both `Rules` over these nodes.
+Everything else is derived from them: the mask grammar, the lark parser, the shortest completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Exactly this text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression, in the subset that Python's `re` and llguidance share."""
+
+    regex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token: one id where the tokenizer has it, spelled otherwise."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """NAME or ARGUMENTS: where the tools of a request come in."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A JSON string or number under a schema (JSON text) that only the mask engine can compile."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A JSON string without escapes that is none of these: the key of an undeclared member."""
+
+    excluded: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Another rule."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seq:
+    """One after the other; empty: the empty text."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alt:
+    """One of them; empty: nothing matches."""
+
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Between `low` and `high` times (`high` None: any number)."""
+
+    item: Node
+    low: int
+    high: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One named member of `Members`."""
+
+    node: Node
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Members of an object in any order, each at most once, the required ones present.
+
+    `extra` may stand any number of times between them. `low` and `high` bound the number of
+    members where there is no `extra`.
+    """
+
+    members: tuple[Member, ...]
+    separator: Node
+    extra: Node | None = None
+    low: int = 0
+    high: int | None = None
+
+
+Node: TypeAlias = (
+    Literal | Pattern | Control | Free | Slot | Scalar | Key | Ref | Seq | Alt | Repeat | Members
+)
+Rules: TypeAlias = Mapping[str, Node]
+
+NEVER = Alt(())
+EMPTY = Seq(())
+
+
+def optional(node: Node) -> Repeat:
+    """`node` or nothing."""
+    return Repeat(node, 0, 1)
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly inside `node`."""
+    match node:
+        case Seq(items):
+            return items
+        case Alt(options):
+            return options
+        case Repeat(item):
+            return (item,)
+        case Members(members, separator, extra):
+            inner = (*(member.node for member in members), separator)
+            return inner if extra is None else (*inner, extra)
+        case _:
+            return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """`node` and all nodes inside it, without following references."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
+def rebuild(node: Node, inner: tuple[Node, ...]) -> Node:
+    """A copy of `node` with other children, in the order of `children`."""
+    match node:
+        case Seq():
+            return Seq(inner)
+        case Alt():
+            return Alt(inner)
+        case Repeat(_, low, high):
+            return Repeat(inner[0], low, high)
+        case Members(members, _, extra, low, high):
+            n = len(members)
+            renewed = tuple(
+                Member(child, member.required)
+                for member, child in zip(members, inner[:n], strict=True)
+            )
+            return Members(renewed, inner[n], inner[n + 1] if extra else None, low, high)
+        case _:
+            return node
+
+
+def reachable(rules: Rules, start: str) -> dict[str, Node]:
+    """The rules that `start` needs, without the branches that can never match."""
+    dead: set[str] = set()
+    while True:
+        pruned = {name: prune(node, dead) for name, node in rules.items()}
+        found = {name for name, node in pruned.items() if node == NEVER}
+        if found == dead:
+            break
+        dead = found
+    needed: dict[str, Node] = {}
+    agenda = [start]
+    while agenda:
+        name = agenda.pop()
+        if name not in needed:
+            needed[name] = pruned[name]
+            agenda += [n.rule for n in walk(pruned[name]) if isinstance(n, Ref)]
+    return needed
+
+
+def prune(node: Node, dead: Set[str]) -> Node:
+    """`node` without the branches that can never match; rules in `dead` never do."""
+    inner = tuple(prune(child, dead) for child in children(node))
+    match node:
+        case Ref(rule) if rule in dead:
+            return NEVER
+        case Seq() if NEVER in inner:
+            return NEVER
+        case Alt():
+            inner = tuple(child for child in inner if child != NEVER)
+            return inner[0] if len(inner) == 1 else Alt(inner)
+        case Repeat(_, low) if inner[0] == NEVER:
+            return EMPTY if low == 0 else NEVER
+        case Members(members, separator, extra, low, high):
+            n = len(members)
+            possible = []
+            for member, child in zip(members, inner[:n], strict=True):
+                if child != NEVER:
+                    possible.append(Member(child, member.required))
+                elif member.required:
+                    return NEVER
+            if extra is not None and inner[n + 1] == NEVER:
+                extra = None
+            return Members(tuple(possible), separator, extra, low, high)
+        case _:
+            return rebuild(node, inner)

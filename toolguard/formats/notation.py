@@ -1,0 +1,134 @@
+"""Reads a grammar file: the subset of Lark's notation that llguidance and lark share.
+
+Rules are lower case, terminals upper case. A terminal that is one quoted string is a control
+token. `%declare` names what toolguard fills in, `%import .file (NAMES)` takes terminals and rules
+from another grammar file.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Transformer, UnexpectedInput
+
+from ..errors import FormatError
+from .nodes import (
+    Alt,
+    Control,
+    Free,
+    Literal,
+    Node,
+    Pattern,
+    Ref,
+    Repeat,
+    Rules,
+    Seq,
+    Slot,
+    children,
+    rebuild,
+    walk,
+)
+
+FREE = ("TEXT", "REPLY", "REASONING")
+SLOTS = ("NAME", "ARGUMENTS")
+
+_NOTATION = r"""
+    start: (definition | declare | import)*
+    definition: NAME ":" alt
+    declare: "%declare" NAME+
+    import: "%import" "." NAME "(" NAME ("," NAME)* ")"
+    alt: seq ("|" seq)*
+    seq: repeat+
+    repeat: item MARK?
+    ?item: STRING -> literal
+        | REGEX -> pattern
+        | NAME -> name
+        | "(" alt ")"
+    NAME: /[A-Za-z]\w*/
+    MARK: /[?*+]/
+    STRING: /"(\\.|[^"\\])*"/
+    REGEX: /\/(\\.|[^\/\\])+\//
+    %ignore /[ \t\r\n]+/
+    %ignore /\/\/[^\n]*/
+"""
+_BOUNDS = {"?": (0, 1), "*": (0, None), "+": (1, None)}
+
+
+class _Reader(Transformer[Any, Any]):
+    def literal(self, items: list[str]) -> Node:
+        return Literal(ast.literal_eval(items[0]))
+
+    def pattern(self, items: list[str]) -> Node:
+        return Pattern(items[0][1:-1].replace(r"\/", "/"))
+
+    def name(self, items: list[str]) -> Node:
+        return Ref(str(items[0]))
+
+    def repeat(self, items: list[Any]) -> Node:
+        return items[0] if len(items) == 1 else Repeat(items[0], *_BOUNDS[items[1]])
+
+    def seq(self, items: list[Node]) -> Node:
+        return items[0] if len(items) == 1 else Seq(tuple(items))
+
+    def alt(self, items: list[Node]) -> Node:
+        return items[0] if len(items) == 1 else Alt(tuple(items))
+
+
+@lru_cache
+def _parser() -> Lark:
+    return Lark(_NOTATION, parser="earley")
+
+
+def read_grammar(path: Path) -> Rules:
+    """The rules and terminals of a grammar file, with its imports.
+
+    Raises:
+        FormatError: the file is not in the notation, or a name in it is not defined.
+    """
+    try:
+        tree = _Reader().transform(_parser().parse(path.read_text("utf-8")))
+    except OSError as error:
+        raise FormatError(f"cannot read the grammar file {path}: {error}") from error
+    except UnexpectedInput as error:
+        raise FormatError(
+            f"{path.name}, line {error.line}, column {error.column}: not in the notation of "
+            f"grammar files (see toolguard/formats/notation.py)"
+        ) from error
+    rules: dict[str, Node] = {}
+    declared: set[str] = set()
+    for statement in tree.children:
+        if statement.data == "definition":
+            name, node = statement.children
+            control = str(name).isupper() and isinstance(node, Literal)
+            rules[str(name)] = Control(node.text) if control else node
+        elif statement.data == "declare":
+            declared.update(str(name) for name in statement.children)
+        else:
+            source, *names = (str(name) for name in statement.children)
+            library = read_grammar(path.parent / f"{source}.lark")
+            rules.update({name: library[name] for name in names if name in library})
+    for name in declared - {*FREE, *SLOTS}:
+        raise FormatError(
+            f"{path.name}: %declare {name}: only {', '.join((*FREE, *SLOTS))} can be declared"
+        )
+    return {name: _resolve(node, rules, declared, path) for name, node in rules.items()}
+
+
+def _resolve(node: Node, rules: Rules, declared: set[str], path: Path) -> Node:
+    """Puts terminals and placeholders where their names stand; rules stay references."""
+    if isinstance(node, Ref):
+        if node.rule in declared:
+            return Free(node.rule) if node.rule in FREE else Slot(node.rule)
+        if node.rule not in rules:
+            raise FormatError(f"{path.name}: {node.rule} is used but not defined")
+        return rules[node.rule] if node.rule.isupper() else node
+    return rebuild(node, tuple(_resolve(child, rules, declared, path) for child in children(node)))
+
+
+def controls(rules: Rules) -> tuple[str, ...]:
+    """The control tokens of a grammar, in the order of its file."""
+    found = {n.text: None for node in rules.values() for n in walk(node) if isinstance(n, Control)}
+    return tuple(found)

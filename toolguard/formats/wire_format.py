@@ -1,0 +1,120 @@
+"""Wire formats: how a model family writes tool calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+from lark import Lark
+
+from ..errors import FormatError
+from .nodes import EMPTY, Alt, Control, Node, Repeat, Rules, Seq
+from .notation import controls, read_grammar
+from .reader import build_parser
+
+# The wheel carries the grammars inside the package; a checkout has them at its top.
+_PACKAGED = Path(__file__).parents[1] / "grammars"
+GRAMMARS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "grammars"
+
+_LIBRARIES = {"json"}
+_EXPECTED = ("start", "opened", "turn", "reply", "calls", "further", "call", "end")
+
+
+@dataclass(frozen=True, eq=False)
+class WireFormat:
+    """How a model family writes tool calls: one grammar file.
+
+    Attributes:
+        name: the file's name without its ending, e.g. `hermes`.
+        rules: its rules and terminals.
+        controls: the text of its control tokens, in the order of the file.
+        ends: the control tokens that end a turn.
+    """
+
+    name: str
+    rules: Rules = field(repr=False)
+    controls: tuple[str, ...]
+    ends: tuple[str, ...]
+
+    @staticmethod
+    @cache
+    def load(name: str) -> WireFormat:
+        """The format of that name.
+
+        Raises:
+            FormatError: there is no such format, or its grammar file is malformed.
+        """
+        if name not in format_names():
+            raise FormatError(f"unknown wire format {name!r}: known are {', '.join(format_names())}")
+        return WireFormat.from_file(GRAMMARS / f"{name}.lark")
+
+    @staticmethod
+    def from_file(path: Path) -> WireFormat:
+        """A format from a grammar file of one's own.
+
+        Raises:
+            FormatError: the file is malformed, or lacks one of the rules that every format has.
+        """
+        rules = read_grammar(path)
+        missing = [rule for rule in _EXPECTED if rule not in rules]
+        if missing:
+            raise FormatError(f"{path.name} has no rule {missing[0]!r}: every format needs it")
+        end = rules["end"]
+        ends = tuple(
+            node.text
+            for node in (end.options if isinstance(end, Alt) else (end,))
+            if isinstance(node, Control)
+        )
+        return WireFormat(path.stem, rules, controls(rules), ends)
+
+    @cached_property
+    def parser(self) -> Lark:
+        """The LALR parser of finished turns (marked text), with starts `start` and `opened`."""
+        return build_parser(self.rules, json_rules(), self.controls)
+
+    @cached_property
+    def opener(self) -> str:
+        """The control token that opens the first call of a turn."""
+        found = _first_control(self.rules["calls"])
+        assert found is not None, f"{self.name}: a call without a control token"
+        return found
+
+    @cached_property
+    def closer(self) -> str:
+        """The control token that closes a call; empty where a format has none."""
+        return _first_control(self.rules["call"]) or ""
+
+    @cached_property
+    def reasoning_opener(self) -> str:
+        """The control token that opens reasoning; empty where a format has none."""
+        return _first_control(self.rules.get("reasoning", EMPTY)) or ""
+
+    @cached_property
+    def reasoning_closer(self) -> str:
+        """The control token that closes reasoning; empty where a format has none."""
+        return _first_control(self.rules.get("thoughts", EMPTY)) or ""
+
+
+def _first_control(node: Node) -> str | None:
+    match node:
+        case Control(text):
+            return text
+        case Seq(items):
+            return next((text for item in items if (text := _first_control(item))), None)
+        case Repeat(item):
+            return _first_control(item)
+        case _:
+            return None
+
+
+@cache
+def json_rules() -> Rules:
+    """The rules and terminals of `grammars/json.lark`."""
+    return read_grammar(GRAMMARS / "json.lark")
+
+
+def format_names() -> tuple[str, ...]:
+    """The names of the wire formats that toolguard ships."""
+    names = {path.stem for path in GRAMMARS.glob("*.lark")} - _LIBRARIES
+    return tuple(sorted(names))

@@ -1,0 +1,364 @@
+"""From a tool's parameter schema to the grammar of its arguments, written as JSON.
+
+Keys stand in any order, each at most once, the required ones present. What cannot be said in a
+grammar is recorded as a `Relaxation`, never dropped in silence: finished calls are validated
+against the whole schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from ..errors import ToolsetError
+from ..formats.nodes import (
+    EMPTY,
+    NEVER,
+    Alt,
+    Key,
+    Literal,
+    Member,
+    Members,
+    Node,
+    Ref,
+    Repeat,
+    Scalar,
+    Seq,
+    optional,
+)
+from ..formats.wire_format import json_rules
+from ..tools.schemas import Schema, resolve
+from ..tools.toolset import Tool
+from .engine import refusal
+
+DEPTH = 24
+"""How many references and combinations may nest in a mask: recursion ends there."""
+
+OPEN_DEPTH = 6
+"""How deep values without a schema may nest in a mask."""
+
+_STRING = ("minLength", "maxLength", "pattern", "format")
+_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_UNENFORCED = (
+    "not if patternProperties propertyNames dependentRequired dependentSchemas "
+    "unevaluatedProperties contains uniqueItems unevaluatedItems"
+).split()
+_ANNOTATIONS = ("title", "description", "default", "examples", "$defs", "definitions", "$schema")
+_TYPES = ("null", "integer", "number", "boolean", "object", "array", "string")
+_IMPLIED = {
+    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": _STRING,
+    "number": _NUMBER,
+}
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A part of a tool's schema that the mask does not enforce; validation still does."""
+
+    tool: str
+    path: str
+    keyword: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.tool}{self.path}: {self.keyword} is not enforced while decoding: {self.reason}"
+
+
+def argument_rules(tool: Tool, name: str) -> tuple[dict[str, Node], list[Relaxation]]:
+    """The rules of a tool's arguments, the first called `name`, and what they do not enforce.
+
+    Raises:
+        ToolsetError: no arguments at all can satisfy the schema.
+    """
+    builder = _Builder(tool, name)
+    builder.rules[name] = builder.value(tool.parameters, "", ())
+    return builder.rules, builder.relaxations
+
+
+class _Builder:
+    def __init__(self, tool: Tool, name: str) -> None:
+        self.tool = tool
+        self.name = name
+        self.rules: dict[str, Node] = {}
+        self.relaxations: list[Relaxation] = []
+        self.targets: dict[str, int] = {}
+        terminals = json_rules()
+        self.string = terminals["STRING"]
+        self.number = terminals["NUMBER"]
+        self.integer = terminals["INTEGER"]
+        self.colon = terminals["COLON"]
+        self.comma = terminals["COMMA"]
+        self.space = optional(terminals["WS"])
+
+    def relax(self, path: str, keyword: str, reason: str) -> None:
+        found = Relaxation(self.tool.name, path, keyword, reason)
+        if found not in self.relaxations:
+            self.relaxations.append(found)
+
+    def value(self, schema: Any, path: str, stack: tuple[str, ...]) -> Node:
+        """A value under a schema; `stack` holds the references that led here."""
+        if isinstance(schema, bool):
+            return self.anything(OPEN_DEPTH) if schema else NEVER
+        for keyword in _UNENFORCED:
+            if schema.get(keyword):
+                self.relax(path, keyword, "it cannot be said in a grammar")
+        if "$ref" in schema:
+            return self.reference(schema, path, stack)
+        if "const" in schema:
+            return self.constant(schema["const"])
+        if "enum" in schema:
+            return self.enumeration(schema, path)
+        for keyword in ("allOf", "anyOf", "oneOf"):
+            if keyword in schema:
+                return self.combined(schema, keyword, path, stack)
+        kinds = schema.get("type") or next(
+            (kind for kind, words in _IMPLIED.items() if any(word in schema for word in words)),
+            None,
+        )
+        if kinds is None:
+            return self.anything(OPEN_DEPTH)
+        if isinstance(kinds, list):
+            kinds = [k for k in _TYPES if k in kinds and (k, "number" in kinds) != ("integer", True)]
+            return Alt(tuple(self.typed(kind, schema, path, stack) for kind in kinds))
+        return self.typed(kinds, schema, path, stack)
+
+    def typed(self, kind: str, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
+        match kind:
+            case "object":
+                return self.object(schema, path, stack)
+            case "array":
+                return self.array(schema, path, stack)
+            case "string":
+                return self.scalar("string", self.string, _STRING, schema, path)
+            case "integer":
+                return self.scalar("integer", self.integer, _NUMBER, schema, path)
+            case "number":
+                return self.scalar("number", self.number, _NUMBER, schema, path)
+            case "boolean":
+                return Alt((Literal("true"), Literal("false")))
+            case _:
+                return Literal("null")
+
+    def scalar(
+        self, kind: str, plain: Node, keywords: tuple[str, ...], schema: Schema, path: str
+    ) -> Node:
+        """A string or number: a terminal of ours, or the engine's where it is constrained."""
+        bounds = {key: schema[key] for key in keywords if key in schema}
+        while bounds:
+            text = json.dumps({"type": kind, **bounds})
+            reason = refusal(text)
+            if not reason:
+                return Scalar(text)
+            keyword = next((key for key in ("format", "pattern") if key in bounds), [*bounds][-1])
+            self.relax(path, keyword, reason.splitlines()[0])
+            del bounds[keyword]
+        return plain
+
+    def object(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        required = schema.get("required", [])
+        more = schema.get("additionalProperties", True)
+        members = [
+            self.member(key, self.value(properties.get(key, more), f"{path}/{key}", stack))
+            for key in dict.fromkeys([*properties, *required])
+        ]
+        extra = None
+        if more is not False:
+            value = self.value(more, f"{path}/*", stack)
+            extra = Seq((Key(frozenset(properties) | frozenset(required)), self.colon, value))
+        low, high = schema.get("minProperties", 0), schema.get("maxProperties")
+        if extra is not None and (low > len(required) or high is not None):
+            self.relax(path, "minProperties/maxProperties", "other properties are allowed")
+        keys = list(dict.fromkeys([*properties, *required]))
+        inside = Members(
+            tuple(Member(m, k in required) for m, k in zip(members, keys, strict=True)),
+            self.comma,
+            extra,
+            low,
+            high,
+        )
+        full = Seq((Literal("{"), self.space, inside, self.space, Literal("}")))
+        empty = Seq((Literal("{"), self.space, Literal("}")))
+        if high == 0 or not (members or extra):
+            return empty if not required else NEVER
+        return full if required or low else Alt((empty, full))
+
+    def member(self, key: str, value: Node) -> Node:
+        return Seq((self.text(key), self.colon, value)) if value != NEVER else NEVER
+
+    def array(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
+        first = [
+            self.value(item, f"{path}/{i}", stack)
+            for i, item in enumerate(schema.get("prefixItems", []))
+        ]
+        item = self.value(schema.get("items", True), f"{path}/[]", stack)
+        low, high = schema.get("minItems", 0), schema.get("maxItems")
+        items = self.items(first, item, low, high)
+        options: list[Node] = []
+        if low == 0:
+            options.append(Seq((Literal("["), self.space, Literal("]"))))
+        if high != 0:
+            options.append(Seq((Literal("["), self.space, items, self.space, Literal("]"))))
+        return Alt(tuple(options))
+
+    def items(self, first: list[Node], item: Node, low: int, high: int | None) -> Node:
+        """One item or more, `first` ones by their place."""
+        if not first:
+            further = Seq((self.comma, item))
+            rest = Repeat(further, max(low - 1, 0), None if high is None else high - 1)
+            return item if high == 1 else Seq((item, rest))
+        tail: Node = EMPTY
+        count = len(first)
+        if high is None or high > count:
+            more = None if high is None else high - count
+            tail = Repeat(Seq((self.comma, item)), max(low - count, 0), more)
+        for index in range(min(count, high or count) - 1, 0, -1):
+            tail = Seq((self.comma, first[index], tail))
+            tail = tail if index < low else optional(tail)
+        return Seq((first[0], tail))
+
+    def combined(self, schema: Schema, keyword: str, path: str, stack: tuple[str, ...]) -> Node:
+        if len(stack) >= DEPTH:
+            return NEVER
+        base = {k: v for k, v in schema.items() if k not in (keyword, *_ANNOTATIONS)}
+        stack = (*stack, keyword)
+        if keyword == "allOf":
+            for part in schema[keyword]:
+                base = self.merged(base, part, path)
+            return self.value(base, path, stack)
+        if keyword == "oneOf":
+            self.relax(path, "oneOf", "the mask takes it as anyOf")
+        parts = [self.merged(base, part, path) for part in schema[keyword]]
+        return Alt(tuple(dict.fromkeys(self.value(part, path, stack) for part in parts)))
+
+    def merged(self, base: Schema, part: Any, path: str) -> Any:
+        """Both schemas at once, as far as keywords can be put side by side."""
+        if isinstance(part, bool):
+            return base if part else False
+        if base and "$ref" in part:
+            seen = {part["$ref"]}
+            target = resolve(self.tool.parameters, part["$ref"], self.tool.name)
+            while isinstance(target, Mapping) and "$ref" in target and target["$ref"] not in seen:
+                seen.add(target["$ref"])
+                target = resolve(self.tool.parameters, target["$ref"], self.tool.name)
+            part = {**target, **{key: value for key, value in part.items() if key != "$ref"}}
+        result = dict(base)
+        for key, value in part.items():
+            if key not in base or base[key] == value:
+                result[key] = value
+            elif key == "properties":
+                result[key] = {
+                    **base[key],
+                    **{
+                        name: self.merged(base[key][name], inner, f"{path}/{name}")
+                        if name in base[key] and isinstance(base[key][name], dict)
+                        else inner
+                        for name, inner in value.items()
+                    },
+                }
+            elif key == "required":
+                result[key] = list(dict.fromkeys([*base[key], *value]))
+            elif key in ("minLength", "minItems", "minimum", "minProperties"):
+                result[key] = max(base[key], value)
+            elif key in ("maxLength", "maxItems", "maximum", "maxProperties"):
+                result[key] = min(base[key], value)
+            elif key == "type":
+                ours = base[key] if isinstance(base[key], list) else [base[key]]
+                theirs = value if isinstance(value, list) else [value]
+                common = [kind for kind in ours if kind in theirs]
+                if "integer" in ours + theirs and "number" in ours + theirs:
+                    common = [*dict.fromkeys([*common, "integer"])]
+                if not common:
+                    return False
+                result[key] = common[0] if len(common) == 1 else common
+            elif key not in _ANNOTATIONS:
+                self.relax(path, key, "two schemas that apply at once both give it")
+                result[key] = value
+        return result
+
+    def reference(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
+        target = schema["$ref"]
+        if len(stack) >= DEPTH:
+            return NEVER
+        rest = {
+            key: value
+            for key, value in schema.items()
+            if key not in ("$ref", *_ANNOTATIONS)
+        }
+        if rest:
+            return self.value(self.merged(rest, {"$ref": target}, path), path, stack)
+        name = f"{self.name}_ref{len(stack)}_{self.index(target)}"
+        if name not in self.rules:
+            self.rules[name] = NEVER  # holds the place while the rule refers to itself
+            part = resolve(self.tool.parameters, target, self.tool.name)
+            self.rules[name] = self.value(part, target.removeprefix("#"), (*stack, target))
+        return Ref(name)
+
+    def index(self, target: str) -> int:
+        """A number for a reference, since rule names cannot hold its text."""
+        return self.targets.setdefault(target, len(self._targets))
+
+    def enumeration(self, schema: Schema, path: str) -> Node:
+        keywords = {key: schema[key] for key in ("type", *_STRING, *_NUMBER) if key in schema}
+        validator = Draft202012Validator(keywords)
+        values = [value for value in schema["enum"] if validator.is_valid(value)]
+        if not values:
+            raise ToolsetError(
+                f"tool {self.tool.name!r}: {path or '/'}: no value of its enum has its type"
+            )
+        return Alt(tuple(dict.fromkeys(self.constant(value) for value in values)))
+
+    def constant(self, value: Any) -> Node:
+        """Exactly this value, however JSON may spell it."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                members = tuple(
+                    Member(self.member(key, self.constant(inner)), True)
+                    for key, inner in value.items()
+                )
+                inside = (Members(members, self.comma), self.space) if members else ()
+                return Seq((Literal("{"), self.space, *inside, Literal("}")))
+            case list():
+                items: list[Node] = []
+                for inner in value:
+                    items += [self.constant(inner), self.comma]
+                inside_ = (*items[:-1], self.space) if items else ()
+                return Seq((Literal("["), self.space, *inside_, Literal("]")))
+            case float() if value.is_integer():
+                return Alt((Literal(json.dumps(value)), Literal(str(int(value)))))
+            case _:
+                return Literal(json.dumps(value))
+
+    def enclosed(self, opening: str, inside: Node, closing: str) -> Node:
+        """Brackets around `inside` or around nothing."""
+        inner = optional(Seq((inside, self.space)))
+        return Seq((Literal(opening), self.space, inner, Literal(closing)))
+
+    def text(self, value: str) -> Node:
+        """A JSON string, its non-ASCII characters plain or escaped."""
+        plain, escaped = json.dumps(value, ensure_ascii=False), json.dumps(value)
+        return Literal(plain) if plain == escaped else Alt((Literal(plain), Literal(escaped)))
+
+    def anything(self, depth: int) -> Node:
+        """Any JSON value."""
+        name = f"any_{depth}"
+        if name not in self.rules:
+            scalars = (self.string, self.number, *map(Literal, ("true", "false", "null")))
+            self.rules[name] = Alt(scalars)
+            if depth:
+                inner = self.anything(depth - 1)
+                member = Seq((Key(frozenset()), self.colon, inner))
+                entries = Members((), self.comma, member)
+                items = self.items([], inner, 0, None)
+                self.rules[name] = Alt(
+                    (*scalars, self.enclosed("{", entries, "}"), self.enclosed("[", items, "]"))
+                )
+        return Ref(name)

@@ -1,0 +1,313 @@
+"""The shortest completion of an unfinished turn.
+
+A turn must end closed within its token budget, so the guard has to know, for any legal prefix, what
+is the least that still has to follow. The prefix is walked top-down through the request's rules with
+an explicit stack, all alternatives side by side; where the text ends, what is left on a stack is
+completed by the shortest text of each node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from ..formats.nodes import (
+    Alt,
+    Control,
+    Free,
+    Key,
+    Literal,
+    Members,
+    Node,
+    Pattern,
+    Ref,
+    Repeat,
+    Rules,
+    Scalar,
+    Seq,
+    walk,
+)
+from ..formats.reader import LEADING_SPACE
+from .engine import shortest_suffix
+from .mask_grammar import terminal_grammar
+
+Pieces: TypeAlias = tuple[bytes | Control, ...]
+"""Bytes to spell and control tokens to emit, in order."""
+
+_CONTROL_COST = 3  # a control token is one token, and so are about three bytes of text
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What may follow inside `Members` after those already seen."""
+
+    node: Members
+    seen: frozenset[int]
+    count: int
+
+
+_Stack: TypeAlias = "tuple[Node | _Rest, _Stack] | None"
+Frontier: TypeAlias = tuple[tuple[int, _Stack], ...]
+"""Where a text stands in a grammar: what is still to come, from the start of the last terminal."""
+
+
+class Completer:
+    """Finds shortest completions under one request's grammar."""
+
+    def __init__(self, rules: Rules, start: str, controls: Sequence[str]) -> None:
+        self._rules = rules
+        self._start = start
+        self._controls = tuple(controls)
+        stop = "|".join(map(re.escape, controls))
+        # Free text as bytes, up to the next control token.
+        self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
+        self._patterns: dict[Node, re.Pattern[bytes]] = {}
+        self._grammars: dict[Node, str] = {}
+
+    @property
+    def beginning(self) -> Frontier:
+        """The frontier of the empty text."""
+        return ((0, (Ref(self._start), None)),)
+
+    def advance(self, frontier: Frontier, text: bytes) -> Frontier:
+        """Where `text` stands, walked on from where a prefix of it stood; empty: nowhere legal.
+
+        The text holds control tokens spelled out.
+        """
+        size = len(text)
+        reached: list[tuple[int, _Stack]] = []
+        agenda = list(frontier)
+        while agenda:
+            position, stack = agenda.pop()
+            if position == size:
+                reached.append((position, stack))
+                continue
+            if stack is None:
+                continue
+            node, rest = stack
+            match node:
+                case Literal(spelled) | Control(spelled):
+                    data = spelled.encode()
+                    if text.startswith(data, position):
+                        agenda.append((position + len(data), rest))
+                    elif data.startswith(text[position:]):
+                        reached.append((position, stack))
+                case Pattern() | Scalar() | Free() | Key():
+                    found = self._pattern(node).match(text, position)
+                    if found and found.end() < size:
+                        agenda.append((found.end(), rest))
+                    elif self._suffix(node, text[position:]) is not None:
+                        reached.append((position, stack))
+                case _:
+                    agenda += [(position, following) for following in self._expand(node, rest)]
+        return tuple(reached)
+
+    def complete(self, frontier: Frontier, text: bytes) -> Pieces | None:
+        """What to append to `text` so that the turn may end, `frontier` being where it stands.
+
+        Shortest means the fewest bytes, a control token counted as three of them. None if the text
+        is no legal prefix.
+        """
+        best: Pieces | None = None
+        for position, stack in frontier:
+            pieces: Pieces = ()
+            if position < len(text):
+                assert stack is not None
+                node, stack = stack
+                tail = text[position:]
+                if isinstance(node, Literal | Control):
+                    pieces = (node.text.encode()[len(tail) :],)
+                else:
+                    assert isinstance(node, Pattern | Scalar | Free | Key)
+                    suffix = self._suffix(node, tail)
+                    assert suffix is not None
+                    pieces = (suffix,)
+            best = _shorter(best, self._finish(pieces, stack))
+        return best
+
+    def _expand(self, node: Node | _Rest, rest: _Stack) -> Iterator[_Stack]:
+        match node:
+            case Ref(rule):
+                yield (self._rules[rule], rest)
+            case Seq(items):
+                for item in reversed(items):
+                    rest = (item, rest)
+                yield rest
+            case Alt(options):
+                for option in options:
+                    yield (option, rest)
+            case Repeat(item, low, high):
+                if low == 0:
+                    yield rest
+                if high is None or high > 0:
+                    fewer = Repeat(item, max(low - 1, 0), None if high is None else high - 1)
+                    yield (item, (fewer, rest))
+            case Members():
+                yield (_Rest(node, frozenset(), 0), rest)
+            case _Rest(members, seen, count):
+                yield from self._further(members, seen, count, rest)
+
+    def _further(
+        self, node: Members, seen: frozenset[int], count: int, rest: _Stack
+    ) -> Iterator[_Stack]:
+        missing = [i for i, m in enumerate(node.members) if m.required and i not in seen]
+        if not missing and count >= max(node.low, 1):
+            yield rest
+        options: list[tuple[Node, frozenset[int]]] = [
+            (member.node, seen | {i}) for i, member in enumerate(node.members) if i not in seen
+        ]
+        if node.extra is not None:
+            options.append((node.extra, seen))
+        for member, now in options:
+            following: _Stack = (member, (_Rest(node, now, count + 1), rest))
+            yield (node.separator, following) if count else following
+
+    def _finish(self, pieces: Pieces, stack: _Stack) -> Pieces | None:
+        """`pieces`, and the shortest text of everything on the stack."""
+        parts: list[bytes | Control] = list(pieces)
+        while stack is not None:
+            node, stack = stack
+            least = self._least(node)
+            if least is None:
+                return None
+            parts += least
+        return _joined(parts)
+
+    def _least(self, node: Node | _Rest) -> Pieces | None:
+        if isinstance(node, _Rest):
+            return self._least_members(node.node, node.seen, node.count)
+        return self._shortest(node, self._least_rules)
+
+    @cached_property
+    def _least_rules(self) -> dict[str, Pieces | None]:
+        """The shortest text of each rule: a fixed point, since rules may refer to themselves."""
+        least: dict[str, Pieces | None] = dict.fromkeys(self._rules)
+        changed = True
+        while changed:
+            changed = False
+            for name, node in self._rules.items():
+                found = _shorter(least[name], self._shortest(node, least))
+                if found != least[name]:
+                    least[name] = found
+                    changed = True
+        return least
+
+    def _shortest(self, node: Node, least: dict[str, Pieces | None]) -> Pieces | None:
+        match node:
+            case Literal(text):
+                return (text.encode(),)
+            case Control():
+                return (node,)
+            case Pattern() | Scalar() | Free() | Key():
+                suffix = self._suffix(node, b"")
+                return None if suffix is None else (suffix,)
+            case Ref(rule):
+                return least[rule]
+            case Seq(items):
+                parts: list[bytes | Control] = []
+                for item in items:
+                    found = self._shortest(item, least)
+                    if found is None:
+                        return None
+                    parts += found
+                return _joined(parts)
+            case Alt(options):
+                best: Pieces | None = None
+                for option in options:
+                    best = _shorter(best, self._shortest(option, least))
+                return best
+            case Repeat(item, low):
+                found = self._shortest(item, least) if low else ()
+                return None if found is None else _joined(found * low)
+            case Members():
+                return self._least_members(node, frozenset(), 0, least)
+            case _:
+                raise TypeError(f"{node!r} has no place in a request's grammar")
+
+    def _least_members(
+        self,
+        node: Members,
+        seen: frozenset[int],
+        count: int,
+        least: dict[str, Pieces | None] | None = None,
+    ) -> Pieces | None:
+        """The required members still missing, and as many of the shortest others as `low` asks."""
+        least = self._least_rules if least is None else least
+        needed: list[Pieces] = []
+        spare: list[Pieces] = []
+        for index, member in enumerate(node.members):
+            if index not in seen:
+                found = self._shortest(member.node, least)
+                if found is not None:
+                    (needed if member.required else spare).append(found)
+                elif member.required:
+                    return None
+        lacking = max(node.low, 1) - count - len(needed)
+        if lacking > 0:
+            extra = None if node.extra is None else self._shortest(node.extra, least)
+            spare += [] if extra is None else [extra] * lacking
+            if len(spare) < lacking:
+                return None
+            needed += sorted(spare, key=_cost)[:lacking]
+        separator = self._shortest(node.separator, least)
+        assert separator is not None
+        parts: list[bytes | Control] = []
+        for index, piece in enumerate(needed):
+            parts += [*(separator if count or index else ()), *piece]
+        return _joined(parts)
+
+    def longest_step(self) -> bytes:
+        """The costliest shortest text of any node: how much one token can add to a completion."""
+        best: Pieces = ()
+        for rule in self._rules.values():
+            for node in walk(rule):
+                found = self._least(node)
+                if found is not None and _cost(found) > _cost(best):
+                    best = found
+        return b"".join(piece if isinstance(piece, bytes) else b"" for piece in best)
+
+    def _pattern(self, node: Node) -> re.Pattern[bytes]:
+        if node not in self._patterns:
+            match node:
+                case Free():
+                    self._patterns[node] = self._free
+                case Scalar():
+                    self._patterns[node] = _SCALAR
+                case Key():
+                    self._patterns[node] = _KEY
+                case Pattern(regex):
+                    self._patterns[node] = re.compile(regex.encode())
+        return self._patterns[node]
+
+    def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
+        if node not in self._grammars:
+            self._grammars[node] = terminal_grammar(node, self._controls)
+        return shortest_suffix(self._grammars[node], prefix)
+
+
+_SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')
+_KEY = re.compile(rb'"[^"\\]*"')
+
+
+def _cost(pieces: Pieces) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else _CONTROL_COST for piece in pieces)
+
+
+def _shorter(one: Pieces | None, other: Pieces | None) -> Pieces | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return other if _cost(other) < _cost(one) else one
+
+
+def _joined(parts: Sequence[bytes | Control]) -> Pieces:
+    """`parts` with neighbouring bytes put together."""
+    result: list[bytes | Control] = []
+    for part in parts:
+        if isinstance(part, bytes) and result and isinstance(result[-1], bytes):
+            result[-1] += part
+        elif part != b"":
+            result.append(part)
+    return tuple(result)

@@ -1,0 +1,144 @@
+"""The mask engine behind one narrow door: vocabulary, matcher, batch fill.
+
+Everything that toolguard asks of llguidance is here: compile, fill, accept, roll back, copy, and
+forced tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from llguidance import LLExecutor, LLMatcher, LLTokenizer
+
+from ..errors import TokenizerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Leave the tokenisation to the model: with forcing, llguidance's masks admit only the canonical
+# spelling of a forced span, and a healthy model that spells it otherwise would be overruled.
+_OPTIONS = '%llguidance {"no_forcing": true}\n'
+
+
+class Vocabulary:
+    """A tokenizer as the mask engine sees it. Make it with `Vocabulary.of`.
+
+    Attributes:
+        engine: llguidance's tokenizer.
+        size: the number of ids; masks have (size + 31) // 32 words.
+        added: id by text of the added tokens, special or not: no free text may contain them.
+        end_ids: the ids that end a turn.
+    """
+
+    def __init__(self, engine: LLTokenizer, added: Mapping[str, int], end_ids: tuple[int, ...]):
+        self.engine = engine
+        self.size = engine.vocab_size
+        self.added = added
+        self.end_ids = end_ids
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> Vocabulary:
+        """The vocabulary of a Hugging Face tokenizer (about 1 s at 150k entries, then cached).
+
+        Raises:
+            TokenizerError: it is not a fast tokenizer, or has no token that ends a turn.
+        """
+        from llguidance.hf import from_tokenizer  # imports transformers, as its caller did
+
+        if not getattr(tokenizer, "is_fast", False):
+            raise TokenizerError(
+                f"{type(tokenizer).__name__} is no fast tokenizer: load it with "
+                "AutoTokenizer.from_pretrained(..., use_fast=True)"
+            )
+        if not end_ids:
+            raise TokenizerError(
+                f"{type(tokenizer).__name__} has no token that ends a turn: set its eos_token, or "
+                "pass end_tokens"
+            )
+        engine = from_tokenizer(tokenizer, eos_token=list(end_ids))  # type: ignore[arg-type]
+        return Vocabulary(engine, tokenizer.get_added_vocab(), end_ids)
+
+    @cached_property
+    def specials(self) -> frozenset[int]:
+        """The ids that are never text."""
+        return frozenset(i for i in self.added.values() if self.engine.is_special_token(i))
+
+    def bytes_of(self, ids: Sequence[int]) -> bytes:
+        """The bytes that the ids spell; special tokens by their name."""
+        return self.engine.decode_bytes(list(ids))
+
+    def ids_of(self, data: bytes) -> list[int]:
+        """The ids that spell the bytes; no special token among them."""
+        return self.engine.tokenize_bytes(data)
+
+
+def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:
+    """A matcher at the start of a grammar; `copy` it per sequence.
+
+    Raises:
+        ValueError: the engine refuses the grammar; the message is the engine's.
+    """
+    matcher = LLMatcher(vocabulary.engine, _OPTIONS + grammar)
+    if matcher.is_error():
+        raise ValueError(matcher.get_error())
+    return matcher
+
+
+def refusal(schema: str) -> str:
+    """Why the engine cannot hold a scalar to this JSON schema; empty if it can."""
+    return LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: %json {schema}"))
+
+
+@lru_cache(maxsize=1024)
+def _byte_matcher(grammar: str) -> LLMatcher:
+    matcher = LLMatcher(_byte_vocabulary(), _OPTIONS + grammar)
+    if matcher.is_error():
+        raise ValueError(matcher.get_error())
+    return matcher
+
+
+@cache
+def _byte_vocabulary() -> LLTokenizer:
+    return LLTokenizer("byte")
+
+
+# Where several bytes lead on: first what closes, then digits, then letters.
+_ORDER = sorted(range(256), key=lambda b: (b not in b'"]}', not chr(b).isalnum() or b > 127, b))
+
+
+@lru_cache(maxsize=4096)
+def shortest_suffix(grammar: str, prefix: bytes) -> bytes | None:
+    """The fewest bytes that complete `prefix` under a small grammar; None if nothing can.
+
+    A breadth-first search that keeps one state per mask and length: states with equal masks are
+    alike for what is to come, but for counters, and those only count down along a path.
+    """
+    start = _byte_matcher(grammar).deep_copy()
+    if start.try_consume_tokens(list(prefix)) < len(prefix):
+        return None
+    if start.is_accepting():
+        return b""
+    level = [(start, b"")]
+    while level:
+        following: dict[bytes, tuple[LLMatcher, bytes]] = {}
+        for matcher, suffix in level:
+            mask = matcher.compute_bitmask()
+            for byte in _ORDER:
+                if mask[byte >> 3] >> (byte & 7) & 1:
+                    child = matcher.deep_copy()
+                    child.consume_token(byte)
+                    if child.is_accepting():
+                        return suffix + bytes([byte])
+                    following.setdefault(child.compute_bitmask(), (child, suffix + bytes([byte])))
+        level = list(following.values())
+    return None
+
+
+@cache
+def executor() -> LLExecutor:
+    """The thread pool that fills masks of a batch."""
+    return LLExecutor(num_threads=max(1, (os.cpu_count() or 2) // 2))

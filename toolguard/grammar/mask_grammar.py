@@ -1,0 +1,210 @@
+"""Writes a request's grammar in llguidance's notation: the mask product of a wire format."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from ..formats.nodes import (
+    Alt,
+    Control,
+    Free,
+    Key,
+    Literal,
+    Members,
+    Node,
+    Pattern,
+    Ref,
+    Repeat,
+    Rules,
+    Scalar,
+    Seq,
+)
+from ..formats.reader import LEADING_SPACE
+
+MOST_MEMBERS = 64
+"""llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
+
+_SPACE = r"[ \t\r\n]"
+_ONE_TEXT = rf"{_SPACE}{{0,{LEADING_SPACE}}}[^ \t\r\n](?s:.*)"
+_FREE = {
+    "TEXT": rf"{_ONE_TEXT}|{_SPACE}{{1,{LEADING_SPACE}}}",
+    "REPLY": _ONE_TEXT,
+    "REASONING": r"(?s:.+)",
+}
+
+
+def mask_grammar(rules: Rules, start: str, controls: Sequence[str], ids: Mapping[str, int]) -> str:
+    """The grammar as the mask engine takes it.
+
+    Args:
+        controls: the text of the format's control tokens; free text contains none of them.
+        ids: the token id of those that the tokenizer has; the others are spelled.
+    """
+    writer = _Writer(controls, ids)
+    lines = [f"start: {_rule(start)}"]
+    lines += [f"{_rule(name)}: {writer.write(node)}" for name, node in rules.items()]
+    return "\n".join([*lines, *writer.rules, *writer.definitions()])
+
+
+def terminal_grammar(node: Node, controls: Sequence[str]) -> str:
+    """A grammar of this one terminal."""
+    writer = _Writer(controls, {})
+    return "\n".join([f"start: {writer.write(node)}", *writer.definitions()])
+
+
+def _rule(name: str) -> str:
+    # llguidance reads names with a leading letter or underscore; `start` is its own.
+    return f"r_{name}"
+
+
+class _Writer:
+    def __init__(self, controls: Sequence[str], ids: Mapping[str, int]) -> None:
+        self.controls = controls
+        self.ids = ids
+        self.terminals: dict[str, str] = {}
+        self.rules: list[str] = []
+
+    def definitions(self) -> list[str]:
+        return [f"{name}: {expression}" for expression, name in self.terminals.items()]
+
+    def terminal(self, expression: str) -> str:
+        return self.terminals.setdefault(expression, f"T{len(self.terminals)}")
+
+    def write(self, node: Node) -> str:
+        match node:
+            case Literal(text):
+                return json.dumps(text)
+            case Pattern(regex):
+                return self.terminal(_regex(regex))
+            case Free(name):
+                return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}")
+            case Key(excluded):
+                any_key = _regex(r'"[^"\\\x00-\x1f]*"')
+                others = "".join(f" & ~{json.dumps(json.dumps(k))}" for k in sorted(excluded))
+                return self.terminal(any_key + others)
+            case Control(text):
+                return f"({self.token(text)})"
+            case Scalar(schema):
+                return f"%json {schema}"
+            case Ref(rule):
+                return _rule(rule)
+            case Seq(items):
+                return f"({self.sequence(items)})"
+            case Alt(options):
+                return "(" + " | ".join(self.write(option) for option in options) + ")"
+            case Repeat(item, low, high):
+                return f"{self.write(item)}{{{low},{'' if high is None else high}}}"
+            case Members():
+                return self.members(node)
+            case _:
+                raise TypeError(f"{node!r} has no place in a mask grammar")
+
+    def token(self, text: str) -> str:
+        spelled = json.dumps(text)
+        return f"<[{self.ids[text]}]> | {spelled}" if text in self.ids else spelled
+
+    def sequence(self, items: Sequence[Node]) -> str:
+        """A sequence; free text that runs into a control token needs a terminal for both.
+
+        The engine never splits a lexeme: text that may contain `<` would swallow a spelled-out
+        `<tool_call>`. The terminal of the text up to and including the token cannot.
+        """
+        written: list[str] = []
+        index = 0
+        while index < len(items):
+            free = _free(items[index])
+            following = items[index + 1] if index + 1 < len(items) else None
+            if free is not None and isinstance(following, Control):
+                written.append(self.text_until(items[index], free.name, following.text))
+                index += 2
+            else:
+                written.append(self.write(items[index]))
+                index += 1
+        return " ".join(written) or '""'
+
+    def text_until(self, free: Node, name: str, text: str) -> str:
+        before = f"({_FREE[name]})" + ("" if isinstance(free, Free) else "?")
+        others = [control for control in self.controls if control != text]
+        literal = re.escape(text)
+        spelled = self.terminal(
+            f"{_regex(f'{before}{literal}')} & ~{_regex(f'(?s:.*){literal}(?s:.+)')} & "
+            f"{self.without(others)}"
+        )
+        if text not in self.ids:
+            return spelled
+        return f"({self.write(free)} <[{self.ids[text]}]> | {spelled})"
+
+    def without(self, controls: Sequence[str]) -> str:
+        return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"
+
+    def members(self, node: Members) -> str:
+        name = f"m_{len(self.rules)}"
+        self.rules.append("")  # keeps the name while inner objects take theirs
+        place = len(self.rules) - 1
+        separator = self.write(node.separator)
+        written = [self.write(member.node) for member in node.members]
+        extra = None if node.extra is None else self.write(node.extra)
+        if len(written) > MOST_MEMBERS:
+            self.rules[place] = _in_order(name, node, separator, written, extra)
+            return name
+        needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
+        low = max(node.low, 1)
+        if extra is None and low > len(needed):
+            needed.append(f"bit_count_ge([0:{len(written)}], {low})")
+        done = f' %if {_all(needed)}' if needed else ""
+        limit = []
+        if extra is None and node.high is not None and node.high < len(written):
+            limit = [f"bit_count_lt([0:{len(written)}], {node.high})"]
+        first, rest = f"{name}_first", f"{name}_rest"
+        starts = [f"{member} {rest}::set_bit({i})" for i, member in enumerate(written)]
+        nexts = [
+            f"{separator} {member} {rest}::set_bit({i}) %if {_all([f'bit_clear({i})', *limit])}"
+            for i, member in enumerate(written)
+        ]
+        if extra is not None:
+            starts.append(f"{extra} {rest}::_")
+            nexts.append(f"{separator} {extra} {rest}::_")
+        lines = [
+            f"{first}::_: " + "\n    | ".join(starts),
+            f"{rest}::_: " + "\n    | ".join([f'""{done}', *nexts]),
+        ]
+        self.rules[place] = "\n".join(lines)
+        return f"{first}::0x0"
+
+
+def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str | None) -> str:
+    """Members in the schema's order: `_i` is what may stand from member i on, `_i_c` after one."""
+    more = f"({sep} {extra}){{0,}}" if extra is not None else '""'
+    alone = f" | {extra} {more}" if extra is not None else ""
+    count = len(written)
+    lines = [f"{name}: {name}_0", f'{name}_{count}_c: {more}']
+    for i in range(count - 1, -1, -1):
+        required = node.members[i].required
+        skip = "" if required else f" | {name}_{i + 1}_c"
+        lines.append(f"{name}_{i}_c: {sep} {written[i]} {name}_{i + 1}_c{skip}")
+        fresh = "" if required else (f" | {name}_{i + 1}" if i + 1 < count else alone)
+        lines.append(f"{name}_{i}: {written[i]} {name}_{i + 1}_c{fresh}")
+    return "\n".join(lines)
+
+
+def _free(node: Node) -> Free | None:
+    match node:
+        case Free():
+            return node
+        case Repeat(Free() as free, _, 1):
+            return free
+        case _:
+            return None
+
+
+def _regex(regex: str) -> str:
+    return "/" + regex.replace("/", r"\/") + "/"
+
+
+def _all(conditions: Sequence[str]) -> str:
+    result = conditions[0]
+    for condition in conditions[1:]:
+        result = f"and({result}, {condition})"
+    return result

@@ -1,0 +1,172 @@
+"""Normalises the JSON schema of a tool's parameters.
+
+After it, one meaning has one spelling: `nullable` is an `anyOf` with null, names of types are
+JSON Schema's own, and an object that lists its properties takes no others unless it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from ..errors import ToolsetError
+
+Schema: TypeAlias = dict[str, Any]
+
+# What BFCL, Python-minded authors and providers write for JSON Schema's types.
+_ALIASES = {
+    "dict": "object",
+    "float": "number",
+    "double": "number",
+    "int": "integer",
+    "long": "integer",
+    "str": "string",
+    "bool": "boolean",
+    "list": "array",
+    "tuple": "array",
+    "None": "null",
+}
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_ONE = ("items", "additionalProperties", "contains", "propertyNames", "unevaluatedProperties")
+_CONDITIONS = ("not", "if", "then", "else")
+_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_OPENS = {
+    "additionalProperties",
+    "unevaluatedProperties",
+    "patternProperties",
+    "$ref",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+}
+
+
+def normalise(parameters: Any, tool: str) -> Schema:
+    """The normalised copy of a tool's parameter schema.
+
+    Raises:
+        ToolsetError: it is no schema of an object; the message names the tool and the place.
+    """
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, Mapping):
+        raise ToolsetError(
+            f"tool {tool!r}: parameters are {type(parameters).__name__}, not a JSON schema object"
+        )
+    merged = set(_merged_references(parameters))
+    schema = _normalise({"type": "object", **parameters}, f"tool {tool!r}: parameters", merged)
+    if schema["type"] != "object":
+        raise ToolsetError(
+            f"tool {tool!r}: parameters have type {schema['type']!r}: they must be an object "
+            f'({{"type": "object", "properties": {{...}}}})'
+        )
+    if not _OPENS & schema.keys():
+        schema.setdefault("properties", {})
+        schema["additionalProperties"] = False
+    for reference in _references(schema):
+        resolve(schema, reference, tool)
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path) or "(top)"
+        raise ToolsetError(f"tool {tool!r}: parameters at {place}: {error.message}") from error
+    return schema
+
+
+def _normalise(schema: Any, place: str, merged: set[str], closed: bool = True) -> Any:
+    if isinstance(schema, bool):
+        return schema
+    if not isinstance(schema, Mapping):
+        raise ToolsetError(f"{place}: {schema!r} is no JSON schema; give an object or a boolean")
+    result: Schema = {}
+    own = bool(schema.get("properties"))
+    for key, value in schema.items():
+        here = f"{place}/{key}"
+        if key in _ONE or key in _CONDITIONS:
+            result[key] = (
+                [_normalise(item, f"{here}/{i}", merged) for i, item in enumerate(value)]
+                if isinstance(value, list)
+                else _normalise(value, here, merged, key not in _CONDITIONS)
+            )
+        elif key in _MANY and isinstance(value, list):
+            alone = key == "prefixItems" or (key != "allOf" and not own)
+            result[key] = [
+                _normalise(item, f"{here}/{i}", merged, alone) for i, item in enumerate(value)
+            ]
+        elif key in _NAMED and isinstance(value, Mapping):
+            result[key] = {
+                name: _normalise(item, f"{here}/{name}", merged, f"#/{key}/{name}" not in merged)
+                for name, item in value.items()
+            }
+        elif key == "type":
+            names = value if isinstance(value, list) else [value]
+            if "any" in names:
+                continue
+            names = [_ALIASES.get(name, name) for name in names]
+            for name in names:
+                if name not in _TYPES:
+                    raise ToolsetError(f"{here}: unknown type {name!r}; use {', '.join(_TYPES)}")
+            result[key] = names if isinstance(value, list) else names[0]
+        elif key != "nullable":
+            result[key] = value
+    if isinstance(result.get("items"), list):  # the tuples of drafts before 2020-12
+        result["prefixItems"] = result.pop("items")
+        if "additionalItems" in result:
+            result["items"] = result.pop("additionalItems")
+    if own and closed and not _OPENS & result.keys():
+        result["additionalProperties"] = False
+    return {"anyOf": [result, {"type": "null"}]} if schema.get("nullable") is True else result
+
+
+def _merged_references(schema: Any) -> Iterator[str]:
+    """The definitions that other keywords are merged with: they cannot be closed."""
+    if isinstance(schema, Mapping):
+        branches = schema.get("allOf", [])
+        for part in [schema, *branches] if branches or "properties" in schema else []:
+            if isinstance(part, Mapping) and "$ref" in part:
+                yield part["$ref"]
+        for value in schema.values():
+            yield from _merged_references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _merged_references(value)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for value in schema.values():
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+def resolve(root: Schema, reference: str, tool: str) -> Any:
+    """The part of `root` that a `$ref` names.
+
+    Raises:
+        ToolsetError: it points nowhere, or out of the schema.
+    """
+    if not reference.startswith("#"):
+        raise ToolsetError(
+            f"tool {tool!r}: $ref {reference!r} points out of the schema: inline it under $defs"
+        )
+    part: Any = root
+    for name in reference.removeprefix("#").strip("/").split("/"):
+        if name:
+            key = unquote(name).replace("~1", "/").replace("~0", "~")
+            try:
+                part = part[int(key)] if isinstance(part, list) else part[key]
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise ToolsetError(
+                    f"tool {tool!r}: $ref {reference!r} points nowhere: {key!r} is not there"
+                ) from error
+    return part

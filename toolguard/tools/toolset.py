@@ -1,0 +1,209 @@
+"""The tools offered in one request, validated and normalised."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+import jsonschema
+from jsonschema.protocols import Validator
+
+from ..errors import ToolsetError
+from .schemas import Schema, normalise
+
+ToolLike: TypeAlias = "Mapping[str, Any] | str | Callable[..., Any] | type | Tool"
+
+
+class Arguments(dict[str, Any]):
+    """A JSON object that remembers which keys it was given more than once."""
+
+    repeated: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool.
+
+    Attributes:
+        name: the name that a call uses.
+        definition: the tool as it was given, OpenAI style; chat templates render this.
+        parameters: its normalised parameter schema; masks and validation use this.
+    """
+
+    name: str
+    definition: Mapping[str, Any] = field(hash=False, repr=False)
+    parameters: Schema = field(hash=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Toolset:
+    """The tools offered in one request. Equal toolsets have equal `fingerprint`s."""
+
+    tools: tuple[Tool, ...]
+
+    @staticmethod
+    def of(tools: Toolset | str | Iterable[ToolLike]) -> Toolset:
+        """A toolset from OpenAI-style dicts, JSON text, pydantic models or annotated callables.
+
+        Raises:
+            ToolsetError: a tool is malformed, or two tools share a name.
+        """
+        if isinstance(tools, Toolset):
+            return tools
+        if isinstance(tools, str):
+            tools = cast(Iterable[ToolLike], _from_json(tools, "the toolset"))
+        if isinstance(tools, Mapping) or callable(tools):
+            raise ToolsetError("a toolset is a list of tools: put the single tool into a list")
+        made = tuple(_tool(tool, index) for index, tool in enumerate(tools))
+        names = [tool.name for tool in made]
+        for name in names:
+            if names.count(name) > 1:
+                raise ToolsetError(f"two tools are called {name!r}: rename one or drop it")
+        return Toolset(made)
+
+    def __len__(self) -> int:
+        return len(self.tools)
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self.tools)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Toolset) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and normalised parameters; descriptions do not count."""
+        content = [[tool.name, tool.parameters] for tool in self.tools]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tools' names, in the order given."""
+        return tuple(tool.name for tool in self.tools)
+
+    @property
+    def definitions(self) -> list[dict[str, Any]]:
+        """The tools OpenAI style, as chat templates take them."""
+        return [dict(tool.definition) for tool in self.tools]
+
+    def only(self, name: str) -> Toolset:
+        """The toolset with that one tool."""
+        return Toolset(tuple(tool for tool in self.tools if tool.name == name))
+
+    def errors(self, name: str, arguments: Any) -> list[str]:
+        """What is wrong with a call's arguments; empty if they satisfy the tool's schema.
+
+        `name` must be one of `names`. Repeated keys are seen if `arguments` came from `parse_json`.
+        """
+        return [
+            f"{error.json_path.replace('$', 'arguments', 1)}: {error.message}"
+            for error in self._validators[name].iter_errors(arguments)
+        ]
+
+    @cached_property
+    def _validators(self) -> dict[str, Validator]:
+        return {tool.name: _Validator(tool.parameters) for tool in self.tools}
+
+
+def parse_json(text: str) -> Any:
+    """JSON text as Python values; objects are `Arguments`, which keep their repeated keys.
+
+    Raises:
+        ValueError: it is no JSON, a number is out of range, or it is nested too deeply.
+    """
+
+    def reject(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=reject)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> Arguments:
+    result = Arguments(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        result.repeated = frozenset(key for key in result if keys.count(key) > 1)
+    return result
+
+
+def _properties(
+    validator: Validator, properties: Mapping[str, Any], instance: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """JSON Schema's `properties`, and each at most once."""
+    yield from _Draft.VALIDATORS["properties"](validator, properties, instance, schema)
+    if isinstance(instance, Arguments):
+        for key in sorted(instance.repeated & properties.keys()):
+            yield jsonschema.ValidationError(f"{key!r} is given more than once")
+
+
+_Draft = jsonschema.Draft202012Validator
+_Validator = jsonschema.validators.extend(_Draft, {"properties": _properties})
+
+
+# What the Model Context Protocol allows, in any script.
+_NAME = re.compile(r"[\w./-]+")
+
+
+def _from_json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ToolsetError(f"{what} is text, but no JSON: {error}") from error
+
+
+def _tool(tool: ToolLike, index: int) -> Tool:
+    if isinstance(tool, Tool):
+        return tool
+    if isinstance(tool, str):
+        tool = cast("Mapping[str, Any]", _from_json(tool, f"tool {index}"))
+    if inspect.isclass(tool) and hasattr(tool, "model_json_schema"):
+        tool = {
+            "name": tool.__name__,
+            "description": inspect.getdoc(tool) or "",
+            "parameters": tool.model_json_schema(),
+        }
+    elif callable(tool):
+        tool = _from_callable(tool)
+    if not isinstance(tool, Mapping):
+        raise ToolsetError(
+            f"tool {index} is {type(tool).__name__}: give an OpenAI-style dict, its JSON text, "
+            "a pydantic model or an annotated function"
+        )
+    function = tool.get("function", tool)
+    if not isinstance(function, Mapping):
+        raise ToolsetError(f"tool {index}: 'function' is {type(function).__name__}, not an object")
+    name = function.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ToolsetError(
+            f"tool {index} has no usable name: {name!r}; letters, digits, '_', '-', '.' and '/' only"
+        )
+    return Tool(
+        name,
+        {"type": "function", "function": dict(function)},
+        normalise(function.get("parameters"), name),
+    )
+
+
+def _from_callable(function: Callable[..., Any]) -> Mapping[str, Any]:
+    from transformers.utils import get_json_schema  # heavy, and needed for callables alone
+
+    try:
+        return cast("Mapping[str, Any]", get_json_schema(function))
+    except Exception as error:  # transformers raises several kinds, all about the signature
+        name = getattr(function, "__name__", repr(function))
+        raise ToolsetError(
+            f"cannot describe the function {name!r}: {error}. It needs type hints and a Google-style "
+            "docstring with an Args section"
+        ) from error
