@@ -1,0 +1,84 @@
+"""toolguard: an inference-time guard and constrained decoder for LLM tool calls.
+
+Everything public is here. What needs torch or transformers is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints import checkpoint, checkpoint_names, held_out
+from .decoding.guard import Guard
+from .decoding.state import GuardState
+from .errors import (
+    CaseError,
+    FormatError,
+    RequestError,
+    StateError,
+    TokenizerError,
+    ToolguardError,
+    ToolsetError,
+)
+from .evaluation.cases import Case, read_cases
+from .evaluation.score import Score, score
+from .formats.recognise import recognise
+from .formats.wire_format import WireFormat, format_names
+from .grammar.arguments import Relaxation
+from .parsing.read import read_turn
+from .parsing.report import Intervention, Report
+from .parsing.turn import Call, Fault, Turn
+from .tools.toolset import Tool, Toolset
+
+if TYPE_CHECKING:
+    from .integrations.transformers.generate import generate
+    from .integrations.transformers.processor import GuardLogitsProcessor
+    from .policy.enforce import enforce
+
+_LAZY = {
+    "GuardLogitsProcessor": "toolguard.integrations.transformers.processor",
+    "enforce": "toolguard.policy.enforce",
+    "generate": "toolguard.integrations.transformers.generate",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Call",
+    "Case",
+    "CaseError",
+    "Fault",
+    "FormatError",
+    "Guard",
+    "GuardLogitsProcessor",
+    "GuardState",
+    "Intervention",
+    "Relaxation",
+    "Report",
+    "RequestError",
+    "Score",
+    "StateError",
+    "TokenizerError",
+    "Tool",
+    "ToolguardError",
+    "Toolset",
+    "ToolsetError",
+    "Turn",
+    "WireFormat",
+    "checkpoint",
+    "checkpoint_names",
+    "enforce",
+    "format_names",
+    "generate",
+    "held_out",
+    "read_cases",
+    "read_turn",
+    "recognise",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'toolguard' has no attribute {name!r}")

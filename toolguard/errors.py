@@ -5,6 +5,7 @@ ToolguardError
 ├── ToolsetError     a tool or its schema is malformed
 ├── TokenizerError   a tokenizer cannot carry the format (no turn end, not a fast tokenizer)
 ├── RequestError     a request asks for what cannot be served (tool choice, budget, policy)
+├── CaseError        a case file has a broken line
 └── StateError       a guard state was driven off its own history
 
 Each message says what was wrong, where, and what to do about it.
@@ -29,6 +30,10 @@ class TokenizerError(ToolguardError, ValueError):
 
 class RequestError(ToolguardError, ValueError):
     """A request parameter is impossible: unknown tool choice, budget too small, bad policy."""
+
+
+class CaseError(ToolguardError, ValueError):
+    """A case file has a broken line."""
 
 
 class StateError(ToolguardError, RuntimeError):

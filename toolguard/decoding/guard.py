@@ -177,7 +177,9 @@ def _end_ids(
         return tuple(dict.fromkeys(given))
     added = tokenizer.get_added_vocab()
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return tuple(dict.fromkeys([*ends, *(added[text] for text in wire_format.ends if text in added)]))
+    return tuple(
+        dict.fromkeys([*ends, *(added[text] for text in wire_format.ends if text in added)])
+    )
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
         if name.islower() and name != "end"
     ]
     lines += [f"name_: {terminal(TOOL_NAME)}", "arguments_: object"]
-    lines += ["%s: /%s/" % (name, regex.replace("/", r"\/")) for regex, name in terminals.items()]
+    lines += [f"{name}: {_delimited(regex)}" for regex, name in terminals.items()]
     return Lark(
         "\n".join(lines),
         start=["start", "opened"],
@@ -102,3 +102,7 @@ def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
         keep_all_tokens=True,
         maybe_placeholders=False,
     )
+
+
+def _delimited(regex: str) -> str:
+    return "/" + regex.replace("/", r"\/") + "/"

@@ -51,7 +51,8 @@ def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
         names = ", ".join(wire_format.name for wire_format in found)
         raise FormatError(f"several formats read the chat template's calls: {names}; name one")
     raise FormatError(
-        f"no format reads the chat template's call {turn!r}: " + "; ".join(misses)
+        f"no format reads the chat template's call {turn!r}: "
+        + "; ".join(misses)
         + ". Name the format, or write a grammar file for it (CONTRIBUTING.md)"
     )
 
@@ -70,7 +71,8 @@ def _rendered_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         raise FormatError(
             f"the chat template cannot render a tool call ({error}): name the wire format"
         ) from error
-    assert isinstance(before, str) and isinstance(after, str)
+    assert isinstance(before, str)
+    assert isinstance(after, str)
     shared = 0
     while shared < min(len(before), len(after)) and before[shared] == after[shared]:
         shared += 1

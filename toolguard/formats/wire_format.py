@@ -46,7 +46,9 @@ class WireFormat:
             FormatError: there is no such format, or its grammar file is malformed.
         """
         if name not in format_names():
-            raise FormatError(f"unknown wire format {name!r}: known are {', '.join(format_names())}")
+            raise FormatError(
+                f"unknown wire format {name!r}: known are {', '.join(format_names())}"
+            )
         return WireFormat.from_file(GRAMMARS / f"{name}.lark")
 
     @staticmethod
@@ -101,7 +103,7 @@ def _first_control(node: Node) -> str | None:
         case Control(text):
             return text
         case Seq(items):
-            return next((text for item in items if (text := _first_control(item))), None)
+            return next(filter(None, map(_first_control, items)), None)
         case Repeat(item):
             return _first_control(item)
         case _:

@@ -44,9 +44,17 @@ OPEN_DEPTH = 6
 _STRING = ("minLength", "maxLength", "pattern", "format")
 _NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _UNENFORCED = (
-    "not if patternProperties propertyNames dependentRequired dependentSchemas "
-    "unevaluatedProperties contains uniqueItems unevaluatedItems"
-).split()
+    "not",
+    "if",
+    "patternProperties",
+    "propertyNames",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "contains",
+    "uniqueItems",
+    "unevaluatedItems",
+)
 _ANNOTATIONS = ("title", "description", "default", "examples", "$defs", "definitions", "$schema")
 _TYPES = ("null", "integer", "number", "boolean", "object", "array", "string")
 _IMPLIED = {
@@ -67,7 +75,9 @@ class Relaxation:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.tool}{self.path}: {self.keyword} is not enforced while decoding: {self.reason}"
+        return (
+            f"{self.tool}{self.path}: {self.keyword} is not enforced while decoding: {self.reason}"
+        )
 
 
 def argument_rules(tool: Tool, name: str) -> tuple[dict[str, Node], list[Relaxation]]:
@@ -124,7 +134,9 @@ class _Builder:
         if kinds is None:
             return self.anything(OPEN_DEPTH)
         if isinstance(kinds, list):
-            kinds = [k for k in _TYPES if k in kinds and (k, "number" in kinds) != ("integer", True)]
+            kinds = [
+                k for k in _TYPES if k in kinds and (k, "number" in kinds) != ("integer", True)
+            ]
             return Alt(tuple(self.typed(kind, schema, path, stack) for kind in kinds))
         return self.typed(kinds, schema, path, stack)
 
@@ -286,11 +298,7 @@ class _Builder:
         target = schema["$ref"]
         if len(stack) >= DEPTH:
             return NEVER
-        rest = {
-            key: value
-            for key, value in schema.items()
-            if key not in ("$ref", *_ANNOTATIONS)
-        }
+        rest = {key: value for key, value in schema.items() if key not in ("$ref", *_ANNOTATIONS)}
         if rest:
             return self.value(self.merged(rest, {"$ref": target}, path), path, stack)
         name = f"{self.name}_ref{len(stack)}_{self.index(target)}"
@@ -302,7 +310,7 @@ class _Builder:
 
     def index(self, target: str) -> int:
         """A number for a reference, since rule names cannot hold its text."""
-        return self.targets.setdefault(target, len(self._targets))
+        return self.targets.setdefault(target, len(self.targets))
 
     def enumeration(self, schema: Schema, path: str) -> Node:
         keywords = {key: schema[key] for key in ("type", *_STRING, *_NUMBER) if key in schema}

@@ -1,9 +1,9 @@
 """The shortest completion of an unfinished turn.
 
-A turn must end closed within its token budget, so the guard has to know, for any legal prefix, what
-is the least that still has to follow. The prefix is walked top-down through the request's rules with
-an explicit stack, all alternatives side by side; where the text ends, what is left on a stack is
-completed by the shortest text of each node.
+A turn must end closed within its token budget, so the guard has to know, for any legal prefix,
+what is the least that still has to follow. The prefix is walked top-down through the request's
+rules with an explicit stack, all alternatives side by side; where the text ends, what is left on a
+stack is completed by the shortest text of each node.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from ..formats.nodes import (
     Seq,
     walk,
 )
-from ..formats.reader import LEADING_SPACE
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 

@@ -153,7 +153,7 @@ class _Writer:
         low = max(node.low, 1)
         if extra is None and low > len(needed):
             needed.append(f"bit_count_ge([0:{len(written)}], {low})")
-        done = f' %if {_all(needed)}' if needed else ""
+        done = f" %if {_all(needed)}" if needed else ""
         limit = []
         if extra is None and node.high is not None and node.high < len(written):
             limit = [f"bit_count_lt([0:{len(written)}], {node.high})"]
@@ -179,7 +179,7 @@ def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str
     more = f"({sep} {extra}){{0,}}" if extra is not None else '""'
     alone = f" | {extra} {more}" if extra is not None else ""
     count = len(written)
-    lines = [f"{name}: {name}_0", f'{name}_{count}_c: {more}']
+    lines = [f"{name}: {name}_0", f"{name}_{count}_c: {more}"]
     for i in range(count - 1, -1, -1):
         required = node.members[i].required
         skip = "" if required else f" | {name}_{i + 1}_c"

@@ -99,7 +99,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
         copies |= made
         relaxations += relaxed
-        slots = {"NAME": Literal(tool.name), "ARGUMENTS": Ref(arguments)}
+        slots: dict[str, Node] = {"NAME": Literal(tool.name), "ARGUMENTS": Ref(arguments)}
         for name in general:
             copies[f"{name}_{index}"] = _fill(rules[name], slots, general, index)
     rules |= copies

@@ -83,7 +83,7 @@ class _Walk:
         try:
             for token in parser.iter_parse():
                 self.tokens.append(token)
-            self.roots: Sequence[Tree[Token] | Token] = [parser.feed_eof()]
+            self.roots: Sequence[Tree[Token] | Token] = [parser.feed_eof()]  # type: ignore[no-untyped-call]
         except UnexpectedInput as error:
             at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
             self.position = len(text) if at_end else error.pos_in_stream
@@ -189,10 +189,8 @@ def _diagnose(walk: _Walk, wire_format: WireFormat) -> tuple[FaultKind, int, str
 def _last(text: str, control: str, wire_format: WireFormat) -> re.Match[str] | None:
     """The last occurrence of a control token, marked or spelled."""
     mark = re.escape(marker(wire_format.controls.index(control))) if control else ""
-    found = None
-    for found in re.finditer(f"{mark}|{re.escape(control)}", text) if control else ():
-        pass
-    return found
+    found = list(re.finditer(f"{mark}|{re.escape(control)}", text)) if control else []
+    return found[-1] if found else None
 
 
 def _is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:

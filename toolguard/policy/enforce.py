@@ -45,7 +45,11 @@ def enforce(states: Sequence[GuardState], logits: torch.Tensor) -> None:
 def _narrow(state: GuardState, row: torch.Tensor) -> None:
     """Keeps what leaves room to end the turn within its budget."""
     best = row.topk(min(PREFERRED, row.shape[0]))
-    ranked = [i for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True) if s > float("-inf")]
+    ranked = [
+        i
+        for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        if s > float("-inf")
+    ]
     kept = torch.tensor(state.narrow(ranked), device=row.device)
     scores = row[kept]
     row.fill_(float("-inf"))

@@ -60,7 +60,8 @@ def normalise(parameters: Any, tool: str) -> Schema:
             f"tool {tool!r}: parameters are {type(parameters).__name__}, not a JSON schema object"
         )
     merged = set(_merged_references(parameters))
-    schema = _normalise({"type": "object", **parameters}, f"tool {tool!r}: parameters", merged)
+    place = f"tool {tool!r}: parameters"
+    schema: Schema = _normalise({"type": "object", **parameters}, place, merged)
     if schema["type"] != "object":
         raise ToolsetError(
             f"tool {tool!r}: parameters have type {schema['type']!r}: they must be an object "

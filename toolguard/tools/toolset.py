@@ -149,7 +149,9 @@ def _properties(
 
 
 _Draft = jsonschema.Draft202012Validator
-_Validator = jsonschema.validators.extend(_Draft, {"properties": _properties})
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    _Draft, {"properties": _properties}
+)
 
 
 # What the Model Context Protocol allows, in any script.
@@ -187,7 +189,7 @@ def _tool(tool: ToolLike, index: int) -> Tool:
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ToolsetError(
-            f"tool {index} has no usable name: {name!r}; letters, digits, '_', '-', '.' and '/' only"
+            f"tool {index} has no usable name: {name!r}: use letters, digits, '_', '-', '.', '/'"
         )
     return Tool(
         name,
@@ -197,13 +199,13 @@ def _tool(tool: ToolLike, index: int) -> Tool:
 
 
 def _from_callable(function: Callable[..., Any]) -> Mapping[str, Any]:
-    from transformers.utils import get_json_schema  # heavy, and needed for callables alone
+    from transformers.utils.chat_template_utils import get_json_schema  # heavy, for callables alone
 
     try:
         return cast("Mapping[str, Any]", get_json_schema(function))
     except Exception as error:  # transformers raises several kinds, all about the signature
         name = getattr(function, "__name__", repr(function))
         raise ToolsetError(
-            f"cannot describe the function {name!r}: {error}. It needs type hints and a Google-style "
-            "docstring with an Args section"
+            f"cannot describe the function {name!r}: {error}. It needs type hints and a "
+            "Google-style docstring with an Args section"
         ) from error

@@ -113,11 +113,12 @@ def generate(
     for conversation, toolset in zip(conversations, offered, strict=True):
         prompt = tokenizer.apply_chat_template(
             [dict(message) for message in conversation],
-            tools=toolset.definitions or None,
+            tools=[*toolset.definitions] or None,
             add_generation_prompt=True,
             tokenize=False,
             **template,
         )
+        assert isinstance(prompt, str)
         prompts.append(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         guards.append(
             Guard.compile(
@@ -200,7 +201,8 @@ class _Sampler:
         if not self.sampling:
             return logits.argmax(-1).tolist()
         # The warpers are stateless: they do not read the ids that the interface asks for.
-        scores = self.warpers(torch.empty(0, dtype=torch.long), logits.float())
+        no_ids = torch.empty(0, dtype=torch.long)
+        scores = self.warpers(no_ids, logits.float())  # type: ignore[arg-type]
         picked = torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
         return picked.squeeze(-1).tolist()
 
@@ -278,7 +280,9 @@ def _verify(
     while going:
         picked = [active[index] for index in going]
         last = logits.shape[1] - 1
-        scores = torch.stack([logits[i, last - r.drafts] for i, r in zip(going, picked, strict=True)])
+        scores = torch.stack(
+            [logits[i, last - r.drafts] for i, r in zip(going, picked, strict=True)]
+        )
         if guarded:
             enforce([row.state for row in picked], scores)
         following = []

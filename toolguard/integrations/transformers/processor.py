@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import LogitsProcessor
@@ -15,12 +17,20 @@ from ...parsing.turn import Turn
 from ...policy.enforce import enforce
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of the last call: its prompt's number, what it had generated, and its state."""
+
+    prompt: int
+    history: tuple[int, ...]
+    state: GuardState
+
+
 class GuardLogitsProcessor(LogitsProcessor):
     """Holds `model.generate` to the guard: `generate(..., logits_processor=[processor])`.
 
     Works with batches, left padding, prompts of different lengths, greedy decoding, sampling, beam
-    search and `num_return_sequences`. Make a new one for each call of `generate`. Put it first in
-    the list, so that it sees the model's own scores.
+    search and `num_return_sequences`. Make a new one for each call of `generate`.
 
     It cannot serve assisted generation, which takes tokens back, nor continuous batching, which
     shows a processor only the last token of each row; both are refused.
@@ -39,10 +49,11 @@ class GuardLogitsProcessor(LogitsProcessor):
         self._guards = [guards] if isinstance(guards, Guard) else list(guards)
         self._starts = [guard.start(max_new_tokens) for guard in self._guards]
         self._prompt_length = 0
-        self._length = 0
-        self._states: dict[tuple[int, tuple[int, ...]], GuardState] = {}
+        self._rows: list[_Row] = []
+        self._started = self._last = 0.0
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    # The signature is transformers'; its LongTensor and FloatTensor are Tensors by another name.
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores with illegal tokens at -inf.
 
         Args:
@@ -59,58 +70,79 @@ class GuardLogitsProcessor(LogitsProcessor):
                 f"{len(self._guards)} guards for {rows} rows: give one guard, or one per prompt"
             )
         per_guard = rows // len(self._guards)
-        if not self._length:
+        if not self._rows:
             self._prompt_length = length
-            states = {(row, ()): self._starts[row // per_guard].copy() for row in range(rows)}
-        elif length != self._length + 1:
-            raise StateError(
-                f"the rows went from {self._length} to {length} tokens: assisted generation and "
-                "continuous batching cannot be guarded here, and each call of generate() needs a "
-                "GuardLogitsProcessor of its own"
-            )
+            self._started = time.perf_counter()
+            self._rows = [
+                _Row(row // per_guard, (), self._starts[row // per_guard].copy())
+                for row in range(rows)
+            ]
         else:
-            states = self._advance(input_ids[:, self._prompt_length :].tolist(), per_guard)
-        self._length = length
-        self._states = states
-        scores = scores.clone()
-        held = [row for row, state in enumerate(states.values()) if not state.done]
+            expected = self._prompt_length + len(self._rows[0].history) + 1
+            if length != expected:
+                raise StateError(
+                    f"the rows have {length} tokens instead of {expected}: assisted generation and "
+                    "continuous batching cannot be guarded here, and each call of generate() needs "
+                    "a GuardLogitsProcessor of its own"
+                )
+            self._rows = self._advance(input_ids[:, self._prompt_length :].tolist(), per_guard)
+        held = [index for index, row in enumerate(self._rows) if not row.state.done]
         if held:
-            part = scores[held]
-            enforce([state for state in states.values() if not state.done], part)
+            part = scores[held]  # a copy: indexing with a list makes one
+            enforce([self._rows[index].state for index in held], part)
+            scores = scores.clone()
             scores[held] = part
+        self._last = time.perf_counter()
         return scores
 
-    def _advance(
-        self, generated: list[list[int]], per_guard: int
-    ) -> dict[tuple[int, tuple[int, ...]], GuardState]:
-        """The states of the rows, each from the row that it continues.
+    def _advance(self, generated: list[list[int]], per_guard: int) -> list[_Row]:
+        """The rows now, each continuing one of the call before.
 
         Beam search drops rows and continues others several times, within one prompt's rows.
         """
-        by_history = {
-            (row // per_guard, history): state for (row, history), state in self._states.items()
-        }
-        states = {}
-        for row, tokens in enumerate(generated):
-            parent = by_history.get((row // per_guard, tuple(tokens[:-1])))
+        parents = {(row.prompt, row.history): row.state for row in self._rows}
+        rows = []
+        for index, tokens in enumerate(generated):
+            prompt = index // per_guard
+            parent = parents.get((prompt, tuple(tokens[:-1])))
             if parent is None:
                 raise StateError(
-                    f"row {row} continues none of the rows of the call before: each call of "
+                    f"row {index} continues none of the rows of the call before: each call of "
                     "generate() needs a GuardLogitsProcessor of its own"
                 )
             state = parent.copy()
-            # A beam whose score is -inf may hold an illegal token. It never wins, and stays as it
-            # is; so does a finished row, which generate() pads.
+            # A beam whose score is -inf may hold an illegal token. It never wins, and is left
+            # alone from there on, as a finished row is, which generate() pads.
             if not state.done and not state.accept(tokens[-1]):
                 state.done = True
-            states[(row, tuple(tokens))] = state
-        return states
+            rows.append(_Row(prompt, tuple(tokens), state))
+        return rows
 
-    def turns(self, sequences: torch.LongTensor) -> list[Turn]:
-        """The finished turns of what `generate` returned, of shape [sequences, length]."""
+    def turns(self, sequences: torch.Tensor) -> list[Turn]:
+        """The finished turns of what `generate` returned, of shape [sequences, length].
+
+        A turn's report is that of the row it came from, timed over the whole call of `generate`.
+        """
         per_guard = max(1, sequences.shape[0] // len(self._guards))
         turns = []
-        for row, ids in enumerate(sequences[:, self._prompt_length :].tolist()):
-            turn = self._guards[row // per_guard].read(ids)
+        for index, ids in enumerate(sequences[:, self._prompt_length :].tolist()):
+            prompt = index // per_guard
+            turn = self._guards[prompt].read(ids)
+            count = len(turn.ids)
+            state = next(
+                (
+                    row.state
+                    for row in self._rows
+                    if row.prompt == prompt
+                    and tuple(row.state.ids) == turn.ids[: len(row.state.ids)]
+                ),
+                None,
+            )
+            if state is not None:
+                seconds = self._last - self._started
+                done = tuple(state.interventions)
+                turn = replace(
+                    turn, report=Report("enforce", count, 0, count, seconds, state.pressure, done)
+                )
             turns.append(turn)
         return turns

@@ -1,0 +1,79 @@
+"""Whatever the model's logits are, a guarded turn ends, parses and validates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+import toolguard
+
+from .strategies import toolsets
+
+RUNS, ROWS = 250, 8
+
+
+@settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    tools=toolsets(),
+    choice=st.sampled_from(["auto", "required", "none", "first"]),
+    parallel=st.booleans(),
+    reasoning=st.sampled_from(["auto", "open", "none"]),
+    spare=st.sampled_from([0, 1, 3, 10, 40, 120]),
+    seed=st.integers(0, 2**32 - 1),
+    spike=st.sampled_from([0.0, 4.0, 8.0]),
+)
+def test_every_turn_ends_parses_and_validates(
+    tokenizer: PreTrainedTokenizerBase,
+    tools: list[dict[str, Any]],
+    choice: str,
+    parallel: bool,
+    reasoning: Any,
+    spare: int,
+    seed: int,
+    spike: float,
+) -> None:
+    guard = toolguard.Guard.compile(
+        "hermes",
+        tools,
+        tokenizer,
+        tool_choice=tools[0]["name"] if choice == "first" else choice,
+        parallel=parallel,
+        reasoning=reasoning,
+    )
+    budget = least_budget(guard) + spare
+    states = [guard.start(budget) for _ in range(ROWS)]
+    generator = torch.Generator().manual_seed(seed)
+    controls = torch.tensor(list(guard.control_ids.values()))
+    while not all(state.done for state in states):
+        logits = torch.randn((ROWS, len(tokenizer)), generator=generator) * 3
+        logits[:, controls] += spike * torch.rand((ROWS, 1), generator=generator)
+        toolguard.enforce(states, logits)
+        for state, token in zip(states, logits.argmax(-1).tolist(), strict=True):
+            if not state.done:
+                assert state.accept(token)
+        assert all(len(state.ids) <= budget for state in states)
+    for state in states:
+        turn = guard.read(state.ids)
+        assert turn.faults == (), turn
+        assert turn.state == ("healthy_call" if turn.calls else "healthy_response")
+        if choice in ("required", "first"):
+            assert turn.calls
+        if choice == "none":
+            assert not turn.calls
+        if not parallel:
+            assert len(turn.calls) <= 1
+
+
+def least_budget(guard: toolguard.Guard) -> int:
+    """The smallest budget that the guard accepts."""
+    for budget in range(1, 2000):
+        try:
+            guard.start(budget)
+        except toolguard.RequestError:
+            continue
+        return budget
+    raise AssertionError("no budget is large enough")

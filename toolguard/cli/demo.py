@@ -1,0 +1,204 @@
+"""`toolguard demo`: the bundled damaged models, unguarded and guarded, side by side."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..checkpoints import checkpoint, checkpoint_names, held_out
+from ..errors import ToolguardError
+from ..evaluation.cases import Case
+from ..evaluation.score import Score, is_exact, score
+from ..parsing.report import Policy
+from ..parsing.turn import STATES, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH = 32
+MAX_NEW_TOKENS = 160
+_MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
+
+
+def demo(
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Option("--checkpoint", help="A bundled checkpoint; may be given several times."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts per checkpoint.")] = 64,
+    seed: Annotated[int, typer.Option(help="Picks the prompts.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, nothing else.")
+    ] = False,
+) -> None:
+    """Run the bundled checkpoints on held-out prompts, unguarded and guarded."""
+    errors = Console(stderr=True)
+    try:
+        names = checkpoints or list(checkpoint_names())
+        paths = [checkpoint(name) for name in names]
+        cases = held_out()
+    except ToolguardError as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    if prompts > len(cases):
+        errors.print(f"[red]error:[/] --prompts {prompts}: there are {len(cases)} held-out prompts")
+        raise typer.Exit(2)
+    chosen = random.Random(seed).sample(cases, prompts)
+    started = time.perf_counter()
+    results: dict[str, dict[str, Score]] = {}
+    turns: dict[str, dict[str, list[Turn]]] = {}
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+    with bars:
+        whole = bars.add_task("loading", total=len(names) * len(_MODES) * prompts)
+        for name, path in zip(names, paths, strict=True):
+            model, tokenizer = _load(str(path))
+            results[name], turns[name] = {}, {}
+            for mode, policy in _MODES.items():
+                bars.update(whole, description=f"{name}, {mode}")
+                begun = time.perf_counter()
+                made: list[Turn] = []
+                for first in range(0, prompts, BATCH):
+                    batch = chosen[first : first + BATCH]
+                    made += _answer(model, tokenizer, batch, policy)
+                    bars.advance(whole, len(batch))
+                results[name][mode] = score(chosen, made, time.perf_counter() - begun)
+                turns[name][mode] = made
+    seconds = time.perf_counter() - started
+    example = _example(chosen, turns)
+    if as_json:
+        print(json.dumps(_as_json(results, example, chosen, turns, seed, seconds)))
+        return
+    console = Console()
+    console.print(_table(results))
+    if example is not None:
+        name, index = example
+        console.print(_transcript(name, chosen[index], turns[name], index))
+    console.print(f"{prompts} prompts, seed {seed}, {seconds:.0f} s. More: toolguard demo --help")
+
+
+def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(path)
+
+
+def _answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cases: list[Case], policy: Policy
+) -> list[Turn]:
+    from ..integrations.transformers.generate import generate
+
+    return generate(
+        model,
+        tokenizer,
+        [case.messages for case in cases],
+        [case.toolset for case in cases],
+        max_new_tokens=MAX_NEW_TOKENS,
+        policy=policy,
+    )
+
+
+def _example(cases: list[Case], turns: dict[str, dict[str, list[Turn]]]) -> tuple[str, int] | None:
+    """A turn that was lost unguarded and is exact when guarded, the most damaged state first."""
+    found = [
+        (STATES.index(made["unguarded"][index].state), name, index)
+        for name, made in turns.items()
+        for index, case in enumerate(cases)
+        if case.calls
+        and not made["unguarded"][index].state.startswith("healthy")
+        and is_exact(case, made["enforce"][index])
+    ]
+    return max(found, key=lambda item: item[0])[1:] if found else None
+
+
+def _as_json(
+    results: dict[str, dict[str, Score]],
+    example: tuple[str, int] | None,
+    cases: list[Case],
+    turns: dict[str, dict[str, list[Turn]]],
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    output: dict[str, Any] = {
+        "results": {
+            name: {mode: result.to_json() for mode, result in modes.items()}
+            for name, modes in results.items()
+        },
+        "seed": seed,
+        "seconds": round(seconds, 2),
+        "transcript": None,
+    }
+    if example is not None:
+        name, index = example
+        output["transcript"] = {
+            "checkpoint": name,
+            "case": cases[index].id,
+            "messages": list(cases[index].messages),
+            **{mode: made[index].to_json() for mode, made in turns[name].items()},
+        }
+    return output
+
+
+def _table(results: dict[str, dict[str, Score]]) -> Table:
+    table = Table(title="Tool calls, unguarded and guarded")
+    table.add_column("checkpoint")
+    table.add_column("mode")
+    headings = ("healthy\ncall", "healthy\nreply", "polluted", "collapsed")
+    for heading in (*headings, "schema-\nvalid", "exact\nmatch", "no call\nkept"):
+        table.add_column(heading, justify="right")
+    table.add_column("ms per\ntoken", justify="right")
+    table.add_column("forward\npasses", justify="right")
+    for name, modes in results.items():
+        for mode, result in modes.items():
+            rates = [result.states[state] for state in STATES]
+            rates += [result.schema_valid, result.exact_match, result.no_call_kept]
+            table.add_row(
+                name if mode == "unguarded" else "",
+                mode,
+                *(f"{rate:.1%}" for rate in rates),
+                f"{result.ms_per_token:.2f}",
+                f"{result.forward_passes:,}",
+                style="" if mode == "unguarded" else "bold",
+                end_section=mode != "unguarded",
+            )
+    return table
+
+
+def _transcript(name: str, case: Case, turns: dict[str, list[Turn]], index: int) -> Panel:
+    before, after = turns["unguarded"][index], turns["enforce"][index]
+    text = Text()
+    text.append(f"{case.messages[-1]['content']}\n\n", style="italic")
+    text.append("unguarded  ", style="bold red")
+    text.append(f"{before.state}: {', '.join(fault.kind for fault in before.faults)}\n")
+    text.append(f"{before.raw or '(nothing)'}\n\n", style="red")
+    text.append("enforce    ", style="bold green")
+    text.append(f"{after.state}\n")
+    text.append(f"{after.raw}\n", style="green")
+    assert after.report is not None
+    text.append(f"\n{len(after.report.interventions)} interventions:\n", style="bold")
+    for item in after.report.interventions:
+        text.append(
+            f"  token {item.step:>3}, in {item.region}: {item.token!r} (mass {item.mass:.3f}) "
+            f"{'masked' if item.action == 'mask' else 'held back'}: {item.reason}\n"
+        )
+    return Panel(text, title=f"{name}, case {case.id}")

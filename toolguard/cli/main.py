@@ -1,0 +1,21 @@
+"""The command `toolguard`."""
+
+from __future__ import annotations
+
+import typer
+
+from .demo import demo
+
+app = typer.Typer(
+    name="toolguard",
+    help="Gives RL-damaged models their tool calls back, at inference.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(demo)
+
+
+@app.callback()
+def main() -> None:
+    """Gives RL-damaged models their tool calls back, at inference."""

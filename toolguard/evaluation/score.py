@@ -1,0 +1,93 @@
+"""Scores finished turns against the cases they answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..parsing.turn import STATES, Turn
+from .cases import Case
+
+
+@dataclass(frozen=True)
+class Score:
+    """Rates over one set of cases, each from 0 to 1.
+
+    Attributes:
+        prompts: the number of cases.
+        states: the share of turns in each of the four states.
+        schema_valid: of the turns that call, the share whose every call parses and satisfies its
+            tool's schema; 0 if no turn calls.
+        exact_match: of the cases that need calls, the share with exactly the expected calls.
+        no_call_kept: of the cases that need none, the share answered by a healthy reply.
+        ms_per_token: wall milliseconds for one token of one turn in a batch.
+        forward_passes: forward passes, summed over the turns.
+        tokens: tokens, summed over the turns.
+    """
+
+    prompts: int
+    states: dict[str, float]
+    schema_valid: float
+    exact_match: float
+    no_call_kept: float
+    ms_per_token: float
+    forward_passes: int
+    tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as plain JSON values."""
+        return asdict(self)
+
+
+def score(cases: Sequence[Case], turns: Sequence[Turn], seconds: float) -> Score:
+    """The score of turns that took `seconds` of wall time, one per case, in order."""
+    states = Counter(turn.state for turn in turns)
+    calling = [turn for turn in turns if is_calling(turn)]
+    needed = [(case, turn) for case, turn in zip(cases, turns, strict=True) if case.calls]
+    spared = [turn for case, turn in zip(cases, turns, strict=True) if not case.calls]
+    reports = [turn.report for turn in turns if turn.report is not None]
+    tokens = sum(report.tokens for report in reports)
+    return Score(
+        prompts=len(cases),
+        states={state: _rate(states[state], len(turns)) for state in STATES},
+        schema_valid=_rate(sum(turn.state == "healthy_call" for turn in calling), len(calling)),
+        exact_match=_rate(sum(is_exact(case, turn) for case, turn in needed), len(needed)),
+        no_call_kept=_rate(sum(t.state == "healthy_response" for t in spared), len(spared)),
+        ms_per_token=round(1000 * seconds / tokens, 3) if tokens else 0.0,
+        forward_passes=sum(report.forward_passes for report in reports),
+        tokens=tokens,
+    )
+
+
+def is_calling(turn: Turn) -> bool:
+    """Whether a turn makes a call, or visibly tries to."""
+    tried = {"open_then_stop", "missing_close", "malformed_call", "untagged_call", "unknown_tool"}
+    return bool(turn.calls) or any(
+        f.kind in tried or f.kind == "bad_arguments" for f in turn.faults
+    )
+
+
+def is_exact(case: Case, turn: Turn) -> bool:
+    """Whether a turn is healthy and makes exactly the expected calls, in order."""
+    made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
+    wanted = [{"name": call["name"], "arguments": call["arguments"]} for call in case.calls]
+    return turn.state.startswith("healthy") and _typed(made) == _typed(wanted)
+
+
+def _typed(value: Any) -> Any:
+    """JSON values told apart where Python takes them for equal: 1 and true."""
+    match value:
+        case bool():
+            return ("boolean", value)
+        case dict():
+            return {key: _typed(inner) for key, inner in value.items()}
+        case list():
+            return [_typed(inner) for inner in value]
+        case _:
+            return value
+
+
+def _rate(count: int, of: int) -> float:
+    return round(count / of, 4) if of else 0.0
