@@ -32,7 +32,7 @@ SCALARS: st.SearchStrategy[Schema] = st.one_of(
     st.just({"type": "integer", "nullable": True}),
     st.just({"const": "fixed"}),
     st.just({}),
-    st.lists(st.text("xyzä\"\\/ ", max_size=5), min_size=1, max_size=4, unique=True).map(
+    st.lists(st.text('xyzä"\\/ ', max_size=5), min_size=1, max_size=4, unique=True).map(
         lambda values: {"enum": values}
     ),
 )
@@ -67,5 +67,7 @@ def schemas() -> st.SearchStrategy[Schema]:
 
 @st.composite
 def toolsets(draw: st.DrawFn) -> list[dict[str, Any]]:
-    names = draw(st.lists(st.text("abc_.-9", min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
+    names = draw(
+        st.lists(st.text("abc_.-9", min_size=1, max_size=8), min_size=1, max_size=4, unique=True)
+    )
     return [{"name": name, "parameters": draw(_objects(schemas()))} for name in names]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
 
-from ..errors import RequestError, TokenizerError
+from ..errors import RequestError, StateError, TokenizerError
 from ..formats.nodes import Control
 from ..formats.reader import STRAY, marker
 from ..formats.wire_format import WireFormat
@@ -17,7 +17,7 @@ from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, compile_grammar
 from ..grammar.mask_grammar import mask_grammar
-from ..grammar.request import Reasoning, request_grammar
+from ..grammar.request import Reasoning, RequestGrammar, request_grammar
 from ..parsing.read import read_turn
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
@@ -48,7 +48,7 @@ class Guard:
     reasoning: Reasoning
     vocabulary: Vocabulary = field(repr=False)
     relaxations: tuple[Relaxation, ...]
-    completer: Completer = field(repr=False)
+    grammar: RequestGrammar = field(repr=False)
     matcher: LLMatcher = field(repr=False)
 
     @staticmethod
@@ -90,7 +90,7 @@ class Guard:
         Raises:
             RequestError: not even the shortest legal turn fits.
         """
-        least = len(self.spell(self.completer.complete(self.completer.beginning, b"") or ())) + 1
+        least = len(self.completion(())) + 1
         if max_new_tokens < least:
             raise RequestError(
                 f"max_new_tokens={max_new_tokens} is too small: the shortest turn with "
@@ -117,16 +117,38 @@ class Guard:
         fields = {name: getattr(turn, name) for name in turn.__slots__}
         return Turn(**{**fields, "ids": tuple(int(i) for i in ids[: len(kept) + ended])})
 
+    def completion(self, ids: Sequence[int]) -> list[int]:
+        """The ids of the shortest completion of a turn that begins so, without its end token.
+
+        Raises:
+            StateError: no legal turn begins so.
+        """
+        text = self.vocabulary.bytes_of(ids)
+        frontier = self.completer.advance(self.completer.beginning, text)
+        pieces = self.completer.complete(frontier, text)
+        if pieces is None:
+            raise StateError(f"no legal turn begins with {text[:80]!r}")
+        return self.spell(pieces)
+
     def spell(self, pieces: Pieces) -> list[int]:
         """The ids of a completion."""
         ids: list[int] = []
         for piece in pieces:
-            if isinstance(piece, Control) and piece.text in self.control_ids:
+            if isinstance(piece, Control):
                 ids.append(self.control_ids[piece.text])
             else:
-                data = piece.text.encode() if isinstance(piece, Control) else piece
-                ids += self.vocabulary.ids_of(data)
+                ids += self.vocabulary.ids_of(piece)
         return ids
+
+    @cached_property
+    def completer(self) -> Completer:
+        """Finds shortest completions, in the layout that this vocabulary spells in fewer tokens."""
+        grammar, controls = self.grammar, self.format.controls
+        layouts = [
+            Completer(grammar.rules, grammar.start, controls, self.control_ids, spaced)
+            for spaced in (True, False)
+        ]
+        return min(layouts, key=lambda it: len(self.spell(it.longest_step())))
 
     @cached_property
     def control_ids(self) -> dict[str, int]:
@@ -137,7 +159,7 @@ class Guard:
     def longest_step(self) -> int:
         """How many tokens one more token can add to the shortest completion, at the most."""
         # A token may open several values at once; the margin covers their brackets.
-        return len(self.vocabulary.ids_of(self.completer.longest_step())) + 8
+        return len(self.spell(self.completer.longest_step())) + 8
 
     def _marked(self, ids: Sequence[int]) -> str:
         """The text of the ids, sampled control tokens as markers."""
@@ -213,6 +235,6 @@ def _compile(
         reasoning,
         vocabulary,
         grammar.relaxations,
-        Completer(grammar.rules, grammar.start, wire_format.controls),
+        grammar,
         matcher,
     )

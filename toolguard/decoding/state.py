@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.int32]
 
+_RECENT = 8  # how many tokens before forced text can bear on how it is tokenised
+
 
 class GuardState:
     """Where one sequence stands: what is legal next, and what was done so far.
@@ -94,8 +96,14 @@ class GuardState:
         return True
 
     def forced(self) -> list[int]:
-        """The tokens that must follow, in the tokenizer's own spelling; often none."""
-        return [] if self.done else self.matcher.compute_ff_tokens()
+        """The tokens that must follow, in the tokenizer's own spelling; often none.
+
+        Where more text could still merge with the last of them, it is left out.
+        """
+        data = b"" if self.done else self.matcher.compute_ff_bytes()
+        if not data:
+            return []
+        return self.guard.vocabulary.engine.tokenize_partial(data, self.ids[-_RECENT:])[0]
 
     def rollback(self, tokens: int) -> None:
         """Takes back the last tokens.

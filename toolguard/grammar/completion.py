@@ -9,10 +9,11 @@ stack is completed by the shortest text of each node.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from types import EllipsisType
+from typing import TypeAlias, cast
 
 from ..formats.nodes import (
     Alt,
@@ -34,9 +35,9 @@ from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
 Pieces: TypeAlias = tuple[bytes | Control, ...]
-"""Bytes to spell and control tokens to emit, in order."""
+"""Bytes to spell, and control tokens to emit as one token, in order."""
 
-_CONTROL_COST = 3  # a control token is one token, and so are about three bytes of text
+_CONTROL_COST = 3  # a token, and so are about three bytes of text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,28 @@ Frontier: TypeAlias = tuple[tuple[int, _Stack], ...]
 
 
 class Completer:
-    """Finds shortest completions under one request's grammar."""
+    """Finds shortest completions under one request's grammar.
 
-    def __init__(self, rules: Rules, start: str, controls: Sequence[str]) -> None:
+    `controls` are the format's control tokens, `tokens` those of them that are one token; the
+    others are spelled. `spaced` writes a space after commas and colons: a byte more, but most vocabularies have tokens
+    for what models usually write, and then it is fewer tokens.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        start: str,
+        controls: Sequence[str],
+        tokens: Container[str] = (),
+        spaced: bool = False,
+    ) -> None:
+        self._tokens = tokens
+        self._spaced = spaced
         self._rules = rules
         self._start = start
         self._controls = tuple(controls)
+        self._spelled = [control.encode() for control in controls]
+        self._longest_control = max(map(len, self._spelled))
         stop = "|".join(map(re.escape, controls))
         # Free text as bytes, up to the next control token.
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
@@ -124,8 +141,19 @@ class Completer:
                     suffix = self._suffix(node, tail)
                     assert suffix is not None
                     pieces = (suffix,)
+                    if isinstance(node, Free):
+                        for start in self._begun_controls(node, text, position):
+                            begun = self.advance(((start, stack),), text)
+                            best = _shorter(best, self.complete(begun, text))
             best = _shorter(best, self._finish(pieces, stack))
         return best
+
+    def _begun_controls(self, node: Free, text: bytes, position: int) -> Iterator[int]:
+        """Where a spelled-out control token may have begun at the end of free text."""
+        for start in range(max(position + 1, len(text) - self._longest_control + 1), len(text)):
+            begun = any(control.startswith(text[start:]) for control in self._spelled)
+            if begun and self._suffix(node, text[position:start]) == b"":
+                yield start
 
     def _expand(self, node: Node | _Rest, rest: _Stack) -> Iterator[_Stack]:
         match node:
@@ -178,7 +206,17 @@ class Completer:
     def _least(self, node: Node | _Rest) -> Pieces | None:
         if isinstance(node, _Rest):
             return self._least_members(node.node, node.seen, node.count)
-        return self._shortest(node, self._least_rules)
+        key = id(node)
+        if key not in self._least_nodes:
+            return self._shortest(node, self._least_rules)  # made while walking, e.g. a counter
+        if self._least_nodes[key] is Ellipsis:
+            self._least_nodes[key] = self._shortest(node, self._least_rules)
+        return cast("Pieces | None", self._least_nodes[key])
+
+    @cached_property
+    def _least_nodes(self) -> dict[int, Pieces | EllipsisType | None]:
+        """The shortest text of each node of the rules, by identity; Ellipsis: not known yet."""
+        return {id(node): ... for rule in self._rules.values() for node in walk(rule)}
 
     @cached_property
     def _least_rules(self) -> dict[str, Pieces | None]:
@@ -198,8 +236,8 @@ class Completer:
         match node:
             case Literal(text):
                 return (text.encode(),)
-            case Control():
-                return (node,)
+            case Control(text):
+                return (node,) if text in self._tokens else (text.encode(),)
             case Pattern() | Scalar() | Free() | Key():
                 suffix = self._suffix(node, b"")
                 return None if suffix is None else (suffix,)
@@ -258,7 +296,7 @@ class Completer:
             parts += [*(separator if count or index else ()), *piece]
         return _joined(parts)
 
-    def longest_step(self) -> bytes:
+    def longest_step(self) -> Pieces:
         """The costliest shortest text of any node: how much one token can add to a completion."""
         best: Pieces = ()
         for rule in self._rules.values():
@@ -266,7 +304,7 @@ class Completer:
                 found = self._least(node)
                 if found is not None and _cost(found) > _cost(best):
                     best = found
-        return b"".join(piece if isinstance(piece, bytes) else b"" for piece in best)
+        return best
 
     def _pattern(self, node: Node) -> re.Pattern[bytes]:
         if node not in self._patterns:
@@ -284,7 +322,11 @@ class Completer:
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         if node not in self._grammars:
             self._grammars[node] = terminal_grammar(node, self._controls)
-        return shortest_suffix(self._grammars[node], prefix)
+        suffix = shortest_suffix(self._grammars[node], prefix)
+        if self._spaced and suffix and suffix[-1:] in b",:" and isinstance(node, Pattern):
+            spaced = suffix + b" "
+            return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
+        return suffix
 
 
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')

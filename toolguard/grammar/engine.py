@@ -7,8 +7,10 @@ forced tokens.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llguidance import LLExecutor, LLMatcher, LLTokenizer
@@ -72,8 +74,15 @@ class Vocabulary:
         return self.engine.decode_bytes(list(ids))
 
     def ids_of(self, data: bytes) -> list[int]:
-        """The ids that spell the bytes; no special token among them."""
-        return self.engine.tokenize_bytes(data)
+        """The ids that spell the bytes; no added token among them."""
+        # The tokenizer takes the text of an added token for that token: cut it in two.
+        cuts = [found.start() + 1 for found in self._added_texts.finditer(data)]
+        parts = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
+        return [token for part in parts for token in self.engine.tokenize_bytes(part)]
+
+    @cached_property
+    def _added_texts(self) -> re.Pattern[bytes]:
+        return re.compile("|".join(map(re.escape, self.added)).encode() or b"(?!)")
 
 
 def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:

@@ -41,6 +41,8 @@ def read_turn(
             faults += outcome
     if walk.position is not None:
         faults.append(walk.fault(*_diagnose(walk, wire_format)))
+    elif not (calls or faults or walk.text.strip()):
+        faults.append(walk.fault("empty_turn", 0, "nothing but white space"))
     faults += [
         Fault("stray_control", span, f"{text!r} inside a call")
         for span, text in walk.hidden_controls()
