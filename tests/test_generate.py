@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers.generation.continuous_batching.cb_logits_processors import (
+    ContinuousBatchingLogitsProcessorList,
+)
 
 import toolguard
 from toolguard import Guard, GuardLogitsProcessor
@@ -77,6 +80,23 @@ def test_each_conversation_may_have_tools_of_its_own(
     assert [turn.calls[0].name for turn in turns] == ["one", "two", "three"]
 
 
+def test_calls_in_the_history_may_have_their_arguments_as_text(
+    noise: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    def history(arguments: Any) -> list[dict[str, Any]]:
+        function = {"name": "get_time", "arguments": arguments}
+        call = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+        return [*CONVERSATIONS[0], call, {"role": "tool", "content": "12:00"}]
+
+    turns = [
+        toolguard.generate(noise, tokenizer, history(arguments), tools, max_new_tokens=20)
+        for arguments in ({"zone": "UTC"}, '{"zone": "UTC"}')
+    ]
+    assert turns[0].ids == turns[1].ids
+    with pytest.raises(toolguard.RequestError, match="whose arguments are no JSON"):
+        toolguard.generate(noise, tokenizer, history("{"), tools)
+
+
 def test_sampling_is_seeded_and_guarded(
     noise: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
 ) -> None:
@@ -142,7 +162,7 @@ def test_every_way_of_searching_is_guarded(
     assert len(turns) == len(CONVERSATIONS) * search.get("num_return_sequences", 1)
     for turn in turns:
         assert turn.faults == ()
-        assert turn.report is not None
+        assert turn.report is not None or "num_beams" in search
         assert choice == "auto" or turn.calls
 
 
@@ -162,6 +182,15 @@ def test_a_processor_serves_one_call_of_generate(
             **prompts,
             **options(tokenizer, GuardLogitsProcessor([guard] * 2, max_new_tokens=BUDGET)),
         )
+
+
+def test_continuous_batching_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    processors = LogitsProcessorList([GuardLogitsProcessor(guard, max_new_tokens=BUDGET)])
+    with pytest.raises(toolguard.RequestError, match="continuous batching"):
+        ContinuousBatchingLogitsProcessorList(processors)
 
 
 def test_assisted_generation_is_refused(

@@ -103,6 +103,12 @@ def test_an_object_stays_open_where_it_says_so_or_is_merged() -> None:
     assert toolset.errors("f", good) == []
 
 
+def test_what_is_required_but_not_listed_may_be_anything() -> None:
+    toolset = Toolset.of([{"name": "f", "parameters": {"properties": {}, "required": ["x"]}}])
+    assert toolset.errors("f", {"x": [1]}) == []
+    assert toolset.errors("f", {})
+
+
 def test_equal_content_is_an_equal_toolset_and_descriptions_do_not_count() -> None:
     one = Toolset.of([{"name": "f", "description": "one"}])
     two = Toolset.of([{"name": "f", "description": "two"}])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 MAX_NEW_TOKENS = 160
+_DONE = {"mask": "masked", "close": "held back", "lead": "led into the opener"}
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
 
 
@@ -197,8 +198,9 @@ def _transcript(name: str, case: Case, turns: dict[str, list[Turn]], index: int)
     assert after.report is not None
     text.append(f"\n{len(after.report.interventions)} interventions:\n", style="bold")
     for item in after.report.interventions:
+        mass = "" if item.mass is None else f" (mass {item.mass:.3f})"
         text.append(
-            f"  token {item.step:>3}, in {item.region}: {item.token!r} (mass {item.mass:.3f}) "
-            f"{'masked' if item.action == 'mask' else 'held back'}: {item.reason}\n"
+            f"  token {item.step:>3}, in {item.region}: {item.token!r}{mass} {_DONE[item.action]}: "
+            f"{item.reason}\n"
         )
     return Panel(text, title=f"{name}, case {case.id}")

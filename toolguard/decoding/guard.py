@@ -156,6 +156,14 @@ class Guard:
         return _control_ids(self.format, self.vocabulary)
 
     @cached_property
+    def opener_ids(self) -> list[int]:
+        """The opener of a call: one id, or those that spell it."""
+        opener = self.format.opener
+        if opener in self.control_ids:
+            return [self.control_ids[opener]]
+        return self.vocabulary.ids_of(opener.encode())
+
+    @cached_property
     def longest_step(self) -> int:
         """How many tokens one more token can add to the shortest completion, at the most."""
         # A token may open several values at once; the margin covers their brackets.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import StateError
 from ..formats.wire_format import WireFormat
 from ..grammar.completion import Frontier
-from ..parsing.report import Intervention, Region
+from ..parsing.report import Intervention, Region, Report
 
 if TYPE_CHECKING:
     from .guard import Guard
@@ -50,6 +50,7 @@ class GuardState:
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
         self._check_at = max_new_tokens
+        self._may_be_bare = True
 
     @property
     def remaining(self) -> int:
@@ -119,9 +120,43 @@ class GuardState:
             del self.ids[-tokens:]
             self.done = False
             self._check_at = self.max_new_tokens
+            self._may_be_bare = True
             if self._text_ids > len(self.ids):
                 self._text, self._text_ids = b"", 0
                 self._frontier = self.guard.completer.beginning
+
+    def bare_call(self) -> int:
+        """How many tokens back the bare body of a call to an offered tool began; 0 if none did.
+
+        The turn's text is such a body when, with the opener before it, it would be a legal call,
+        and it names an offered tool. One look settles it for ordinary prose.
+        """
+        guard = self.guard
+        if not self._may_be_bare or self.done:
+            return 0
+        controls = guard.control_ids.values()
+        start = max((i + 1 for i, token in enumerate(self.ids) if token in controls), default=0)
+        text = guard.vocabulary.bytes_of(self.ids[start:]).lstrip()
+        if not text:
+            return 0
+        before = guard.vocabulary.bytes_of(self.ids[:start])
+        tagged = before + guard.format.opener.encode() + text
+        completer = guard.completer
+        self._may_be_bare = bool(completer.advance(completer.beginning, tagged))
+        named = any(name.encode() in text for name in guard.toolset.names)
+        return len(self.ids) - start if self._may_be_bare and named else 0
+
+    def report(self, forward_passes: int, seconds: float, forced: int = 0) -> Report:
+        """What was done so far, with what the decoding loop knows."""
+        return Report(
+            "enforce",
+            len(self.ids),
+            forced,
+            forward_passes,
+            seconds,
+            self.pressure,
+            tuple(self.interventions),
+        )
 
     def copy(self) -> GuardState:
         """An independent copy."""

@@ -44,7 +44,7 @@ class Score:
 def score(cases: Sequence[Case], turns: Sequence[Turn], seconds: float) -> Score:
     """The score of turns that took `seconds` of wall time, one per case, in order."""
     states = Counter(turn.state for turn in turns)
-    calling = [turn for turn in turns if is_calling(turn)]
+    calling = [turn for turn in turns if turn.calling]
     needed = [(case, turn) for case, turn in zip(cases, turns, strict=True) if case.calls]
     spared = [turn for case, turn in zip(cases, turns, strict=True) if not case.calls]
     reports = [turn.report for turn in turns if turn.report is not None]
@@ -58,14 +58,6 @@ def score(cases: Sequence[Case], turns: Sequence[Turn], seconds: float) -> Score
         ms_per_token=round(1000 * seconds / tokens, 3) if tokens else 0.0,
         forward_passes=sum(report.forward_passes for report in reports),
         tokens=tokens,
-    )
-
-
-def is_calling(turn: Turn) -> bool:
-    """Whether a turn makes a call, or visibly tries to."""
-    tried = {"open_then_stop", "missing_close", "malformed_call", "untagged_call", "unknown_tool"}
-    return bool(turn.calls) or any(
-        f.kind in tried or f.kind == "bad_arguments" for f in turn.faults
     )
 
 

@@ -175,7 +175,8 @@ class _Builder:
     def object(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
         properties: Mapping[str, Any] = schema.get("properties", {})
         required = schema.get("required", [])
-        more = schema.get("additionalProperties", True)
+        # A key that matches a pattern is no other property; which value it takes is left open.
+        more = "patternProperties" in schema or schema.get("additionalProperties", True)
         members = [
             self.member(key, self.value(properties.get(key, more), f"{path}/{key}", stack))
             for key in dict.fromkeys([*properties, *required])

@@ -58,8 +58,8 @@ class Completer:
     """Finds shortest completions under one request's grammar.
 
     `controls` are the format's control tokens, `tokens` those of them that are one token; the
-    others are spelled. `spaced` writes a space after commas and colons: a byte more, but most vocabularies have tokens
-    for what models usually write, and then it is fewer tokens.
+    others are spelled. `spaced` writes a space after commas and colons: a byte more, but most
+    vocabularies have tokens for what models usually write, and then it is fewer tokens.
     """
 
     def __init__(

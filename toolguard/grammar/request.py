@@ -24,6 +24,7 @@ from ..tools.toolset import Toolset
 from .arguments import Relaxation, argument_rules
 
 Reasoning = Choice["auto", "open", "none"]
+_CHOICES = ("auto", "required", "none")
 _STARTS = {"auto": "start", "open": "opened", "none": "turn"}
 
 
@@ -64,10 +65,10 @@ def request_grammar(
     if reasoning not in _STARTS:
         raise RequestError(f"reasoning {reasoning!r}: use {', '.join(_STARTS)}")
     rules = dict(wire_format.rules)
-    if tool_choice in toolset.names:
+    if tool_choice not in _CHOICES and tool_choice in toolset.names:
         toolset = toolset.only(tool_choice)
         tool_choice = "required"
-    if tool_choice not in ("auto", "required", "none"):
+    if tool_choice not in _CHOICES:
         raise RequestError(
             f"tool_choice {tool_choice!r}: use auto, required, none or one of "
             f"{', '.join(toolset.names) or '(no tools are offered)'}"

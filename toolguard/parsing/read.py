@@ -57,6 +57,8 @@ def read_turn(
         text=walk.text.strip(),
         reasoning=walk.reasoning.strip(),
         calls=tuple(calls),
+        calling=_last(text, wire_format.opener, wire_format) is not None
+        or any(fault.kind == "untagged_call" for fault in faults),
         state=_state(walk, calls, faults),
         faults=tuple(faults),
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Policy = Literal["observe", "enforce"]
 Region = Literal["reasoning", "text", "call", "done"]
-Action = Literal["mask", "close"]
+Action = Literal["mask", "close", "lead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,10 @@ class Intervention:
         region: where the turn stood: reasoning, text or call.
         token: the token that the model wanted most, spelled out.
         token_id: its id.
-        mass: the model's own probability of it, before any mask.
+        mass: the model's own probability of it, before any mask; None for `lead`.
         action: `mask`: the token is illegal there; `close`: it is legal, but with it the turn
-            could no longer end within its budget.
+            could no longer end within its budget; `lead`: the model was writing the bare body of a
+            call, so that was taken back and led into the opener.
         reason: why, in a few words.
     """
 
@@ -29,7 +30,7 @@ class Intervention:
     region: Region
     token: str
     token_id: int
-    mass: float
+    mass: float | None
     action: Action
     reason: str
 

@@ -65,6 +65,7 @@ class Turn:
         text: the prose of it, stripped.
         reasoning: what stood between the reasoning tags, stripped; empty if nothing did.
         calls: the calls that parse and validate, in order, also those of a faulty turn.
+        calling: it makes a call, or tries to: there is an opener, or a call without one.
         state: one of the four structural states of arXiv 2606.26027, section 4.3.
         faults: what is wrong with it; empty in the healthy states.
         ids: the token ids as sampled, the end token included; empty if read from text.
@@ -75,6 +76,7 @@ class Turn:
     text: str
     reasoning: str
     calls: tuple[Call, ...]
+    calling: bool
     state: State
     faults: tuple[Fault, ...] = ()
     ids: tuple[int, ...] = ()

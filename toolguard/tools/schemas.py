@@ -68,8 +68,7 @@ def normalise(parameters: Any, tool: str) -> Schema:
             f'({{"type": "object", "properties": {{...}}}})'
         )
     if not _OPENS & schema.keys():
-        schema.setdefault("properties", {})
-        schema["additionalProperties"] = False
+        _close(schema)
     for reference in _references(schema):
         resolve(schema, reference, tool)
     try:
@@ -121,8 +120,15 @@ def _normalise(schema: Any, place: str, merged: set[str], closed: bool = True) -
         if "additionalItems" in result:
             result["items"] = result.pop("additionalItems")
     if own and closed and not _OPENS & result.keys():
-        result["additionalProperties"] = False
+        _close(result)
     return {"anyOf": [result, {"type": "null"}]} if schema.get("nullable") is True else result
+
+
+def _close(schema: Schema) -> None:
+    """No properties but the listed ones; one that is required and not listed may be anything."""
+    properties = {**dict.fromkeys(schema.get("required", ()), True), **schema.get("properties", {})}
+    schema["properties"] = properties
+    schema["additionalProperties"] = False
 
 
 def _merged_references(schema: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from ...errors import RequestError
 from ...formats.recognise import recognise
 from ...formats.wire_format import WireFormat
 from ...grammar.request import Reasoning
-from ...parsing.report import Policy, Report
+from ...parsing.report import Intervention, Policy
 from ...parsing.turn import Turn
 from ...policy.enforce import enforce
 from ...tools.toolset import ToolLike, Toolset
@@ -112,7 +113,7 @@ def generate(
     prompts, guards = [], []
     for conversation, toolset in zip(conversations, offered, strict=True):
         prompt = tokenizer.apply_chat_template(
-            [dict(message) for message in conversation],
+            [_rendered(message) for message in conversation],
             tools=[*toolset.definitions] or None,
             add_generation_prompt=True,
             tokenize=False,
@@ -156,6 +157,7 @@ class _Row:
     queue: list[int]
     state: GuardState
     ids: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)  # where in the cache the ids lie, if fed
     drafts: int = 0
     forced: int = 0
     position: int = 0
@@ -169,16 +171,35 @@ class _Row:
             raise AssertionError(f"token {token} was sampled from under a mask that forbids it")
         self.done = token in self.guard.vocabulary.end_ids or len(self.ids) == budget
 
-    def turn(self, policy: Policy) -> Turn:
-        report = Report(
-            policy,
-            len(self.ids),
-            self.forced,
-            self.passes,
-            self.seconds,
-            self.state.pressure,
-            tuple(self.state.interventions),
+    def lead(self) -> list[int]:
+        """Takes back the bare body of a call, for the opener to go before it.
+
+        Returns the cache columns that it lay in; the body itself becomes a draft.
+        """
+        bare = self.state.bare_call()
+        if not bare or len(self.ids) + len(self.guard.opener_ids) >= self.state.max_new_tokens:
+            return []
+        body = self.ids[-bare:]
+        spelled = self.guard.vocabulary.bytes_of(body).decode("utf-8", "replace")
+        self.state.rollback(bare)
+        del self.ids[-bare:]
+        step = len(self.ids)
+        self.state.interventions.append(
+            Intervention(step, "text", spelled, body[0], None, "lead", "a call without its opener")
         )
+        fed = self.columns[step:]
+        del self.columns[step:]
+        self.position -= len(fed)
+        unfed = self.ids[len(self.columns) :]
+        for token in self.guard.opener_ids:
+            self.take(token, self.state.max_new_tokens, guarded=True)
+        self.queue = [*unfed, *self.guard.opener_ids, *body]
+        self.drafts = len(body)
+        return fed
+
+    def turn(self, policy: Policy) -> Turn:
+        report = self.state.report(self.passes, self.seconds, self.forced)
+        report = replace(report, policy=policy, tokens=len(self.ids))
         return replace(self.guard.read(self.ids), report=report)
 
 
@@ -250,13 +271,19 @@ def _decode(
             row.passes += 1
             if row.drafts:  # those left over were not what the model picked
                 seen[index, -row.drafts :] = 0
+            end = seen.shape[1] - row.drafts
+            row.columns += range(end - (len(row.ids) - 1 - len(row.columns)), end)
             row.position += len(row.queue) - row.drafts
             row.queue = row.ids[-1:]
             row.drafts = 0
             if drafting and not row.done:
-                drafts = row.state.forced()[: budget - len(row.ids) - 1]
-                row.queue = row.queue + drafts
-                row.drafts = len(drafts)
+                taken_back = row.lead()
+                if taken_back:
+                    seen[index, taken_back] = 0
+                if not row.drafts:
+                    drafts = row.state.forced()[: budget - len(row.ids) - 1]
+                    row.queue = row.queue + drafts
+                    row.drafts = len(drafts)
         elapsed = time.perf_counter() - started
         for row in active:
             row.seconds += elapsed
@@ -294,6 +321,25 @@ def _verify(
                 row.forced += 1
                 following.append(index)
         going = following
+
+
+def _rendered(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as chat templates take it: with the arguments of its calls as objects."""
+    if not message.get("tool_calls"):
+        return dict(message)
+    calls = []
+    for call in message["tool_calls"]:
+        function = dict(call.get("function", call))
+        if isinstance(function.get("arguments"), str):
+            try:
+                function["arguments"] = json.loads(function["arguments"])
+            except ValueError as error:
+                raise RequestError(
+                    f"the history has a call of {function.get('name')!r} whose arguments are no "
+                    f"JSON ({error}): repair or drop that message"
+                ) from error
+        calls.append({**call, "function": function} if "function" in call else function)
+    return {**message, "tool_calls": calls}
 
 
 def _check(max_new_tokens: int, policy: str, temperature: float, top_k: int, top_p: float) -> None:

@@ -12,7 +12,6 @@ from transformers import LogitsProcessor
 from ...decoding.guard import Guard
 from ...decoding.state import GuardState
 from ...errors import RequestError, StateError
-from ...parsing.report import Report
 from ...parsing.turn import Turn
 from ...policy.enforce import enforce
 
@@ -42,8 +41,6 @@ class GuardLogitsProcessor(LogitsProcessor):
     Raises:
         RequestError: not even the shortest legal turn fits into the budget.
     """
-
-    supports_continuous_batching = False
 
     def __init__(self, guards: Guard | Sequence[Guard], *, max_new_tokens: int) -> None:
         self._guards = [guards] if isinstance(guards, Guard) else list(guards)
@@ -95,6 +92,18 @@ class GuardLogitsProcessor(LogitsProcessor):
         self._last = time.perf_counter()
         return scores
 
+    @property
+    def supports_continuous_batching(self) -> bool:
+        """Raises, instead of saying no: transformers would drop the processor with a warning.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(
+            "continuous batching shows a logits processor only the last token of each row, so it "
+            "cannot be guarded: use generate() without it, or toolguard.generate()"
+        )
+
     def _advance(self, generated: list[list[int]], per_guard: int) -> list[_Row]:
         """The rows now, each continuing one of the call before.
 
@@ -121,28 +130,26 @@ class GuardLogitsProcessor(LogitsProcessor):
     def turns(self, sequences: torch.Tensor) -> list[Turn]:
         """The finished turns of what `generate` returned, of shape [sequences, length].
 
-        A turn's report is that of the row it came from, timed over the whole call of `generate`.
+        A turn's report is that of the row it came from, timed over the whole call of `generate`;
+        None for a beam that was finished and set aside before the last call.
         """
         per_guard = max(1, sequences.shape[0] // len(self._guards))
         turns = []
         for index, ids in enumerate(sequences[:, self._prompt_length :].tolist()):
             prompt = index // per_guard
             turn = self._guards[prompt].read(ids)
-            count = len(turn.ids)
-            state = next(
-                (
-                    row.state
-                    for row in self._rows
-                    if row.prompt == prompt
-                    and tuple(row.state.ids) == turn.ids[: len(row.state.ids)]
-                ),
-                None,
-            )
+            state = self._state_of(prompt, turn.ids)
             if state is not None:
-                seconds = self._last - self._started
-                done = tuple(state.interventions)
-                turn = replace(
-                    turn, report=Report("enforce", count, 0, count, seconds, state.pressure, done)
-                )
+                report = state.report(len(turn.ids), self._last - self._started)
+                turn = replace(turn, report=replace(report, tokens=len(turn.ids)))
             turns.append(turn)
         return turns
+
+    def _state_of(self, prompt: int, ids: Sequence[int]) -> GuardState | None:
+        """The state of the row that went furthest along these ids."""
+        candidates = [
+            row.state
+            for row in self._rows
+            if row.prompt == prompt and row.state.ids == list(ids[: len(row.state.ids)])
+        ]
+        return max(candidates, key=lambda state: len(state.ids), default=None)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import toolguard
+from toolguard.cli.main import app
+
+RUNNER = CliRunner()
+
+
+def test_demo_prints_one_json_object() -> None:
+    names = ["healthy", "open_then_stop"]
+    given = [part for name in names for part in ("--checkpoint", name)]
+    out = RUNNER.invoke(app, ["demo", *given, "--prompts", "6", "--seed", "3", "--json"])
+    assert out.exit_code == 0, out.output
+    printed = json.loads(out.stdout)
+    assert list(printed["results"]) == names
+    for modes in printed["results"].values():
+        assert list(modes) == ["unguarded", "enforce"]
+        for result in modes.values():
+            assert result["prompts"] == 6
+            assert sum(result["states"].values()) == pytest.approx(1, abs=1e-3)
+            for rate in ("schema_valid", "exact_match", "no_call_kept"):
+                assert 0 <= result[rate] <= 1
+            assert result["ms_per_token"] > 0
+            assert result["forward_passes"] > 0
+    transcript = printed["transcript"]
+    assert transcript["checkpoint"] == "open_then_stop"
+    assert transcript["unguarded"]["state"] != transcript["enforce"]["state"] == "healthy_call"
+    assert transcript["enforce"]["report"]["interventions"]
+
+
+def test_demo_prints_a_table_and_a_transcript() -> None:
+    given = ["--checkpoint", "open_then_stop", "--prompts", "4"]
+    out = RUNNER.invoke(app, ["demo", *given], env={"COLUMNS": "160"})
+    assert out.exit_code == 0, out.output
+    for part in ("open_then_stop", "unguarded", "enforce", "collapsed", "interventions"):
+        assert part in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "nothing"], "no bundled checkpoint"),
+        (["--prompts", "100000"], "held-out prompts"),
+        (["--prompts", "0"], "prompts"),
+    ],
+)
+def test_demo_refuses_what_it_cannot_do(arguments: list[str], message: str) -> None:
+    out = RUNNER.invoke(app, ["demo", *arguments])
+    assert out.exit_code == 2
+    assert message in out.output
+
+
+def test_held_out_cases_are_answered_by_their_own_tools() -> None:
+    cases = toolguard.held_out()
+    assert len(cases) >= 500
+    assert len({case.id for case in cases}) == len(cases)
+    for case in cases:
+        for call in case.calls:
+            assert case.toolset.errors(call["name"], call["arguments"]) == []
