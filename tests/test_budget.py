@@ -66,6 +66,24 @@ def test_the_shortest_completion_has_what_is_required_and_no_more(
     ]
 
 
+def test_numbers_are_finished_before_they_are_closed(tokenizer: PreTrainedTokenizerBase) -> None:
+    numbers = {
+        "a": {"type": "number"},
+        "b": {"type": "integer"},
+        "c": {"type": "number", "minimum": 0},
+    }
+    tools = [{"name": "f", "parameters": {"properties": numbers}}]
+    guard = Guard.compile("hermes", tools, tokenizer)
+    for begun in ("-", "1.", "-2.5e", "1e+", "0", "120"):
+        for name in numbers:
+            prefix = f'<tool_call>{{"name": "f", "arguments": {{"{name}": {begun}'
+            ids: list[int] = tokenizer(prefix)["input_ids"]
+            state = guard.start(500)
+            if all(state.accept(token) for token in ids):
+                turn = guard.read([*ids, *guard.completion(ids), guard.vocabulary.end_ids[0]])
+                assert turn.faults == (), (begun, name)
+
+
 def test_a_model_that_would_end_in_time_is_left_alone_up_to_its_last_token(
     tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
 ) -> None:

@@ -37,6 +37,7 @@ from .mask_grammar import terminal_grammar
 Pieces: TypeAlias = tuple[bytes | Control, ...]
 """Bytes to spell, and control tokens to emit as one token, in order."""
 
+_ON_ITS_WAY = 2  # bytes after a match of a terminal that may lead to a longer one, as in `1e+`
 _CONTROL_COST = 3  # a token, and so are about three bytes of text
 
 
@@ -113,9 +114,12 @@ class Completer:
                         reached.append((position, stack))
                 case Pattern() | Scalar() | Free() | Key():
                     found = self._pattern(node).match(text, position)
-                    if found and found.end() < size:
-                        agenda.append((found.end(), rest))
-                    elif self._suffix(node, text[position:]) is not None:
+                    matched = found.end() if found else position
+                    if position < matched < size:
+                        agenda.append((matched, rest))
+                    # The text may also end inside the terminal; `1` matches, `1.` is on its way.
+                    unfinished = not found or size - matched <= _ON_ITS_WAY
+                    if unfinished and self._suffix(node, text[position:]) is not None:
                         reached.append((position, stack))
                 case _:
                     agenda += [(position, following) for following in self._expand(node, rest)]
