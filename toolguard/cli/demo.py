@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,9 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, nothing else.")
     ] = False,
+    svg: Annotated[
+        Path | None, typer.Option(help="Also save what is printed as a picture.")
+    ] = None,
 ) -> None:
     """Run the bundled checkpoints on held-out prompts, unguarded and guarded."""
     errors = Console(stderr=True)
@@ -86,12 +90,14 @@ def demo(
     if as_json:
         print(json.dumps(_as_json(results, example, chosen, turns, seed, seconds)))
         return
-    console = Console()
+    console = Console(record=svg is not None)
     console.print(_table(results))
     if example is not None:
         name, index = example
         console.print(_transcript(name, chosen[index], turns[name], index))
     console.print(f"{prompts} prompts, seed {seed}, {seconds:.0f} s. More: toolguard demo --help")
+    if svg is not None:
+        console.save_svg(str(svg), title="toolguard demo")
 
 
 def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

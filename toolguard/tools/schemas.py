@@ -6,7 +6,9 @@ JSON Schema's own, and an object that lists its properties takes no others unles
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -48,13 +50,23 @@ _OPENS = {
 
 
 def normalise(parameters: Any, tool: str) -> Schema:
-    """The normalised copy of a tool's parameter schema.
+    """The normalised copy of a tool's parameter schema; not to be changed, since it is shared.
 
     Raises:
         ToolsetError: it is no schema of an object; the message names the tool and the place.
     """
-    if parameters is None:
-        parameters = {}
+    try:
+        text = json.dumps(parameters or {})
+    except (TypeError, ValueError) as error:
+        raise ToolsetError(f"tool {tool!r}: parameters are not JSON: {error}") from error
+    return _normalised(text, tool)
+
+
+@lru_cache(maxsize=4096)
+def _normalised(text: str, tool: str) -> Schema:
+    """Cached by content: a server sees the same tools in request after request, and checking a
+    schema against its meta-schema costs more than all the rest."""
+    parameters = json.loads(text)
     if not isinstance(parameters, Mapping):
         raise ToolsetError(
             f"tool {tool!r}: parameters are {type(parameters).__name__}, not a JSON schema object"
