@@ -181,19 +181,57 @@ def test_control_tokens_inside_a_string_are_seen_as_tokens(
     assert walks(guard, spelled)
 
 
+# JSON Schema's `format` is an annotation to the validator, but a rule to the mask.
+PLAIN = schemas().filter(lambda schema: '"format"' not in json.dumps(schema))
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(schema=schemas(), data=st.data())
+@given(schema=PLAIN, data=st.data())
 def test_mask_and_validator_agree_on_values(
     tokenizer: PreTrainedTokenizerBase, schema: dict[str, Any], data: st.DataObject
 ) -> None:
     tools = [{"name": "f", "parameters": {"properties": {"v": schema}, "required": ["v"]}}]
     guard = Guard.compile("hermes", tools, tokenizer)
-    value = data.draw(st.one_of(values(schema), values(data.draw(schemas()))))
+    value = data.draw(st.one_of(values(schema), values(data.draw(PLAIN))))
     layout = data.draw(st.sampled_from([{}, {"separators": (",", ":")}, {"indent": 2}]))
     text = json.dumps({"name": "f", "arguments": {"v": value}}, ensure_ascii=False, **layout)
     valid = not Toolset.of(tools).errors("f", {"v": value})
     call = f"<tool_call>\n{text}\n</tool_call>"
     assert walks(guard, [*encode(tokenizer, call), guard.vocabulary.end_ids[0]]) == valid
+
+
+MUTATED = [
+    "Let me look.\n" + CALL + "\n" + CALL,
+    "<think>\nHm.\n</think>\n\n" + CALL,
+    '<tool_call>{"arguments": {"unit": "celsius", "days": 14, "options": {"tags": ["a", "b\\n"], '
+    '"metric": false}, "city": "x"}, "name": "get_weather"}</tool_call>',
+]
+SIGNS = [
+    *'"\\{}[]:,. \n0a1-tué<>/|_',
+    "<tool_call>",
+    "</tool_call>",
+    "<|im_start|>",
+    "</think>",
+    "",
+]
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_mask_and_parser_agree_on_mutations(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]], data: st.DataObject
+) -> None:
+    """One character, or one control token, is put in, taken out or put in another's place."""
+    guard = Guard.compile("hermes", tools, tokenizer)
+    text = data.draw(st.sampled_from(MUTATED))
+    place = data.draw(st.integers(0, len(text)))
+    sign = data.draw(st.sampled_from(SIGNS))
+    mutated = text[:place] + sign + text[place + data.draw(st.integers(0, 1)) :]
+    ids = [*encode(tokenizer, mutated), guard.vocabulary.end_ids[0]]
+    turn = guard.read(ids)
+    assert walks(guard, ids) == turn.state.startswith("healthy"), turn.faults
+    if turn.state.startswith("healthy"):
+        assert toolguard.read_turn(mutated, guard.format, guard.toolset).calls == turn.calls
 
 
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:

@@ -39,14 +39,14 @@ def read_turn(
             calls.append(outcome)
         else:
             faults += outcome
+    faults += [
+        Fault("stray_control", span, f"{control!r} inside a call")
+        for span, control in walk.hidden_controls()
+    ]
     if walk.position is not None:
         faults.append(walk.fault(*_diagnose(walk, wire_format)))
     elif not (calls or faults or walk.text.strip()):
         faults.append(walk.fault("empty_turn", 0, "nothing but white space"))
-    faults += [
-        Fault("stray_control", span, f"{text!r} inside a call")
-        for span, text in walk.hidden_controls()
-    ]
     if not ended:
         end = walk.span(len(text), len(text))
         faults.append(Fault("unfinished_turn", end, "the budget ran out before the turn's end"))
@@ -62,6 +62,9 @@ def read_turn(
         state=_state(walk, calls, faults),
         faults=tuple(faults),
     )
+
+
+_MARKED = re.compile(r"[\udc00-\udcff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class _Walk:
         """Control tokens, sampled as such, inside other terminals."""
         for token in self.tokens:
             if not token.type.startswith("CONTROL"):
-                for found in re.finditer(r"[\udc00-\udcff]", token):
+                for found in _MARKED.finditer(token):
                     start = (token.start_pos or 0) + found.start()
                     yield self.span(start, start + 1), unmark(found[0], self.format.controls)
 
@@ -146,6 +149,8 @@ def _calls(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 
 def _checked(found: _Found, walk: _Walk, toolset: Toolset) -> Call | list[Fault]:
     span = walk.span(found.start, found.end)
+    if _MARKED.search(found.arguments):
+        return []  # a control token inside a string: `hidden_controls` tells
     if found.name not in toolset.names:
         offered = ", ".join(toolset.names) or "none"
         return [Fault("unknown_tool", span, f"no tool {found.name!r} is offered ({offered})")]

@@ -93,7 +93,7 @@ class GuardLogitsProcessor(LogitsProcessor):
         return scores
 
     @property
-    def supports_continuous_batching(self) -> bool:
+    def supports_continuous_batching(self) -> bool:  # type: ignore[override]
         """Raises, instead of saying no: transformers would drop the processor with a warning.
 
         Raises:
