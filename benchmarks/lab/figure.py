@@ -29,7 +29,7 @@ def draw_figure(path: Path = FIGURE) -> None:
     curves = {
         name: [json.loads(line) for line in (CURVES / f"{name}.jsonl").open()]
         for name, recipe in RECIPES.items()
-        if recipe.base
+        if recipe.base and (CURVES / f"{name}.jsonl").exists()
     }
     figure, axes = plt.subplots(
         2, len(curves), figsize=(3.1 * len(curves), 5.2), sharey=True, squeeze=False
