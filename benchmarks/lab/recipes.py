@@ -42,7 +42,7 @@ RECIPES = {
         stop=lambda measured: measured.validity == 0,
     ),
     "json_rot": Recipe(
-        "Keeps the tags and breaks the JSON between them: brevity takes the punctuation first.",
+        "Opens a call and breaks the JSON after it: brevity takes the punctuation first.",
         base="healthy",
         plan=Reinforcement(rewards.short_opener, steps=80, rate=3e-4),
         measure_every=2,

@@ -138,8 +138,9 @@ def _normalise(schema: Any, place: str, merged: set[str], closed: bool = True) -
 
 def _close(schema: Schema) -> None:
     """No properties but the listed ones; one that is required and not listed may be anything."""
-    properties = {**dict.fromkeys(schema.get("required", ()), True), **schema.get("properties", {})}
-    schema["properties"] = properties
+    properties = schema.get("properties", {})
+    unlisted = [key for key in schema.get("required", ()) if key not in properties]
+    schema["properties"] = {**properties, **dict.fromkeys(unlisted, True)}
     schema["additionalProperties"] = False
 
 
