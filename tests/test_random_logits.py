@@ -21,11 +21,10 @@ RUNS, ROWS = 250, 8
     tools=toolsets(),
     choice=st.sampled_from(["auto", "required", "none", "first"]),
     parallel=st.booleans(),
-    reasoning=st.sampled_from(["none", "auto", "open"]),
-    spare=st.sampled_from([250, 120, 40, 10, 3, 1, 0]),
+    reasoning=st.sampled_from(["auto", "open", "none"]),
+    spare=st.sampled_from([0, 1, 3, 10, 40, 120]),
     seed=st.integers(0, 2**32 - 1),
     spike=st.sampled_from([0.0, 4.0, 8.0]),
-    opening=st.booleans(),
 )
 def test_every_turn_ends_parses_and_validates(
     tokenizer: PreTrainedTokenizerBase,
@@ -36,7 +35,6 @@ def test_every_turn_ends_parses_and_validates(
     spare: int,
     seed: int,
     spike: float,
-    opening: bool,
 ) -> None:
     guard = toolguard.Guard.compile(
         "hermes",
@@ -50,15 +48,9 @@ def test_every_turn_ends_parses_and_validates(
     states = [guard.start(budget) for _ in range(ROWS)]
     generator = torch.Generator().manual_seed(seed)
     controls = torch.tensor(list(guard.control_ids.values()))
-    punctuation = torch.tensor([tokenizer.convert_tokens_to_ids(sign) for sign in '":,{}[]0'])
-    first = True
     while not all(state.done for state in states):
         logits = torch.randn((ROWS, len(tokenizer)), generator=generator) * 3
-        logits[:, punctuation] += spike * torch.rand((ROWS, 1), generator=generator)
         logits[:, controls] += spike * torch.rand((ROWS, 1), generator=generator)
-        if first and opening:
-            logits[:, guard.control_ids[guard.format.opener]] += 50
-        first = False
         toolguard.enforce(states, logits)
         for state, token in zip(states, logits.argmax(-1).tolist(), strict=True):
             if not state.done:
