@@ -132,6 +132,17 @@ def test_white_space_is_bounded(admits: Admits) -> None:
     assert not admits("\n" * 17 + CALL)
 
 
+def test_what_is_white_space_is_one_thing_to_mask_and_parser(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    blank = [character for character in map(chr, range(0x3001)) if character.isspace()]
+    for text in [*blank, "\N{ZERO WIDTH SPACE}"]:
+        ids = encode(tokenizer, text)
+        read = guard.read([*ids, guard.vocabulary.end_ids[0]])
+        assert walks(guard, read.ids) == (read.state == "healthy_response"), repr(text)
+
+
 def test_the_request_limits_what_is_legal(admits: Admits) -> None:
     assert not admits(CALL, tool_choice="none")
     assert admits("Noon.", tool_choice="none")

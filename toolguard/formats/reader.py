@@ -21,6 +21,9 @@ STRAY = chr(_MARK + 0xFF)
 TOOL_NAME = r"[\w./-]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
+SPACE = " \t\r\n"
+"""White space, to masks and to the parser alike; Python's own idea of it is wider (`\\x1c`)."""
+
 LEADING_SPACE = 16
 """How much white space may stand before text or instead of it."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 
-from ..formats.reader import control_pattern, marker, unmark
+from ..formats.reader import SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset, parse_json
 from .turn import Call, Fault, FaultKind, State, Turn
@@ -45,7 +45,7 @@ def read_turn(
     ]
     if walk.position is not None:
         faults.append(walk.fault(*_diagnose(walk, wire_format)))
-    elif not (calls or faults or walk.text.strip()):
+    elif not (calls or faults or walk.text.strip(SPACE)):
         faults.append(walk.fault("empty_turn", 0, "nothing but white space"))
     if not ended:
         end = walk.span(len(text), len(text))
@@ -54,8 +54,8 @@ def read_turn(
         faults.append(walk.fault("untagged_call", 0, "a call without its control tokens"))
     return Turn(
         raw=unmark(text, wire_format.controls),
-        text=walk.text.strip(),
-        reasoning=walk.reasoning.strip(),
+        text=walk.text.strip(SPACE),
+        reasoning=walk.reasoning.strip(SPACE),
         calls=tuple(calls),
         calling=_last(text, wire_format.opener, wire_format) is not None
         or any(fault.kind == "untagged_call" for fault in faults),
@@ -173,15 +173,15 @@ def _diagnose(walk: _Walk, wire_format: WireFormat) -> tuple[FaultKind, int, str
     inside = opener is not None and (closer is None or closer.start() < opener.start())
     at_end = position == len(source)
     if inside and opener is not None:
-        if at_end and not source[opener.end() :].strip():
+        if at_end and not source[opener.end() :].strip(SPACE):
             return "open_then_stop", opener.start(), f"{wire_format.opener}, then the turn ends"
         if at_end:
             return "missing_close", opener.start(), "the turn ends inside a call"
     if at_end:
-        if source.strip() and not any(token.type == "FREE" for token in walk.tokens[-1:]):
+        if source.strip(SPACE) and not any(token.type == "FREE" for token in walk.tokens[-1:]):
             return "empty_turn", 0, "reasoning and nothing after it"
-        kind: FaultKind = "unclosed_reasoning" if source.strip() else "empty_turn"
-        return kind, 0, "the reasoning is never closed" if source.strip() else "nothing at all"
+        kind: FaultKind = "unclosed_reasoning" if source.strip(SPACE) else "empty_turn"
+        return kind, 0, "the reasoning is never closed" if source.strip(SPACE) else "nothing at all"
     control = walk.control.match(source, position)
     if control:
         spelled = unmark(control[0], wire_format.controls)
@@ -204,7 +204,7 @@ def _last(text: str, control: str, wire_format: WireFormat) -> re.Match[str] | N
 
 def _is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
     """Whether prose is the bare body of a call to an offered tool."""
-    tagged = f"{wire_format.opener}{text.strip()}{wire_format.closer}"
+    tagged = f"{wire_format.opener}{text.strip(SPACE)}{wire_format.closer}"
     walk = _Walk(tagged, wire_format, opened=False)
     return walk.position is None and any(call.name in toolset.names for call in walk.calls())
 
