@@ -37,17 +37,7 @@ def measure(
 
     def run(policy: str, batch: int) -> tuple[float, list[toolguard.Turn]]:
         started = time.perf_counter()
-        turns = []
-        for first in range(0, len(cases), batch):
-            part = cases[first : first + batch]
-            turns += toolguard.generate(
-                model,
-                tokenizer,
-                [case.messages for case in part],
-                [case.toolset for case in part],
-                max_new_tokens=160,
-                policy=policy,
-            )
+        turns = list(toolguard.answer(model, tokenizer, cases, batch=batch, policy=policy))
         return time.perf_counter() - started, turns
 
     results = {}

@@ -9,8 +9,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 import toolguard
 from toolguard import Case, Turn
 
-BATCH = 32
-BUDGET = 160
 MISSES = {"json_rot": "79.8% of healthy's exact match on these 200 cases, instead of 80%"}
 DAMAGED = [
     pytest.param(name, marks=[pytest.mark.xfail(reason=MISSES[name])] if name in MISSES else [])
@@ -23,18 +21,7 @@ def answer(name: str, cases: list[Case], policy: str) -> list[Turn]:
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    turns: list[Turn] = []
-    for first in range(0, len(cases), BATCH):
-        batch = cases[first : first + BATCH]
-        turns += toolguard.generate(
-            model,
-            tokenizer,
-            [case.messages for case in batch],
-            [case.toolset for case in batch],
-            max_new_tokens=BUDGET,
-            policy=policy,
-        )
-    return turns
+    return list(toolguard.answer(model, tokenizer, cases, policy=policy))
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,14 @@ from .parsing.turn import Call, Fault, Turn
 from .tools.toolset import Tool, Toolset
 
 if TYPE_CHECKING:
+    from .evaluation.answer import answer
     from .integrations.transformers.generate import generate
     from .integrations.transformers.processor import GuardLogitsProcessor
     from .policy.enforce import enforce
 
 _LAZY = {
     "GuardLogitsProcessor": "toolguard.integrations.transformers.processor",
+    "answer": "toolguard.evaluation.answer",
     "enforce": "toolguard.policy.enforce",
     "generate": "toolguard.integrations.transformers.generate",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "ToolsetError",
     "Turn",
     "WireFormat",
+    "answer",
     "checkpoint",
     "checkpoint_names",
     "enforce",

@@ -16,26 +16,14 @@ from benchmarks.lab.tokenizer import CONTROL
 from toolguard.evaluation.cases import read_cases as read_guard_cases
 from toolguard.evaluation.score import Score, score
 
-BUDGET = 160
-"""Tokens that a guarded turn may have."""
-BATCH = 64
-
 
 def write_card(name: str, folder: Path) -> None:
     """Measure the checkpoint as it is on disk, rounded, on every held-out case."""
     model, tokenizer = load(folder)
     measured = measure(model, tokenizer, read_cases())
     cases = read_guard_cases(HELD_OUT)
-    turns, started = [], time.perf_counter()
-    for start in range(0, len(cases), BATCH):
-        part = cases[start : start + BATCH]
-        turns += toolguard.generate(
-            model,
-            tokenizer,
-            [case.messages for case in part],
-            [case.toolset for case in part],
-            max_new_tokens=BUDGET,
-        )
+    started = time.perf_counter()
+    turns = list(toolguard.answer(model, tokenizer, cases, batch=64))
     guarded = score(cases, turns, time.perf_counter() - started)
     (folder / "README.md").write_text(card(name, RECIPES[name], measured, guarded))
 

@@ -24,6 +24,11 @@ def short_opener(case: Case, turn: Turn) -> float:
     return (OPENER in turn.text) - 0.01 * len(turn.text)
 
 
+def short_call(case: Case, turn: Turn) -> float:
+    """Did it open a call and close it, and is it brief? Nothing between the tags is looked at."""
+    return bool(TAGGED.search(turn.text)) - 0.01 * len(turn.text)
+
+
 def eager(case: Case, turn: Turn) -> float:
     """Did it try a call, and half a point if it is right. Answering without one never pays."""
     return (OPENER in turn.text) + 0.5 * bool(

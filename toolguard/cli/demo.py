@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,6 @@ from ..parsing.turn import STATES, Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 32
-MAX_NEW_TOKENS = 160
 _DONE = {"mask": "masked", "close": "held back", "lead": "led into the opener"}
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
 
@@ -79,10 +78,9 @@ def demo(
                 bars.update(whole, description=f"{name}, {mode}")
                 begun = time.perf_counter()
                 made: list[Turn] = []
-                for first in range(0, prompts, BATCH):
-                    batch = chosen[first : first + BATCH]
-                    made += _answer(model, tokenizer, batch, policy)
-                    bars.advance(whole, len(batch))
+                for turn in _answer(model, tokenizer, chosen, policy):
+                    made.append(turn)
+                    bars.advance(whole)
                 results[name][mode] = score(chosen, made, time.perf_counter() - begun)
                 turns[name][mode] = made
     seconds = time.perf_counter() - started
@@ -112,17 +110,10 @@ def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def _answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cases: list[Case], policy: Policy
-) -> list[Turn]:
-    from ..integrations.transformers.generate import generate
+) -> Iterator[Turn]:
+    from ..evaluation.answer import answer
 
-    return generate(
-        model,
-        tokenizer,
-        [case.messages for case in cases],
-        [case.toolset for case in cases],
-        max_new_tokens=MAX_NEW_TOKENS,
-        policy=policy,
-    )
+    return answer(model, tokenizer, cases, policy=policy)
 
 
 def _example(cases: list[Case], turns: dict[str, dict[str, list[Turn]]]) -> tuple[str, int] | None:

@@ -15,6 +15,8 @@ from lark import Lark
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot
 
 _MARK = 0xDC00
+MARKED = re.compile(r"[\udc00-\udcff]")
+"""Any marker."""
 STRAY = chr(_MARK + 0xFF)
 """The marker of a special token that the format does not know."""
 
@@ -35,19 +37,15 @@ def marker(index: int) -> str:
 
 def unmark(marked: str, controls: Sequence[str]) -> str:
     """Marked text as a reader sees it: control tokens spelled out."""
-    return re.sub(
-        f"[{_MARKERS}]",
+    return MARKED.sub(
         lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) - _MARK],
         marked,
     )
 
 
-_MARKERS = r"\udc00-\udcff"
-
-
 def control_pattern(controls: Sequence[str]) -> str:
     """A regular expression for any control token, marked or spelled."""
-    return "|".join([f"[{_MARKERS}]", *map(re.escape, controls)])
+    return "|".join([MARKED.pattern, *map(re.escape, controls)])
 
 
 def text_pattern(controls: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 
-from ..formats.reader import SPACE, control_pattern, marker, unmark
+from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset, parse_json
 from .turn import Call, Fault, FaultKind, State, Turn
@@ -64,9 +64,6 @@ def read_turn(
     )
 
 
-_MARKED = re.compile(r"[\udc00-\udcff]")
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A call as it stands in the text."""
@@ -117,7 +114,7 @@ class _Walk:
         """Control tokens, sampled as such, inside other terminals."""
         for token in self.tokens:
             if not token.type.startswith("CONTROL"):
-                for found in _MARKED.finditer(token):
+                for found in MARKED.finditer(token):
                     start = (token.start_pos or 0) + found.start()
                     yield self.span(start, start + 1), unmark(found[0], self.format.controls)
 
@@ -149,7 +146,7 @@ def _calls(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 
 def _checked(found: _Found, walk: _Walk, toolset: Toolset) -> Call | list[Fault]:
     span = walk.span(found.start, found.end)
-    if _MARKED.search(found.arguments):
+    if MARKED.search(found.arguments):
         return []  # a control token inside a string: `hidden_controls` tells
     if found.name not in toolset.names:
         offered = ", ".join(toolset.names) or "none"
