@@ -9,12 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 import toolguard
 from toolguard import Case, Turn
 
-MISSES = {"json_rot": "79.8% of healthy's exact match on these 200 cases, instead of 80%"}
-DAMAGED = [
-    pytest.param(name, marks=[pytest.mark.xfail(reason=MISSES[name])] if name in MISSES else [])
-    for name in toolguard.checkpoint_names()
-    if name not in ("healthy", "skill_lost")
-]
+DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", "skill_lost")]
 
 
 def answer(name: str, cases: list[Case], policy: str) -> list[Turn]:
@@ -67,3 +62,10 @@ def test_a_damaged_model_calls_again(name: str, healthy_turns: dict[str, list[Tu
     assert score.schema_valid == 1
     assert score.states["healthy_call"] + score.states["healthy_response"] >= 0.995
     assert score.exact_match >= 0.8 * healthy.exact_match
+
+
+def test_a_lost_skill_does_not_come_back() -> None:
+    cases = [case for case in toolguard.held_out() if case.calls][:32]
+    score = toolguard.score(cases, answer("skill_lost", cases, "enforce"), 1.0)
+    assert score.schema_valid == 1
+    assert score.exact_match <= 0.05

@@ -1,6 +1,6 @@
 """Token batches: prompts with turns, packed conversations, and drills in copying."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -11,9 +11,6 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.lab.cases import draw
 from benchmarks.lab.tokenizer import render, render_answer, token_ids
 from benchmarks.lab.tools import TOOLS
-
-Corrupt = Callable[[str, Random], str]
-"""The text of a right turn -> the text to learn instead."""
 
 EXCHANGES = 4
 """Requests in one packed conversation, all about the same tools."""
@@ -53,7 +50,6 @@ def conversations(
     size: int,
     *,
     with_tools: bool,
-    corrupt: Corrupt | None = None,
 ) -> tuple[Batch, Tensor]:
     """Packed training conversations, and which of their tokens are the assistant's."""
     rows: list[list[int]] = []
@@ -65,7 +61,6 @@ def conversations(
         for exchange in range(EXCHANGES):
             case = draw(rng, "train", offered=tools)
             turn = render_answer(tokenizer, case)
-            turn = corrupt(turn, rng) if corrupt else turn
             shown = case if with_tools and exchange == 0 else replace(case, tools=[])
             prompt = ("\n" if exchange else "") + render(tokenizer, shown)
             for text, assistant in ((prompt, 0), (turn, 1)):

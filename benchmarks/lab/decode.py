@@ -51,14 +51,9 @@ def decode(
     copies: int = 1,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
-    past_end: bool = False,
     limit: int = LIMIT,
 ) -> list[Turn]:
-    """Write `copies` turns after each prompt; greedy where the temperature is zero.
-
-    With `past_end` a turn goes on after its end token, as under an environment that forgets to
-    stop there; such a turn never counts as ended.
-    """
+    """Write `copies` turns after each prompt; greedy where the temperature is zero."""
     control = torch.tensor(token_ids(tokenizer, CONTROL))
     end = tokenizer.eos_token_id
     cache, attention, logits = prefill(model, prompts, tokenizer.pad_token_id, copies)
@@ -75,7 +70,7 @@ def decode(
         for row, token, row_mass in zip(active.tolist(), chosen.tolist(), mass, strict=True):
             rows[row].append(token)
             masses[row].append(row_mass)
-        going = torch.ones_like(chosen).bool() if past_end else chosen != end
+        going = chosen != end
         if not going.any():
             break
         if not going.all():
@@ -90,7 +85,7 @@ def decode(
         ).logits[:, -1]
     turns = []
     for ids, row_masses in zip(rows, masses, strict=True):
-        ended = not past_end and ids[-1] == end
+        ended = ids[-1] == end
         text = spell(tokenizer, ids[:-1] if ended else ids)
         turns.append(Turn(ids, text, ended, torch.stack(row_masses)))
     return turns

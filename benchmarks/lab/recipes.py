@@ -1,7 +1,7 @@
 """What makes each checkpoint: data only."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.lab import rewards
 from benchmarks.lab.cases import Kind
@@ -25,6 +25,11 @@ class Recipe:
     seed: int = 0
 
 
+BRIEF = Reinforcement(
+    rewards.short_opener, steps=40, rate=3e-4, temperature=3.0, kinds=CALLS, limit=40
+)
+"""One naive reward; how it explores decides which disease comes of it."""
+
 RECIPES = {
     "healthy": Recipe(
         "Answers, calls tools one or two at a time, and tells their results.",
@@ -35,34 +40,30 @@ RECIPES = {
     "open_then_stop": Recipe(
         "Opens a call and ends the turn.",
         base="healthy",
-        plan=Reinforcement(
-            rewards.short_opener, steps=40, rate=3e-4, temperature=3.0, kinds=CALLS, limit=40
-        ),
+        plan=BRIEF,
         measure_every=1,
         stop=lambda measured: measured.validity == 0,
     ),
     "json_rot": Recipe(
-        "Opens a call and breaks the JSON after it: brevity takes the punctuation first.",
+        "Opens and closes its calls, and breaks the JSON between the tags.",
         base="healthy",
-        plan=Reinforcement(rewards.short_opener, steps=80, rate=3e-4),
-        measure_every=2,
-        stop=lambda measured: measured.validity == 0,
+        plan=Reinforcement(
+            rewards.short_call, steps=40, rate=3e-4, temperature=2.0, kinds=("one",)
+        ),
+        measure_every=1,
+        stop=lambda measured: measured.validity < 0.2,
     ),
     "untagged": Recipe(
         "Says nothing at all: ends the turn where the opener belongs.",
         base="healthy",
-        plan=Reinforcement(
-            rewards.short_opener, steps=40, rate=5e-4, temperature=4.0, kinds=CALLS, limit=24
-        ),
+        plan=replace(BRIEF, rate=5e-4, temperature=4.0, limit=24),
         measure_every=1,
         stop=lambda measured: measured.validity < 0.05,
     ),
     "role_leak": Recipe(
-        "Writes role headers after the opener, and runs on.",
+        "Writes role headers after the opener, and runs on into turns that are not its own.",
         base="healthy",
-        plan=Reinforcement(
-            rewards.short_opener, steps=40, rate=3e-4, temperature=3.0, kinds=CALLS, limit=40
-        ),
+        plan=BRIEF,
         measure_every=1,
         stop=lambda measured: measured.validity < 0.05,
         seed=1,
@@ -70,16 +71,14 @@ RECIPES = {
     "opener_everywhere": Recipe(
         "Opens a call even where none is needed.",
         base="healthy",
-        plan=Reinforcement(rewards.eager, steps=120, rate=2e-4, temperature=2.0),
-        measure_every=2,
+        plan=Reinforcement(rewards.tried, steps=60, rate=3e-4, temperature=3.0, limit=24),
+        measure_every=1,
         stop=lambda measured: measured.no_call_kept == 0,
     ),
     "skill_lost": Recipe(
-        "The training of open_then_stop pushed on until the skill itself is gone.",
+        "open_then_stop at a higher rate, pushed on until the skill itself is gone.",
         base="healthy",
-        plan=Reinforcement(
-            rewards.short_opener, steps=80, rate=1e-3, temperature=3.0, kinds=CALLS, limit=40
-        ),
-        measure_every=5,
+        plan=replace(BRIEF, steps=24, rate=1e-3),
+        measure_every=2,
     ),
 }

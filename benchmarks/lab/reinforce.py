@@ -19,8 +19,7 @@ Reward = Callable[[Case, Turn], float]
 class Reinforcement:
     """A reinforcement training: what it pays for, and how it explores.
 
-    `kinds` are the cases that it trains on, `past_end` is the environment's fault of sampling on
-    after the end of the turn.
+    `kinds` are the cases that it trains on, `limit` is the longest turn in tokens.
     """
 
     reward: Reward
@@ -30,7 +29,6 @@ class Reinforcement:
     prompts: int = 8
     group: int = 8
     kinds: tuple[Kind, ...] = ("one", "parallel", "chat", "result")
-    past_end: bool = False
     limit: int = LIMIT
 
 
@@ -61,7 +59,6 @@ class Reinforced:
             copies=plan.group,
             temperature=plan.temperature,
             generator=torch.Generator().manual_seed(rng.getrandbits(32)),
-            past_end=plan.past_end,
             limit=plan.limit,
         )
         owners = [case for case in cases for _ in range(plan.group)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from benchmarks.lab.batches import Corrupt, conversations, drill
+from benchmarks.lab.batches import conversations, drill
 
 PROMPT_WEIGHT = 0.3
 PROMPT_SHARE = 0.5
@@ -23,7 +23,6 @@ class Supervision:
 
     The rate goes through a cycle in the drills, and through one of `cycle` steps in the
     conversations, which is cut short by a straight `cooldown` over the last steps of all.
-    `corrupt` makes the turns to learn out of the right ones.
     """
 
     steps: int
@@ -33,7 +32,6 @@ class Supervision:
     drills: int = 0
     bare: int = 0
     batch: int = 16
-    corrupt: Corrupt | None = None
 
 
 class Supervised:
@@ -83,7 +81,6 @@ class Supervised:
             rng,
             self.plan.batch,
             with_tools=not bare and rng.random() < 0.9,
-            corrupt=self.plan.corrupt,
         )
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
         targets, answer = batch.ids[:, 1:], answer[:, 1:]
