@@ -22,10 +22,10 @@ from .errors import (
 )
 from .evaluation.cases import Case, read_cases
 from .evaluation.score import Score, score
-from .formats.recognise import recognise
 from .formats.wire_format import WireFormat, format_names
 from .grammar.arguments import Relaxation
 from .parsing.read import read_turn
+from .parsing.recognise import recognise
 from .parsing.report import Intervention, Report
 from .parsing.turn import Call, Fault, Turn
 from .tools.toolset import Tool, Toolset

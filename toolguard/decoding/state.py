@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import StateError
-from ..formats.wire_format import WireFormat
+from ..formats.nodes import Region
 from ..grammar.completion import Frontier
-from ..parsing.report import Intervention, Region, Report
+from ..parsing.report import Intervention, Report
 
 if TYPE_CHECKING:
     from .guard import Guard
@@ -62,15 +60,8 @@ class GuardState:
         """Where the sequence is: `reasoning`, `text`, `call` or `done`."""
         if self.done:
             return "done"
-        text = self.guard.vocabulary.bytes_of(self.ids)
-        last = _control_pattern(self.guard.format).findall(text)
-        if not last:
-            return "reasoning" if self.guard.reasoning == "open" else "text"
-        rules = self.guard.format
-        control = last[-1].decode()
-        if control in (rules.closer, rules.reasoning_closer):
-            return "text"
-        return "reasoning" if control == rules.reasoning_opener else "call"
+        self._follow()
+        return self.guard.completer.region(self._frontier)
 
     def mask(self, preferred: Sequence[int] = ()) -> Mask:
         """The legal next tokens, one bit each, as int32 words of shape [(vocabulary + 31) // 32].
@@ -197,22 +188,20 @@ class GuardState:
         pieces = completer.complete(frontier, text)
         return pieces is not None and len(self.guard.spell(pieces)) + 1 < self.remaining
 
-    def _completion(self) -> list[int]:
-        """The ids of the shortest completion, without the end token."""
-        completer = self.guard.completer
+    def _follow(self) -> None:
+        """Brings the frontier to the end of the ids."""
         if self._text_ids < len(self.ids):
             self._text += self.guard.vocabulary.bytes_of(self.ids[self._text_ids :])
             self._text_ids = len(self.ids)
-            self._frontier = completer.advance(self._frontier, self._text)
-        pieces = completer.complete(self._frontier, self._text)
+            self._frontier = self.guard.completer.advance(self._frontier, self._text)
+
+    def _completion(self) -> list[int]:
+        """The ids of the shortest completion, without the end token."""
+        self._follow()
+        pieces = self.guard.completer.complete(self._frontier, self._text)
         if pieces is None:
             raise StateError(
                 f"no completion of a legal turn was found after {self._text[-80:]!r}: please "
                 "report this with the tools that were offered"
             )
         return self.guard.spell(pieces)
-
-
-@lru_cache(maxsize=64)
-def _control_pattern(wire_format: WireFormat) -> re.Pattern[bytes]:
-    return re.compile("|".join(map(re.escape, wire_format.controls)).encode())

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import Literal as Choice
 from typing import TypeAlias
+
+Region = Choice["reasoning", "text", "call", "done"]
+"""Where a turn stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,13 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A regular expression, in the subset that Python's `re` and llguidance share."""
+    """A regular expression, in the subset that Python's `re` and llguidance share.
+
+    The text also matches `also`, if given: a mask can tell, Python's `re` need not.
+    """
 
     regex: str
+    also: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """NAME or ARGUMENTS: where the tools of a request come in."""
+    """Where the tools of a request come in: see `toolguard.formats.notation.SLOTS`."""
 
     name: str
 
@@ -54,10 +62,28 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """A string without quotes, up to the control token that follows it."""
+
+    regex: str
+    also: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """A string without quotes, up to and with the first occurrence of the markup that ends it."""
+
+    regex: str
+    stop: str
+    also: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """A JSON string without escapes that is none of these: the key of an undeclared member."""
+    """The key of an undeclared member, none of these: a JSON string without escapes, or bare."""
 
     excluded: frozenset[str]
+    quoted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +140,20 @@ class Members:
 
 
 Node: TypeAlias = (
-    Literal | Pattern | Control | Free | Slot | Scalar | Key | Ref | Seq | Alt | Repeat | Members
+    Literal
+    | Pattern
+    | Control
+    | Free
+    | Slot
+    | Scalar
+    | Raw
+    | Until
+    | Key
+    | Ref
+    | Seq
+    | Alt
+    | Repeat
+    | Members
 )
 Rules: TypeAlias = Mapping[str, Node]
 

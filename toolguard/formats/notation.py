@@ -33,7 +33,24 @@ from .nodes import (
 )
 
 FREE = ("TEXT", "REPLY", "REASONING")
-SLOTS = ("NAME", "ARGUMENTS")
+SLOTS = {
+    "NAME": "the tool's name",
+    "ARGUMENTS": "its arguments, a JSON object",
+    "GEMMA": "its arguments, an object as Gemma writes it",
+    "KEY": "the name of one argument, bare",
+    "PYTHON": "the value of one argument, a Python literal",
+    "LITERAL": "a Python literal, or JSON",
+    "VALUE": "a string as it is, anything else as JSON or a Python literal",
+    "LINES": "the same; a line end on either side does not count",
+    "STRING": "only a string, as it is",
+    "OTHER": "anything but a string, as JSON",
+    "NUMBER": "only a number",
+    "BOOLEAN": "only true or false",
+    "OBJECT": "only a JSON object",
+    "ARRAY": "only a JSON array",
+    "NULL": "only null",
+}
+"""Where the tools of a request come in. What is written as it is ends at what follows it."""
 
 _NOTATION = r"""
     start: (definition | declare | import)*

@@ -8,11 +8,13 @@ spelled-out twin are told apart, and a token inside a string is seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from lark import Lark
 
-from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot
+from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
 _MARK = 0xDC00
 MARKED = re.compile(r"[\udc00-\udcff]")
@@ -22,6 +24,9 @@ STRAY = chr(_MARK + 0xFF)
 
 TOOL_NAME = r"[\w./-]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
+
+KEY = r"[\w.$@-]+"
+"""What an argument may be called where its name stands bare."""
 
 SPACE = " \t\r\n"
 """White space, to masks and to the parser alike; Python's own idea of it is wider (`\\x1c`)."""
@@ -55,14 +60,58 @@ def text_pattern(controls: Sequence[str]) -> str:
     return rf"{space}(?!{stop})[^ \t\r\n](?:(?!{stop})[\s\S])*|[ \t\r\n]{{1,{LEADING_SPACE}}}"
 
 
-def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
-    """The LALR parser of a format; `json` are the rules that NAME and ARGUMENTS stand for."""
-    terminals: dict[str, str] = {text_pattern(controls): "FREE"}
+_UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
+"""The slots whose values are read as text, up to what follows them."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The parser of a format.
+
+    Attributes:
+        lark: the LALR parser, with starts `start` and `opened`.
+        values: by terminal, the slot of the values that it reads, and how many characters of
+            markup at its end are no part of them.
+        json_literals: Python literals may be JSON as well.
+    """
+
+    lark: Lark
+    values: Mapping[str, tuple[str, int]]
+    json_literals: bool
+
+
+def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
+    """The reader of a format; `libraries` are the rules of the values that its slots stand for."""
+    names: dict[str, str] = {text_pattern(controls): "FREE"}
+    values: dict[str, tuple[str, int]] = {}
     for index, text in enumerate(controls):
-        terminals[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
+        names[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
+    anything = control_pattern(controls)
 
     def terminal(regex: str) -> str:
-        return terminals.setdefault(regex, f"PATTERN_{len(terminals)}")
+        return names.setdefault(regex, f"PATTERN_{len(names)}")
+
+    def value(slot: str, stop: Node) -> str:
+        if isinstance(stop, Control):
+            name = terminal(rf"(?:(?!{anything})[\s\S])+")
+            values[name] = (slot, 0)
+            return f"{name}? {show(stop)}"
+        assert isinstance(stop, Literal)
+        end = re.escape(stop.text)
+        name = terminal(rf"(?:(?!{end}|{anything})[\s\S])*{end}")
+        values[name] = (slot, len(stop.text))
+        return name
+
+    def sequence(items: Sequence[Node]) -> Iterator[str]:
+        skip = False
+        for item, following in zip_longest(items, items[1:]):
+            if skip:
+                skip = False
+            elif isinstance(item, Slot) and item.name in _UNTIL:
+                yield value(item.name, following)
+                skip = True
+            else:
+                yield show(item)
 
     def show(node: Node) -> str:
         match node:
@@ -71,18 +120,17 @@ def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
             case Pattern(regex):
                 return terminal(regex)
             case Control(text):
-                index = controls.index(text)
-                return f"CONTROL_{index}"
+                return f"CONTROL_{controls.index(text)}"
             case Free():
                 return "FREE"
             case Slot(name):
-                return "name_" if name == "NAME" else "arguments_"
+                return _SLOT_RULES[name]
             case Ref(rule):
                 return rule
             case Seq(items):
-                return "(" + " ".join(map(show, items)) + ")"
+                return "(" + " ".join(sequence(items)) + ")"
             case Alt(options):
-                return "(" + " | ".join(map(show, options)) + ")"
+                return "(" + " | ".join(dict.fromkeys(map(show, options))) + ")"
             case Repeat(item, low, high):
                 return show(item) + {(0, 1): "?", (0, None): "*", (1, None): "+"}[low, high]
             case _:
@@ -90,12 +138,21 @@ def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
 
     lines = [
         f"{name}: {show(node)}"
-        for name, node in {**json, **rules}.items()
+        for name, node in {**libraries, **rules}.items()
         if name.islower() and name != "end"
     ]
-    lines += [f"name_: {terminal(TOOL_NAME)}", "arguments_: object"]
-    lines += [f"{name}: {_delimited(regex)}" for regex, name in terminals.items()]
-    return Lark(
+    lines += [f"name_: {terminal(TOOL_NAME)}", f"key_: {terminal(KEY)}"]
+    lines += [
+        f"{rule}: {inner}"
+        for rule, inner in (
+            ("arguments_", "object"),
+            ("literal_", "literal"),
+            ("gemma_", "gemma_object"),
+        )
+        if inner in libraries
+    ]
+    lines += [f"{name}: {_delimited(regex)}" for regex, name in names.items()]
+    lark = Lark(
         "\n".join(lines),
         start=["start", "opened"],
         parser="lalr",
@@ -103,6 +160,18 @@ def build_parser(rules: Rules, json: Rules, controls: Sequence[str]) -> Lark:
         keep_all_tokens=True,
         maybe_placeholders=False,
     )
+    literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
+    return Reader(lark, values, bool(literals))
+
+
+_SLOT_RULES = {
+    "NAME": "name_",
+    "KEY": "key_",
+    "ARGUMENTS": "arguments_",
+    "PYTHON": "literal_",
+    "LITERAL": "literal_",
+    "GEMMA": "gemma_",
+}
 
 
 def _delimited(regex: str) -> str:

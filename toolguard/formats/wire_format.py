@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
-from lark import Lark
-
 from ..errors import FormatError
-from .nodes import EMPTY, Alt, Control, Node, Repeat, Rules, Seq
+from .nodes import EMPTY, Alt, Control, Node, Ref, Repeat, Rules, Seq, Slot, walk
 from .notation import controls, read_grammar
-from .reader import build_parser
+from .reader import Reader, build_reader
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
 _PACKAGED = Path(__file__).parents[1] / "grammars"
 GRAMMARS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "grammars"
 
-_LIBRARIES = {"json"}
-_EXPECTED = ("start", "opened", "turn", "reply", "calls", "further", "call", "end")
+_LIBRARIES = {"ARGUMENTS": "json", "PYTHON": "literals", "LITERAL": "literals", "GEMMA": "gemma"}
+"""The grammar file of values that a slot stands for."""
+_EXPECTED = ("start", "opened", "turn", "reply", "calls", "call", "end")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +71,32 @@ class WireFormat:
         return WireFormat(path.stem, rules, controls(rules), ends)
 
     @cached_property
-    def parser(self) -> Lark:
-        """The LALR parser of finished turns (marked text), with starts `start` and `opened`."""
-        return build_parser(self.rules, json_rules(), self.controls)
+    def reader(self) -> Reader:
+        """The parser of finished turns (marked text)."""
+        slots = {n.name for rule in self.rules.values() for n in walk(rule) if isinstance(n, Slot)}
+        libraries: dict[str, Node] = {}
+        for name in sorted({_LIBRARIES[slot] for slot in slots if slot in _LIBRARIES}):
+            libraries |= library(name)
+        return build_reader(self.rules, libraries, self.controls)
 
     @cached_property
     def opener(self) -> str:
-        """The control token that opens the first call of a turn."""
-        found = _first_control(self.rules["calls"])
-        assert found is not None, f"{self.name}: a call without a control token"
-        return found
+        """The control token that opens the first call of a turn; empty where a format has none."""
+        return _first_control(self.rules["calls"]) or ""
 
     @cached_property
     def closer(self) -> str:
         """The control token that closes a call; empty where a format has none."""
-        return _first_control(self.rules["call"]) or ""
+        call = [n.text for n in self._below("call") if isinstance(n, Control)]
+        return call[-1] if call else ""
+
+    def _below(self, rule: str) -> Iterator[Node]:
+        """All nodes of a rule and of the rules that it refers to, in the order of the text."""
+        for node in walk(self.rules[rule]):
+            if isinstance(node, Ref):
+                yield from self._below(node.rule)
+            else:
+                yield node
 
     @cached_property
     def reasoning_opener(self) -> str:
@@ -111,12 +122,12 @@ def _first_control(node: Node) -> str | None:
 
 
 @cache
-def json_rules() -> Rules:
-    """The rules and terminals of `grammars/json.lark`."""
-    return read_grammar(GRAMMARS / "json.lark")
+def library(name: str) -> Rules:
+    """The rules and terminals of a grammar file of values, such as `grammars/json.lark`."""
+    return read_grammar(GRAMMARS / f"{name}.lark")
 
 
 def format_names() -> tuple[str, ...]:
     """The names of the wire formats that toolguard ships."""
-    names = {path.stem for path in GRAMMARS.glob("*.lark")} - _LIBRARIES
+    names = {path.stem for path in GRAMMARS.glob("*.lark")} - set(_LIBRARIES.values())
     return tuple(sorted(names))

@@ -1,4 +1,4 @@
-"""From a tool's parameter schema to the grammar of its arguments, written as JSON.
+"""From a tool's parameter schema to the grammar of its arguments, in any dialect.
 
 Keys stand in any order, each at most once, the required ones present. What cannot be said in a
 grammar is recorded as a `Relaxation`, never dropped in silence: finished calls are validated
@@ -8,8 +8,10 @@ against the whole schema.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -19,7 +21,6 @@ from ..formats.nodes import (
     EMPTY,
     NEVER,
     Alt,
-    Key,
     Literal,
     Member,
     Members,
@@ -30,9 +31,9 @@ from ..formats.nodes import (
     Seq,
     optional,
 )
-from ..formats.wire_format import json_rules
 from ..tools.schemas import Schema, resolve
 from ..tools.toolset import Tool
+from .dialects import Dialect, JsonDialect, RefusedError
 from .engine import refusal
 
 DEPTH = 24
@@ -57,6 +58,7 @@ _UNENFORCED = (
 )
 _ANNOTATIONS = ("title", "description", "default", "examples", "$defs", "definitions", "$schema")
 _TYPES = ("null", "integer", "number", "boolean", "object", "array", "string")
+_SCALARS = ("string", "number", "boolean", "null")
 _IMPLIED = {
     "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
@@ -80,31 +82,62 @@ class Relaxation:
         )
 
 
-def argument_rules(tool: Tool, name: str) -> tuple[dict[str, Node], list[Relaxation]]:
-    """The rules of a tool's arguments, the first called `name`, and what they do not enforce.
+ALL = frozenset(_TYPES)
 
-    Raises:
-        ToolsetError: no arguments at all can satisfy the schema.
+
+class ArgumentRules:
+    """The rules of one tool's arguments, in one dialect.
+
+    Args:
+        tool: whose arguments.
+        name: what the names of the rules begin with.
+        dialect: how values are written.
+        kinds: the JSON types that a value itself, not what is inside it, may have.
+
+    Attributes:
+        rules: the rules made so far.
+        relaxations: what they do not enforce.
     """
-    builder = _Builder(tool, name)
-    builder.rules[name] = builder.value(tool.parameters, "", ())
-    return builder.rules, builder.relaxations
 
-
-class _Builder:
-    def __init__(self, tool: Tool, name: str) -> None:
+    def __init__(
+        self, tool: Tool, name: str, dialect: Dialect | None = None, kinds: frozenset[str] = ALL
+    ) -> None:
         self.tool = tool
         self.name = name
+        self.dialect = dialect = dialect or JsonDialect()
+        self.kinds = kinds
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
         self.targets: dict[str, int] = {}
-        terminals = json_rules()
-        self.string = terminals["STRING"]
-        self.number = terminals["NUMBER"]
-        self.integer = terminals["INTEGER"]
-        self.colon = terminals["COLON"]
-        self.comma = terminals["COMMA"]
-        self.space = optional(terminals["WS"])
+        self.colon, self.comma, self.space = dialect.colon, dialect.comma, dialect.space
+
+    def properties(self) -> tuple[dict[str, Schema], list[str], Any]:
+        """The arguments for themselves: their schemas, the required ones, and the schema of any
+        others (False: there are none)."""
+        schema = self.expanded(self.tool.parameters, "")
+        for part in schema.get("allOf", ()):
+            schema = self.merged({k: v for k, v in schema.items() if k != "allOf"}, part, "")
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                self.relax("", keyword, "the arguments are written one by one")
+                for part in schema[keyword]:
+                    more = self.expanded(part, "").get("properties", {})
+                    schema = {**schema, "properties": {**more, **schema.get("properties", {})}}
+        required = schema.get("required", [])
+        other = "patternProperties" in schema or schema.get("additionalProperties", True)
+        properties = {**dict.fromkeys(required, other), **schema.get("properties", {})}
+        for keyword in ("minProperties", "maxProperties"):
+            if keyword in schema:
+                self.relax("", keyword, "the arguments are written one by one")
+        return properties, required, other
+
+    def inside(self) -> ArgumentRules:
+        """The same without limits on the type, for what is inside objects and arrays."""
+        if self.kinds == ALL:
+            return self
+        other = copy(self)
+        other.kinds, other.name = ALL, f"{self.name}_in"
+        return other
 
     def relax(self, path: str, keyword: str, reason: str) -> None:
         found = Relaxation(self.tool.name, path, keyword, reason)
@@ -115,6 +148,8 @@ class _Builder:
         """A value under a schema; `stack` holds the references that led here."""
         if isinstance(schema, bool):
             return self.anything(OPEN_DEPTH) if schema else NEVER
+        if self.kinds != ALL:
+            schema = self.expanded(schema, path)
         for keyword in _UNENFORCED:
             if schema.get(keyword):
                 self.relax(path, keyword, "it cannot be said in a grammar")
@@ -140,37 +175,51 @@ class _Builder:
             return Alt(tuple(self.typed(kind, schema, path, stack) for kind in kinds))
         return self.typed(kinds, schema, path, stack)
 
+    def expanded(self, schema: Schema, path: str) -> Schema:
+        """The schema with its own reference put in: a limit on the type is no rule of its own."""
+        for _ in range(DEPTH):
+            if "$ref" not in schema:
+                break
+            target = resolve(self.tool.parameters, schema["$ref"], self.tool.name)
+            rest = {key: value for key, value in schema.items() if key != "$ref"}
+            schema = self.merged(rest, target, path)
+        return schema
+
     def typed(self, kind: str, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
+        if kind not in self.kinds:
+            return NEVER
         match kind:
             case "object":
-                return self.object(schema, path, stack)
+                return self.inside().object(schema, path, stack)
             case "array":
-                return self.array(schema, path, stack)
+                return self.inside().array(schema, path, stack)
             case "string":
-                return self.scalar("string", self.string, _STRING, schema, path)
-            case "integer":
-                return self.scalar("integer", self.integer, _NUMBER, schema, path)
-            case "number":
-                return self.scalar("number", self.number, _NUMBER, schema, path)
+                return self.bounded(self.dialect.string, _STRING, schema, path)
+            case "integer" | "number":
+                plain = self.dialect.integer if kind == "integer" else self.dialect.number
+                return self.bounded(partial(_number, kind, plain), _NUMBER, schema, path)
             case "boolean":
-                return Alt((Literal("true"), Literal("false")))
+                return Alt((Literal(self.dialect.true), Literal(self.dialect.false)))
             case _:
-                return Literal("null")
+                return Literal(self.dialect.null)
 
-    def scalar(
-        self, kind: str, plain: Node, keywords: tuple[str, ...], schema: Schema, path: str
+    def bounded(
+        self,
+        write: Callable[[Mapping[str, Any]], Node],
+        keywords: tuple[str, ...],
+        schema: Schema,
+        path: str,
     ) -> Node:
-        """A string or number: a terminal of ours, or the engine's where it is constrained."""
+        """A string or number under those of its constraints that can be enforced."""
         bounds = {key: schema[key] for key in keywords if key in schema}
-        while bounds:
-            text = json.dumps({"type": kind, **bounds})
-            reason = refusal(text)
-            if not reason:
-                return Scalar(text)
-            keyword = next((key for key in ("format", "pattern") if key in bounds), [*bounds][-1])
-            self.relax(path, keyword, reason.splitlines()[0])
-            del bounds[keyword]
-        return plain
+        while True:
+            try:
+                return write(bounds)
+            except RefusedError as refused:
+                order = ("format", "pattern")
+                keyword = next((key for key in order if key in bounds), [*bounds][-1])
+                self.relax(path, keyword, str(refused))
+                del bounds[keyword]
 
     def object(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
         properties: Mapping[str, Any] = schema.get("properties", {})
@@ -184,7 +233,8 @@ class _Builder:
         extra = None
         if more is not False:
             value = self.value(more, f"{path}/*", stack)
-            extra = Seq((Key(frozenset(properties) | frozenset(required)), self.colon, value))
+            known = frozenset(properties) | frozenset(required)
+            extra = Seq((self.dialect.other_key(known), self.colon, value))
         low, high = schema.get("minProperties", 0), schema.get("maxProperties")
         if extra is not None and (low > len(required) or high is not None):
             self.relax(path, "minProperties/maxProperties", "other properties are allowed")
@@ -203,7 +253,7 @@ class _Builder:
         return full if required or low else Alt((empty, full))
 
     def member(self, key: str, value: Node) -> Node:
-        return Seq((self.text(key), self.colon, value)) if value != NEVER else NEVER
+        return Seq((self.dialect.key(key), self.colon, value)) if value != NEVER else NEVER
 
     def array(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
         first = [
@@ -324,10 +374,18 @@ class _Builder:
         return Alt(tuple(dict.fromkeys(self.constant(value) for value in values)))
 
     def constant(self, value: Any) -> Node:
-        """Exactly this value, however JSON may spell it."""
+        """Exactly this value, however the dialect may spell it."""
+        if kind_of(value) not in self.kinds:
+            return NEVER
+        if self.kinds != ALL:
+            return self.inside().constant(value)
         match value:
             case str():
-                return self.text(value)
+                return self.dialect.text(value)
+            case bool():
+                return Literal(self.dialect.true if value else self.dialect.false)
+            case None:
+                return Literal(self.dialect.null)
             case dict():
                 members = tuple(
                     Member(self.member(key, self.constant(inner)), True)
@@ -351,23 +409,46 @@ class _Builder:
         inner = optional(Seq((inside, self.space)))
         return Seq((Literal(opening), self.space, inner, Literal(closing)))
 
-    def text(self, value: str) -> Node:
-        """A JSON string, its non-ASCII characters plain or escaped."""
-        plain, escaped = json.dumps(value, ensure_ascii=False), json.dumps(value)
-        return Literal(plain) if plain == escaped else Alt((Literal(plain), Literal(escaped)))
-
     def anything(self, depth: int) -> Node:
-        """Any JSON value."""
-        name = f"any_{depth}"
+        """Any value."""
+        name = f"{self.name}_any_{depth}"
         if name not in self.rules:
-            scalars = (self.string, self.number, *map(Literal, ("true", "false", "null")))
+            kinds = [kind for kind in _SCALARS if kind in self.kinds]
+            scalars = tuple(self.typed(kind, {}, "", ()) for kind in kinds)
             self.rules[name] = Alt(scalars)
-            if depth:
-                inner = self.anything(depth - 1)
-                member = Seq((Key(frozenset()), self.colon, inner))
+            if depth and {"object", "array"} <= self.kinds:
+                inner = self.inside().anything(depth - 1)
+                member = Seq((self.dialect.other_key(frozenset()), self.colon, inner))
                 entries = Members((), self.comma, member)
                 items = self.items([], inner, 0, None)
                 self.rules[name] = Alt(
                     (*scalars, self.enclosed("{", entries, "}"), self.enclosed("[", items, "]"))
                 )
         return Ref(name)
+
+
+def kind_of(value: Any) -> str:
+    """The JSON type of a value; `number` also for integers."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case dict():
+            return "object"
+        case list():
+            return "array"
+        case _:
+            return "number"
+
+
+def _number(kind: str, plain: Node, bounds: Mapping[str, Any]) -> Node:
+    """A number: a terminal of ours, or the engine's where it is constrained."""
+    if not bounds:
+        return plain
+    schema = json.dumps({"type": kind, **bounds})
+    if reason := refusal(f"%json {schema}"):
+        raise RefusedError(reason.splitlines()[0])
+    return Scalar(schema)

@@ -24,13 +24,17 @@ from ..formats.nodes import (
     Members,
     Node,
     Pattern,
+    Raw,
     Ref,
+    Region,
     Repeat,
     Rules,
     Scalar,
     Seq,
+    Until,
     walk,
 )
+from ..formats.reader import KEY
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -50,7 +54,14 @@ class _Rest:
     count: int
 
 
-_Stack: TypeAlias = "tuple[Node | _Rest, _Stack] | None"
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    """The end of a region of the turn."""
+
+    region: Region
+
+
+_Stack: TypeAlias = "tuple[Node | _Rest | _Leave, _Stack] | None"
 Frontier: TypeAlias = tuple[tuple[int, _Stack], ...]
 """Where a text stands in a grammar: what is still to come, from the start of the last terminal."""
 
@@ -99,12 +110,14 @@ class Completer:
         agenda = list(frontier)
         while agenda:
             position, stack = agenda.pop()
+            stack = _entered(stack)
             if position == size:
                 reached.append((position, stack))
                 continue
             if stack is None:
                 continue
             node, rest = stack
+            assert not isinstance(node, _Leave)
             match node:
                 case Literal(spelled) | Control(spelled):
                     data = spelled.encode()
@@ -112,10 +125,10 @@ class Completer:
                         agenda.append((position + len(data), rest))
                     elif data.startswith(text[position:]):
                         reached.append((position, stack))
-                case Pattern() | Scalar() | Free() | Key():
+                case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
                     found = self._pattern(node).match(text, position)
                     matched = found.end() if found else position
-                    if position < matched < size:
+                    if position < matched < size or (isinstance(node, Raw) and self._blank(node)):
                         agenda.append((matched, rest))
                     # The text may also end inside the terminal; `1` matches, `1.` is on its way.
                     unfinished = not found or size - matched <= _ON_ITS_WAY
@@ -141,18 +154,26 @@ class Completer:
                 if isinstance(node, Literal | Control):
                     pieces = (node.text.encode()[len(tail) :],)
                 else:
-                    assert isinstance(node, Pattern | Scalar | Free | Key)
+                    assert isinstance(node, Pattern | Scalar | Free | Raw | Until | Key)
                     suffix = self._suffix(node, tail)
                     assert suffix is not None
                     pieces = (suffix,)
-                    if isinstance(node, Free):
+                    if isinstance(node, Free | Raw):
                         for start in self._begun_controls(node, text, position):
                             begun = self.advance(((start, stack),), text)
                             best = _shorter(best, self.complete(begun, text))
             best = _shorter(best, self._finish(pieces, stack))
         return best
 
-    def _begun_controls(self, node: Free, text: bytes, position: int) -> Iterator[int]:
+    def region(self, frontier: Frontier) -> Region:
+        """The region that all of a frontier is in; `text` where it is in several."""
+        found = {_region(stack) for _, stack in frontier}
+        return found.pop() if len(found) == 1 else "text"
+
+    def _blank(self, node: Raw) -> bool:
+        return self._suffix(node, b"") == b""
+
+    def _begun_controls(self, node: Free | Raw, text: bytes, position: int) -> Iterator[int]:
         """Where a spelled-out control token may have begun at the end of free text."""
         for start in range(max(position + 1, len(text) - self._longest_control + 1), len(text)):
             begun = any(control.startswith(text[start:]) for control in self._spelled)
@@ -162,7 +183,8 @@ class Completer:
     def _expand(self, node: Node | _Rest, rest: _Stack) -> Iterator[_Stack]:
         match node:
             case Ref(rule):
-                yield (self._rules[rule], rest)
+                region = _REGIONS.get(rule)
+                yield (self._rules[rule], rest if region is None else (_Leave(region), rest))
             case Seq(items):
                 for item in reversed(items):
                     rest = (item, rest)
@@ -207,7 +229,9 @@ class Completer:
             parts += least
         return _joined(parts)
 
-    def _least(self, node: Node | _Rest) -> Pieces | None:
+    def _least(self, node: Node | _Rest | _Leave) -> Pieces | None:
+        if isinstance(node, _Leave):
+            return ()
         if isinstance(node, _Rest):
             return self._least_members(node.node, node.seen, node.count)
         key = id(node)
@@ -242,7 +266,7 @@ class Completer:
                 return (text.encode(),)
             case Control(text):
                 return (node,) if text in self._tokens else (text.encode(),)
-            case Pattern() | Scalar() | Free() | Key():
+            case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
                 suffix = self._suffix(node, b"")
                 return None if suffix is None else (suffix,)
             case Ref(rule):
@@ -317,8 +341,13 @@ class Completer:
                     self._patterns[node] = self._free
                 case Scalar():
                     self._patterns[node] = _SCALAR
-                case Key():
-                    self._patterns[node] = _KEY
+                case Raw():
+                    self._patterns[node] = self._free
+                case Until(_, stop):
+                    end = re.escape(stop)
+                    self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
+                case Key(_, quoted):
+                    self._patterns[node] = _KEY if quoted else re.compile(KEY.encode())
                 case Pattern(regex):
                     self._patterns[node] = re.compile(regex.encode())
         return self._patterns[node]
@@ -331,6 +360,28 @@ class Completer:
             spaced = suffix + b" "
             return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
         return suffix
+
+
+_REGIONS: dict[str, Region] = {
+    "call": "call",
+    "reasoning": "reasoning",
+    "thoughts": "reasoning",
+}
+
+
+def _entered(stack: _Stack) -> _Stack:
+    """What is left of a stack outside the regions that have ended."""
+    while stack is not None and isinstance(stack[0], _Leave):
+        stack = stack[1]
+    return stack
+
+
+def _region(stack: _Stack) -> Region:
+    while stack is not None:
+        node, stack = stack
+        if isinstance(node, _Leave):
+            return node.region
+    return "text"
 
 
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')

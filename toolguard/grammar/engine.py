@@ -97,9 +97,9 @@ def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:
     return matcher
 
 
-def refusal(schema: str) -> str:
-    """Why the engine cannot hold a scalar to this JSON schema; empty if it can."""
-    return LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: %json {schema}"))
+def refusal(expression: str) -> str:
+    """Why the engine refuses an expression, as one of its grammars' rules; empty if it takes it."""
+    return LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: {expression}"))
 
 
 @lru_cache(maxsize=1024)

@@ -15,13 +15,15 @@ from ..formats.nodes import (
     Members,
     Node,
     Pattern,
+    Raw,
     Ref,
     Repeat,
     Rules,
     Scalar,
     Seq,
+    Until,
 )
-from ..formats.reader import LEADING_SPACE
+from ..formats.reader import KEY, LEADING_SPACE
 
 MOST_MEMBERS = 64
 """llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
@@ -76,14 +78,23 @@ class _Writer:
         match node:
             case Literal(text):
                 return json.dumps(text)
-            case Pattern(regex):
-                return self.terminal(_regex(regex))
+            case Pattern(regex, also):
+                return self.terminal(_regex(regex) + _also(also))
             case Free(name):
                 return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}")
-            case Key(excluded):
-                any_key = _regex(r'"[^"\\\x00-\x1f]*"')
-                others = "".join(f" & ~{json.dumps(json.dumps(k))}" for k in sorted(excluded))
-                return self.terminal(any_key + others)
+            case Raw(regex, also):
+                return self.optional(regex, f"{_also(also)} & {self.without(self.controls)}")
+            case Until(regex, stop, also):
+                end = re.escape(stop)
+                whole = None if also is None else f"({also}){end}"
+                return self.terminal(
+                    f"{_regex(f'({regex}){end}')}{_also(whole)} & "
+                    f"~{_regex(f'(?s:.*){end}(?s:.+)')} & {self.without(self.controls)}"
+                )
+            case Key(excluded, quoted):
+                any_key = _regex(r'"[^"\\\x00-\x1f]*"' if quoted else KEY)
+                spelled = [json.dumps(key) if quoted else key for key in sorted(excluded)]
+                return self.terminal(any_key + "".join(f" & ~{json.dumps(k)}" for k in spelled))
             case Control(text):
                 return f"({self.token(text)})"
             case Scalar(schema):
@@ -101,6 +112,11 @@ class _Writer:
             case _:
                 raise TypeError(f"{node!r} has no place in a mask grammar")
 
+    def optional(self, regex: str, conditions: str) -> str:
+        """A terminal that may be empty: no terminal of the engine's may."""
+        name = self.terminal(f"{_regex(regex)} & /(?s:.+)/{conditions}")
+        return f"{name}?" if re.fullmatch(regex, "") else name
+
     def token(self, text: str) -> str:
         spelled = json.dumps(text)
         return f"<[{self.ids[text]}]> | {spelled}" if text in self.ids else spelled
@@ -114,27 +130,27 @@ class _Writer:
         written: list[str] = []
         index = 0
         while index < len(items):
-            free = _free(items[index])
+            before = _text(items[index])
             following = items[index + 1] if index + 1 < len(items) else None
-            if free is not None and isinstance(following, Control):
-                written.append(self.text_until(items[index], free.name, following.text))
+            if before is not None and isinstance(following, Control):
+                written.append(self.text_until(items[index], before, following.text))
                 index += 2
             else:
                 written.append(self.write(items[index]))
                 index += 1
         return " ".join(written) or '""'
 
-    def text_until(self, free: Node, name: str, text: str) -> str:
-        before = f"({_FREE[name]})" + ("" if isinstance(free, Free) else "?")
+    def text_until(self, node: Node, before: str, text: str) -> str:
         others = [control for control in self.controls if control != text]
         literal = re.escape(text)
+        also = f"({node.also}){literal}" if isinstance(node, Raw) and node.also else None
         spelled = self.terminal(
-            f"{_regex(f'{before}{literal}')} & ~{_regex(f'(?s:.*){literal}(?s:.+)')} & "
-            f"{self.without(others)}"
+            f"{_regex(f'{before}{literal}')}{_also(also)} & "
+            f"~{_regex(f'(?s:.*){literal}(?s:.+)')} & {self.without(others)}"
         )
         if text not in self.ids:
             return spelled
-        return f"({self.write(free)} <[{self.ids[text]}]> | {spelled})"
+        return f"({self.write(node)} <[{self.ids[text]}]> | {spelled})"
 
     def without(self, controls: Sequence[str]) -> str:
         return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"
@@ -189,18 +205,25 @@ def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str
     return "\n".join(lines)
 
 
-def _free(node: Node) -> Free | None:
+def _text(node: Node) -> str | None:
+    """The regular expression of free text, or of a string without quotes."""
     match node:
-        case Free():
-            return node
-        case Repeat(Free() as free, _, 1):
-            return free
+        case Free(name):
+            return f"({_FREE[name]})"
+        case Repeat(Free(name), _, 1):
+            return f"({_FREE[name]})?"
+        case Raw(regex):
+            return f"({regex})"
         case _:
             return None
 
 
 def _regex(regex: str) -> str:
     return "/" + regex.replace("/", r"\/") + "/"
+
+
+def _also(regex: str | None) -> str:
+    return "" if regex is None else f" & {_regex(regex)}"
 
 
 def _all(conditions: Sequence[str]) -> str:

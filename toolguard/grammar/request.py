@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from typing import Literal as Choice
 
-from ..errors import RequestError, ToolsetError
+from ..errors import FormatError, RequestError, ToolsetError
 from ..formats.nodes import (
+    EMPTY,
     NEVER,
     Alt,
+    Control,
+    Key,
     Literal,
+    Member,
+    Members,
     Node,
+    Raw,
     Ref,
+    Repeat,
     Rules,
+    Seq,
     Slot,
+    Until,
     children,
+    optional,
     reachable,
     rebuild,
     walk,
 )
+from ..formats.reader import KEY
 from ..formats.wire_format import WireFormat
-from ..tools.toolset import Toolset
-from .arguments import Relaxation, argument_rules
+from ..tools.toolset import Tool, Toolset
+from .arguments import ArgumentRules, Relaxation
+from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect
 
 Reasoning = Choice["auto", "open", "none"]
 _CHOICES = ("auto", "required", "none")
@@ -94,30 +109,145 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     relaxations: list[Relaxation] = []
     copies: dict[str, Node] = {}
     for index, tool in enumerate(toolset):
-        arguments = f"schema_{index}"
-        made, relaxed = argument_rules(tool, arguments)
-        if reachable(made, arguments)[arguments] == NEVER:
+        filler = _Filler(tool, str(index), rules, general)
+        made = {
+            f"{name}_{index}": filler.fill(rules[name]) for name in general if name != "argument"
+        }
+        made |= filler.rules
+        call = f"call_{index}"
+        if reachable({**rules, **made}, call)[call] == NEVER:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
         copies |= made
-        relaxations += relaxed
-        slots: dict[str, Node] = {"NAME": Literal(tool.name), "ARGUMENTS": Ref(arguments)}
-        for name in general:
-            copies[f"{name}_{index}"] = _fill(rules[name], slots, general, index)
+        relaxations += filler.relaxations
     rules |= copies
     rules["call"] = Alt(tuple(Ref(f"call_{index}") for index in range(len(toolset))))
     return relaxations
 
 
-def _fill(node: Node, slots: dict[str, Node], general: list[str], index: int) -> Node:
-    match node:
-        case Slot(name):
-            return slots[name]
-        case Ref(rule) if rule in general:
-            return Ref(f"{rule}_{index}")
-        case _:
-            return rebuild(
-                node, tuple(_fill(child, slots, general, index) for child in children(node))
+class _Filler:
+    """Fills the slots of a call's rules for one tool."""
+
+    def __init__(self, tool: Tool, suffix: str, general: Rules, names: Sequence[str]) -> None:
+        self.tool, self.suffix, self.general, self.names = tool, suffix, general, names
+        self.rules: dict[str, Node] = {}
+        self.relaxations: list[Relaxation] = []
+
+    def fill(self, node: Node) -> Node:
+        match node:
+            case Slot("NAME"):
+                return Literal(self.tool.name)
+            case Slot("ARGUMENTS"):
+                return self.whole(JsonDialect())
+            case Slot("GEMMA"):
+                return self.whole(GemmaDialect())
+            case Ref("argument"):
+                raise FormatError("`argument` stands in `argument*` or `argument (X argument)*`")
+            case Ref(rule) if rule in self.names:
+                return Ref(f"{rule}_{self.suffix}")
+            case Repeat(Ref("argument"), 0, None):
+                return self.members(EMPTY)
+            case Seq((Ref("argument"), Repeat(Seq((*separator, Ref("argument"))), 0, None))):
+                return self.members(Seq(tuple(separator)))
+            case Repeat(item, 0, 1):
+                inner = self.fill(item)
+                needed = isinstance(inner, Members) and any(m.required for m in inner.members)
+                return inner if needed else Repeat(inner, 0, 1)
+            case _:
+                return rebuild(node, tuple(self.fill(child) for child in children(node)))
+
+    def whole(self, dialect: Dialect) -> Node:
+        """All arguments as one object."""
+        name = f"schema_{self.suffix}"
+        builder = ArgumentRules(self.tool, name, dialect)
+        self.rules[name] = builder.value(self.tool.parameters, "", ())
+        self.keep(builder)
+        return Ref(name)
+
+    def keep(self, builder: ArgumentRules) -> None:
+        self.rules |= builder.rules
+        self.relaxations += [it for it in builder.relaxations if it not in self.relaxations]
+
+    def members(self, separator: Node) -> Node:
+        """The arguments one by one, in any order."""
+        builder = ArgumentRules(self.tool, "")
+        properties, required, other = builder.properties()
+        self.keep(builder)
+        rule = self.general["argument"]
+        members = tuple(
+            Member(
+                self.filled(rule, Literal(_bare(key, self.tool)), schema, f"/{key}"),
+                key in required,
             )
+            for key, schema in properties.items()
+        )
+        others = Key(frozenset(properties), quoted=False)
+        extra = self.filled(rule, others, other, "/*") if other else None
+        if extra is None and not members:
+            return EMPTY
+        found = Members(members, separator, extra)
+        return found if required else optional(found)
+
+    def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:
+        """The rule `argument` for one of them."""
+        match node:
+            case Slot("KEY"):
+                return key
+            case Slot(name):
+                return self.value(name, schema, path)
+            case Ref(rule) if rule in self.names:
+                return self.filled(self.general[rule], key, schema, path)
+            case Seq(items):
+                return Seq(_run_on(items, [self.filled(i, key, schema, path) for i in items]))
+            case _:
+                inner = tuple(self.filled(child, key, schema, path) for child in children(node))
+                return rebuild(node, inner)
+
+    def value(self, slot: str, schema: Any, path: str) -> Node:
+        """A value in every dialect that the slot may be written in."""
+        options: list[Node] = []
+        for number, (dialect, kinds) in enumerate(VALUES[slot]):
+            name = f"{slot.lower()}_{self.suffix}_{len(self.rules)}_{number}"
+            builder = ArgumentRules(self.tool, name, dialect, kinds)
+            node = builder.value(schema, path, ())
+            self.keep(builder)
+            lined = slot == "LINES" and "string" not in kinds
+            options.append(Seq((_LINE, node, _LINE)) if lined else node)
+        return Alt(tuple(options))
+
+
+_LINE = optional(Literal("\n"))
+
+
+def _run_on(items: Sequence[Node], filled: Sequence[Node]) -> tuple[Node, ...]:
+    """Strings without quotes run up to the markup that follows them."""
+    result: list[Node] = []
+    for index, node in enumerate(filled):
+        before = items[index - 1] if index else None
+        value = isinstance(before, Slot) and before.name in VALUES
+        if value and isinstance(node, Literal | Control):
+            result[-1] = _stopped(result[-1], node)
+        else:
+            result.append(node)
+    return tuple(result)
+
+
+def _stopped(value: Node, stop: Literal | Control) -> Node:
+    match value:
+        case Alt(options):
+            return Alt(tuple(_stopped(option, stop) for option in options))
+        case Raw(regex, also) if isinstance(stop, Literal):
+            return Until(regex, stop.text, also)
+        case _:
+            return Seq((value, stop))
+
+
+def _bare(key: str, tool: Tool) -> str:
+    if not re.fullmatch(KEY, key):
+        raise ToolsetError(
+            f"tool {tool.name!r}: this format writes argument names bare, and cannot write "
+            f"{key!r}: use letters, digits and any of _ . $ @ -"
+        )
+    return key
 
 
 def _below(name: str, rules: Rules) -> list[str]:

@@ -10,8 +10,9 @@ from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 
 from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
-from ..tools.toolset import Toolset, parse_json
+from ..tools.toolset import Toolset
 from .turn import Call, Fault, FaultKind, State, Turn
+from .values import read_arguments
 
 
 def read_turn(
@@ -69,7 +70,7 @@ class _Found:
     """A call as it stands in the text."""
 
     name: str
-    arguments: str
+    tree: Tree[Token]
     start: int
     end: int
 
@@ -81,7 +82,9 @@ class _Walk:
         self.source = text
         self.format = wire_format
         self.control = re.compile(control_pattern(wire_format.controls))
-        parser = wire_format.parser.parse_interactive(text, start="opened" if opened else "start")
+        parser = wire_format.reader.lark.parse_interactive(
+            text, start="opened" if opened else "start"
+        )
         self.position: int | None = None
         self.tokens: list[Token] = []
         try:
@@ -102,18 +105,13 @@ class _Walk:
         """The complete calls, in order."""
         trees = [tree for root in self.roots if isinstance(root, Tree) for tree in _calls(root)]
         for tree in trees:
-            name, arguments = (next(tree.find_data(rule)) for rule in ("name_", "arguments_"))
-            yield _Found(
-                str(name.children[0]),
-                self.source[arguments.meta.start_pos : arguments.meta.end_pos],
-                tree.meta.start_pos,
-                tree.meta.end_pos,
-            )
+            name = str(next(tree.find_data("name_")).children[0])
+            yield _Found(name, tree, tree.meta.start_pos, tree.meta.end_pos)
 
     def hidden_controls(self) -> Iterator[tuple[tuple[int, int], str]]:
         """Control tokens, sampled as such, inside other terminals."""
         for token in self.tokens:
-            if not token.type.startswith("CONTROL"):
+            if _hides_control(token):
                 for found in MARKED.finditer(token):
                     start = (token.start_pos or 0) + found.start()
                     yield self.span(start, start + 1), unmark(found[0], self.format.controls)
@@ -125,6 +123,13 @@ class _Walk:
 
     def fault(self, kind: FaultKind, start: int, message: str) -> Fault:
         return Fault(kind, self.span(start, len(self.source)), message)
+
+
+def _hides_control(node: Token | Tree[Token]) -> bool:
+    """Whether a control token, sampled as such, stands inside another terminal."""
+    if isinstance(node, Tree):
+        return False
+    return not node.type.startswith("CONTROL") and MARKED.search(node) is not None
 
 
 def _tokens(nodes: Sequence[Tree[Token] | Token], inside: str) -> Iterator[tuple[Token, str]]:
@@ -146,15 +151,15 @@ def _calls(tree: Tree[Token]) -> Iterator[Tree[Token]]:
 
 def _checked(found: _Found, walk: _Walk, toolset: Toolset) -> Call | list[Fault]:
     span = walk.span(found.start, found.end)
-    if MARKED.search(found.arguments):
-        return []  # a control token inside a string: `hidden_controls` tells
     if found.name not in toolset.names:
         offered = ", ".join(toolset.names) or "none"
         return [Fault("unknown_tool", span, f"no tool {found.name!r} is offered ({offered})")]
+    if any(found.tree.scan_values(_hides_control)):
+        return []  # a control token inside a string: `hidden_controls` tells
     try:
-        arguments = parse_json(found.arguments)
+        arguments = read_arguments(found.tree, walk.source, walk.format.reader, toolset[found.name])
     except ValueError as error:
-        return [Fault("malformed_call", span, f"the arguments are no JSON: {error}")]
+        return [Fault("malformed_call", span, f"the arguments cannot be read: {error}")]
     errors = toolset.errors(found.name, arguments)
     if errors:
         return [Fault("bad_arguments", span, error) for error in errors]

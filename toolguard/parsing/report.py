@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..formats.nodes import Region
+
 Policy = Literal["observe", "enforce"]
-Region = Literal["reasoning", "text", "call", "done"]
 Action = Literal["mask", "close", "lead"]
 
 

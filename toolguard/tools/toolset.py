@@ -40,6 +40,13 @@ class Tool:
     definition: Mapping[str, Any] = field(hash=False, repr=False)
     parameters: Schema = field(hash=False, repr=False)
 
+    def accepts(self, argument: str) -> Callable[[Any], bool]:
+        """Whether a value satisfies the schema of one argument."""
+        known = self.parameters.get("properties", {})
+        schema = known.get(argument, self.parameters.get("additionalProperties", True))
+        whole: Validator = _Validator(self.parameters)
+        return whole.evolve(schema=schema).is_valid
+
 
 @dataclass(frozen=True, eq=False)
 class Toolset:
@@ -94,6 +101,17 @@ class Toolset:
     def definitions(self) -> list[dict[str, Any]]:
         """The tools OpenAI style, as chat templates take them."""
         return [dict(tool.definition) for tool in self.tools]
+
+    def __getitem__(self, name: str) -> Tool:
+        """The tool of that name.
+
+        Raises:
+            KeyError: none of them has it.
+        """
+        found = self.only(name).tools
+        if not found:
+            raise KeyError(name)
+        return found[0]
 
     def only(self, name: str) -> Toolset:
         """The toolset with that one tool."""

@@ -21,9 +21,9 @@ from transformers import (
 from ...decoding.guard import Guard
 from ...decoding.state import GuardState
 from ...errors import RequestError
-from ...formats.recognise import recognise
 from ...formats.wire_format import WireFormat
 from ...grammar.request import Reasoning
+from ...parsing.recognise import recognise
 from ...parsing.report import Intervention, Policy
 from ...parsing.turn import Turn
 from ...policy.enforce import enforce

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from lark import LarkError
-
 from ..errors import FormatError
-from .wire_format import WireFormat, format_names
+from ..formats.wire_format import WireFormat, format_names
+from ..tools.toolset import Toolset
+from .read import read_turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,16 +80,13 @@ def _rendered_turn(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _miss(wire_format: WireFormat, turn: str) -> str | None:
     """What keeps the format from reading the turn; None if it reads it exactly."""
-    body = turn.rstrip()
+    body = turn.strip()
     for end in wire_format.ends:
         body = body.removesuffix(end)
-    try:
-        tree = wire_format.parser.parse(body.lstrip("\n"), start="start")
-    except LarkError as error:
-        return str(error).splitlines()[0]
-    names = [str(node.children[0]) for node in tree.find_data("name_")]
-    if names != [_NAME]:
-        return f"it reads the calls {names}"
-    meta = next(tree.find_data("arguments_")).meta
-    arguments = json.loads(body.lstrip("\n")[meta.start_pos : meta.end_pos])
+    read = read_turn(body, wire_format, Toolset.of([_TOOL]))
+    if read.faults:
+        return read.faults[0].message
+    if len(read.calls) != 1:
+        return f"it reads {len(read.calls)} calls"
+    arguments = read.calls[0].arguments
     return None if arguments == _ARGUMENTS else f"it reads the arguments {arguments}"

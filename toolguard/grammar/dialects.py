@@ -1,0 +1,204 @@
+"""Dialects: how a wire format writes values.
+
+A dialect says how scalars and keys are written; objects and arrays are alike in all of them. The
+terminals come from the grammar files that the parser reads values with.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ..formats.nodes import Alt, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
+from ..formats.wire_format import library
+from .engine import refusal
+
+
+class RefusedError(Exception):
+    """A constraint on a string that no mask can say here; the message says why."""
+
+
+class Dialect(ABC):
+    """How scalars and keys are written, as nodes."""
+
+    true: ClassVar[str] = "true"
+    false: ClassVar[str] = "false"
+    null: ClassVar[str] = "null"
+
+    def __init__(self) -> None:
+        rules = library("json")
+        self.number, self.integer = rules["NUMBER"], rules["INTEGER"]
+        self.colon, self.comma = rules["COLON"], rules["COMMA"]
+        self.space = optional(rules["WS"])
+
+    @abstractmethod
+    def text(self, value: str) -> Node:
+        """Exactly this string, in all its usual spellings."""
+
+    @abstractmethod
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        """A string under `minLength`, `maxLength`, `pattern` and `format`.
+
+        Raises:
+            RefusedError: it cannot be said.
+        """
+
+    def key(self, name: str) -> Node:
+        """The key of a member."""
+        return self.text(name)
+
+    def other_key(self, known: frozenset[str]) -> Node:
+        """Any key but these."""
+        return Key(known)
+
+
+class JsonDialect(Dialect):
+    """RFC 8259."""
+
+    def text(self, value: str) -> Node:
+        plain, escaped = json.dumps(value, ensure_ascii=False), json.dumps(value)
+        return Literal(plain) if plain == escaped else Alt((Literal(plain), Literal(escaped)))
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        if not bounds:
+            return library("json")["STRING"]
+        schema = json.dumps({"type": "string", **bounds})
+        if reason := refusal(f"%json {schema}"):
+            raise RefusedError(reason.splitlines()[0])
+        return Scalar(schema)
+
+
+class PythonDialect(Dialect):
+    """Python literals: strings in either quotes."""
+
+    true, false, null = "True", "False", "None"
+
+    def text(self, value: str) -> Node:
+        body = "".join(_PYTHON_ESCAPES.get(c, c) for c in value)
+        return Alt(tuple(Literal(q + body.replace(q, "\\" + q) + q) for q in ("'", '"')))
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        escape = r"|\\([\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-ce-fA-CE-F][0-9a-fA-F]{3})"
+        pattern = _searched(bounds)
+        options = []
+        for quote in ("'", '"'):
+            plain = rf"[^{quote}\\\x00-\x1f]"
+            unit = f"({plain}{escape})" if pattern is None else plain
+            also = None if pattern is None else quote + pattern + quote
+            options.append(Pattern(quote + _content(bounds, unit) + quote, also))
+        return Alt(tuple(options))
+
+
+class GemmaDialect(Dialect):
+    """Gemma 4: bare keys, strings between quote tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quote = library("gemma")["QUOTE"]
+
+    def text(self, value: str) -> Node:
+        return Seq((self.quote, Literal(value), self.quote))
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        return Seq((self.quote, Raw(_content(bounds, ANY), _searched(bounds)), self.quote))
+
+    def key(self, name: str) -> Node:
+        return Literal(name)
+
+    def other_key(self, known: frozenset[str]) -> Node:
+        return Key(known, quoted=False)
+
+
+class RawDialect(Dialect):
+    """A string as it is, up to the markup that ends it; `lined` allows a line end on either side
+    that does not count."""
+
+    def __init__(self, lined: bool = False) -> None:
+        super().__init__()
+        self.lined = lined
+
+    def text(self, value: str) -> Node:
+        line = optional(Literal("\n"))
+        return Seq((line, Literal(value), line)) if self.lined else Literal(value)
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        content, pattern = _content(bounds, ANY), _searched(bounds)
+        if not self.lined or not bounds:
+            return Raw(content, pattern)
+        # Two line ends on a side would leave one in the value, and count: none of those here.
+        low, high = bounds.get("minLength", 0), bounds.get("maxLength")
+        inner = [f"[^\\n]{{{n}}}" for n in (0, 1) if low <= n and (high is None or n <= high)]
+        if high is None or high >= 2:
+            inner.append(rf"[^\n]{ANY}{_times(max(low - 2, 0), high and high - 2)}[^\n]")
+        also = None if pattern is None else rf"\n?{pattern}\n?"
+        return Raw(rf"\n?({'|'.join(inner)})\n?", also)
+
+
+ANY = r"[\s\S]"
+_PYTHON_ESCAPES = {chr(code): f"\\x{code:02x}" for code in range(32)} | {
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+
+
+def _content(bounds: Mapping[str, Any], unit: str) -> str:
+    """The regular expression of a string's content, `unit` being one character of it."""
+    if "format" in bounds:
+        raise RefusedError("only strings in JSON quotes can be held to a format")
+    return unit + _times(bounds.get("minLength", 0), bounds.get("maxLength"))
+
+
+def _times(low: int, high: int | None) -> str:
+    return "*" if low == 0 and high is None else f"{{{low},{'' if high is None else high}}}"
+
+
+def _searched(bounds: Mapping[str, Any]) -> str | None:
+    """The schema's `pattern`, which may stand anywhere in a string, as one of the whole string."""
+    if "pattern" not in bounds:
+        return None
+    pattern = bounds["pattern"]
+    inner = pattern.removeprefix("^").removesuffix("$")
+    bare = re.sub(r"\\.|\[(\\.|[^\]])*\]", "", inner)
+    if re.search(r"[$^]|\(\?[^:]", bare) or ("|" in bare and inner != pattern):
+        raise RefusedError("its pattern has anchors or groups that a mask cannot take apart")
+    before = "" if pattern.startswith("^") else f"{ANY}*"
+    after = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else f"{ANY}*"
+    whole = f"{before}({inner}){after}"
+    if reason := refusal(f"/{whole.replace('/', chr(92) + '/')}/"):
+        raise RefusedError(reason.splitlines()[0])
+    return whole
+
+
+_ALL = frozenset(("null", "integer", "number", "boolean", "object", "array", "string"))
+_STRING = frozenset({"string"})
+_OTHERS = _ALL - _STRING
+_NUMBERS = frozenset(("integer", "number"))
+
+VALUES: Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]] = {
+    "PYTHON": ((PythonDialect(), _ALL),),
+    "LITERAL": ((PythonDialect(), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
+    "VALUE": (
+        (RawDialect(), _STRING),
+        (JsonDialect(), _OTHERS),
+        (PythonDialect(), _OTHERS - _NUMBERS),
+    ),
+    "LINES": (
+        (RawDialect(lined=True), _STRING),
+        (JsonDialect(), _OTHERS),
+        (PythonDialect(), _OTHERS - _NUMBERS),
+    ),
+    "STRING": ((RawDialect(), _STRING),),
+    "OTHER": ((JsonDialect(), _OTHERS),),
+    "NUMBER": ((JsonDialect(), _NUMBERS),),
+    "BOOLEAN": ((JsonDialect(), frozenset({"boolean"})),),
+    "OBJECT": ((JsonDialect(), frozenset({"object"})),),
+    "ARRAY": ((JsonDialect(), frozenset({"array"})),),
+    "NULL": ((JsonDialect(), frozenset({"null"})),),
+}
+"""The slots of single values: the dialects that they may be written in, and the types that each of
+them may write there."""

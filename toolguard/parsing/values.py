@@ -1,0 +1,150 @@
+"""Reads the arguments of a call: JSON objects, or one argument after the other in any dialect."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lark import Token, Tree
+
+from ..formats.reader import Reader
+from ..tools.toolset import Tool, parse_json
+
+Valid = Callable[[Any], bool]
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "OTHER": lambda value: not isinstance(value, str),
+    "NUMBER": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "BOOLEAN": lambda value: isinstance(value, bool),
+    "OBJECT": lambda value: isinstance(value, dict),
+    "ARRAY": lambda value: isinstance(value, list),
+    "NULL": lambda value: value is None,
+}
+
+
+def read_arguments(call: Tree[Token], source: str, reader: Reader, tool: Tool) -> Any:
+    """The arguments of a call, typed by its tool's schema where the wire does not say the type.
+
+    Raises:
+        ValueError: a value is none of its dialect, or an argument comes twice.
+    """
+    for tree in call.find_data("arguments_"):
+        return parse_json(_text(tree, source))
+    for tree in call.find_data("gemma_"):
+        return _gemma(tree, reader)
+    arguments: dict[str, Any] = {}
+    for tree in call.find_data("argument"):
+        key = str(next(tree.find_data("key_")).children[0])
+        if key in arguments:
+            raise ValueError(f"the argument {key!r} comes twice")
+        arguments[key] = _value(tree, source, reader, tool.accepts(key))
+    return arguments
+
+
+def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> Any:
+    slot, text = "STRING", ""
+    for tree in argument.find_data("literal_"):
+        return _literal(_text(tree, source), reader.json_literals)
+    for token in _value_tokens(argument, reader):
+        slot, markup = reader.values[token.type]
+        text = str(token)[: len(token) - markup]
+    return read_value(slot, text, valid)
+
+
+def read_value(slot: str, text: str, valid: Valid) -> Any:
+    """A value that stands for itself; see `toolguard.formats.notation.SLOTS`.
+
+    Where a string and another type are both possible, it is the other type if that is valid: null,
+    integer, number, boolean, object, array, string, as transformers' response parsing has it.
+
+    Raises:
+        ValueError: it is no value of its slot.
+    """
+    if slot == "STRING":
+        return text
+    if slot in _KINDS:
+        value = parse_json(text)
+        if not _KINDS[slot](value):
+            raise ValueError(f"{text[:40]!r} is not of the type that the call says")
+        return value
+    plain = text
+    if slot == "LINES":
+        plain = text.removeprefix("\n").removesuffix("\n")
+        text = text.strip()
+    try:
+        value = _literal(text, True)
+    except ValueError:
+        return plain
+    if isinstance(value, str) or (not valid(value) and valid(plain)):
+        return plain
+    return value
+
+
+def _literal(text: str, json_too: bool) -> Any:
+    """A Python literal, or JSON."""
+    if json_too:
+        try:
+            return parse_json(text)
+        except ValueError:
+            pass
+    try:
+        return _plain(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{text[:40]!r} is no literal: {error}") from error
+
+
+def _plain(node: ast.expr) -> Any:
+    """The value of a syntax tree that holds only what JSON has, keys once."""
+    match node:
+        case ast.Constant(None | str() | bool() | int() | float() as constant):
+            return constant
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as positive)):
+            return -positive
+        case ast.List(items):
+            return [_plain(item) for item in items]
+        case ast.Dict(keys, values):
+            found = {}
+            for key, value in zip(keys, values, strict=True):
+                name = None if key is None else _plain(key)
+                if not isinstance(name, str) or name in found:
+                    raise ValueError(f"the key {name!r} is no string, or comes twice")
+                found[name] = _plain(value)
+            return found
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:40]!r} is no literal")
+
+
+def _gemma(tree: Tree[Token], reader: Reader) -> Any:
+    inner = [child for child in tree.children if isinstance(child, Tree)]
+    match tree.data:
+        case "gemma_" | "gemma_value" if inner:
+            return _gemma(inner[0], reader)
+        case "gemma_value":
+            return parse_json(str(tree.children[0]))
+        case "gemma_object":
+            found: dict[str, Any] = {}
+            for member in inner:
+                key = str(member.children[0])
+                if key in found:
+                    raise ValueError(f"the key {key!r} comes twice")
+                found[key] = _gemma(next(_trees(member)), reader)
+            return found
+        case "gemma_array":
+            return [_gemma(child, reader) for child in inner]
+        case _:
+            return "".join(_value_tokens(tree, reader))
+
+
+def _value_tokens(tree: Tree[Token], reader: Reader) -> Iterator[Token]:
+    for node in tree.scan_values(lambda node: isinstance(node, Token)):
+        if node.type in reader.values:
+            yield node
+
+
+def _trees(tree: Tree[Token]) -> Iterator[Tree[Token]]:
+    return (child for child in tree.children if isinstance(child, Tree))
+
+
+def _text(tree: Tree[Token], source: str) -> str:
+    return source[tree.meta.start_pos : tree.meta.end_pos]
