@@ -123,7 +123,7 @@ class GuardState:
         and it names an offered tool. One look settles it for ordinary prose.
         """
         guard = self.guard
-        if not self._may_be_bare or self.done:
+        if not guard.format.opener or not self._may_be_bare or self.done:
             return 0
         controls = guard.control_ids.values()
         start = max((i + 1 for i, token in enumerate(self.ids) if token in controls), default=0)

@@ -42,9 +42,13 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING."""
+    """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING.
+
+    `barred` is how it may not begin: the format's CALL_START, in a reply.
+    """
 
     name: str
+    barred: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

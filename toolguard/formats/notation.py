@@ -33,6 +33,8 @@ from .nodes import (
 )
 
 FREE = ("TEXT", "REPLY", "REASONING")
+CALL_START = "CALL_START"
+"""The terminal that says how no reply may begin, where no token opens a call."""
 SLOTS = {
     "NAME": "the tool's name",
     "ARGUMENTS": "its arguments, a JSON object",
@@ -138,7 +140,10 @@ def _resolve(node: Node, rules: Rules, declared: set[str], path: Path) -> Node:
     """Puts terminals and placeholders where their names stand; rules stay references."""
     if isinstance(node, Ref):
         if node.rule in declared:
-            return Free(node.rule) if node.rule in FREE else Slot(node.rule)
+            if node.rule not in FREE:
+                return Slot(node.rule)
+            start = rules.get(CALL_START) if node.rule == "REPLY" else None
+            return Free(node.rule, start.regex if isinstance(start, Pattern) else None)
         if node.rule not in rules:
             raise FormatError(f"{path.name}: {node.rule} is used but not defined")
         return rules[node.rule] if node.rule.isupper() else node

@@ -53,11 +53,13 @@ def control_pattern(controls: Sequence[str]) -> str:
     return "|".join([MARKED.pattern, *map(re.escape, controls)])
 
 
-def text_pattern(controls: Sequence[str]) -> str:
+def text_pattern(controls: Sequence[str], barred: str | None) -> str:
     """A regular expression for a run of free text up to the next control token."""
     stop = control_pattern(controls)
     space = f"[ \\t\\r\\n]{{0,{LEADING_SPACE}}}"
-    return rf"{space}(?!{stop})[^ \t\r\n](?:(?!{stop})[\s\S])*|[ \t\r\n]{{1,{LEADING_SPACE}}}"
+    begins = "" if barred is None else f"(?!{barred})"
+    text = rf"{space}(?!{stop})[^ \t\r\n](?:(?!{stop})[\s\S])*"
+    return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
 
 _UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
@@ -82,7 +84,8 @@ class Reader:
 
 def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
     """The reader of a format; `libraries` are the rules of the values that its slots stand for."""
-    names: dict[str, str] = {text_pattern(controls): "FREE"}
+    barred = next((n.barred for n in walk(rules["reply"]) if isinstance(n, Free)), None)
+    names: dict[str, str] = {text_pattern(controls, barred): "FREE"}
     values: dict[str, tuple[str, int]] = {}
     for index, text in enumerate(controls):
         names[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
@@ -93,12 +96,12 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
 
     def value(slot: str, stop: Node) -> str:
         if isinstance(stop, Control):
-            name = terminal(rf"(?:(?!{anything})[\s\S])+")
+            name = terminal(rf"(?#{slot})(?:(?!{anything})[\s\S])+")
             values[name] = (slot, 0)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
         end = re.escape(stop.text)
-        name = terminal(rf"(?:(?!{end}|{anything})[\s\S])*{end}")
+        name = terminal(rf"(?#{slot})(?:(?!{end}|{anything})[\s\S])*{end}")
         values[name] = (slot, len(stop.text))
         return name
 
@@ -175,4 +178,4 @@ _SLOT_RULES = {
 
 
 def _delimited(regex: str) -> str:
-    return "/" + regex.replace("/", r"\/") + "/"
+    return "/" + regex.replace("/", r"\/").replace("\\\n", r"\n") + "/"

@@ -81,18 +81,20 @@ class WireFormat:
 
     @cached_property
     def opener(self) -> str:
-        """The control token that opens the first call of a turn; empty where a format has none."""
-        return _first_control(self.rules["calls"]) or ""
+        """The control token that opens the first call of a turn, and nothing else; empty where a
+        format has none."""
+        opener = _first_control(self.rules["calls"]) or ""
+        elsewhere = [*self._below("reply"), *self._below("reasoning")]
+        return "" if Control(opener) in elsewhere else opener
 
     @cached_property
     def closer(self) -> str:
         """The control token that closes a call; empty where a format has none."""
-        call = [n.text for n in self._below("call") if isinstance(n, Control)]
-        return call[-1] if call else ""
+        return _last_control(self.rules["call"]) or _last_control(self.rules["calls"]) or ""
 
     def _below(self, rule: str) -> Iterator[Node]:
-        """All nodes of a rule and of the rules that it refers to, in the order of the text."""
-        for node in walk(self.rules[rule]):
+        """All nodes of a rule and of the rules that it refers to."""
+        for node in walk(self.rules.get(rule, EMPTY)):
             if isinstance(node, Ref):
                 yield from self._below(node.rule)
             else:
@@ -115,8 +117,22 @@ def _first_control(node: Node) -> str | None:
             return text
         case Seq(items):
             return next(filter(None, map(_first_control, items)), None)
-        case Repeat(item):
-            return _first_control(item)
+        case Alt(options):
+            return _first_control(options[0])
+        case _:
+            return None
+
+
+def _last_control(node: Node) -> str | None:
+    """The control token that a node always ends with, but for white space and text."""
+    match node:
+        case Control(text):
+            return text
+        case Seq(items):
+            needed = [item for item in items if not (isinstance(item, Repeat) and item.low == 0)]
+            return _last_control(needed[-1]) if needed else None
+        case Alt(options):
+            return _last_control(options[0])
         case _:
             return None
 

@@ -80,8 +80,9 @@ class _Writer:
                 return json.dumps(text)
             case Pattern(regex, also):
                 return self.terminal(_regex(regex) + _also(also))
-            case Free(name):
-                return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}")
+            case Free(name, barred):
+                bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
+                return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
             case Raw(regex, also):
                 return self.optional(regex, f"{_also(also)} & {self.without(self.controls)}")
             case Until(regex, stop, also):

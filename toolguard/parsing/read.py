@@ -58,11 +58,16 @@ def read_turn(
         text=walk.text.strip(SPACE),
         reasoning=walk.reasoning.strip(SPACE),
         calls=tuple(calls),
-        calling=_last(text, wire_format.opener, wire_format) is not None
-        or any(fault.kind == "untagged_call" for fault in faults),
+        calling=bool(calls)
+        or _last(text, wire_format.opener, wire_format) is not None
+        or any(fault.kind in _OF_CALLS for fault in faults),
         state=_state(walk, calls, faults),
         faults=tuple(faults),
     )
+
+
+_REASONING = {"reasoning", "thoughts"}
+_OF_CALLS = {"untagged_call", "malformed_call", "unknown_tool", "bad_arguments"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +142,13 @@ def _tokens(nodes: Sequence[Tree[Token] | Token], inside: str) -> Iterator[tuple
         if isinstance(node, Token):
             yield node, inside
         else:
-            yield from _tokens(node.children, "reasoning" if node.data == "thoughts" else inside)
+            yield from _tokens(node.children, "reasoning" if node.data in _REASONING else inside)
 
 
 def _calls(tree: Tree[Token]) -> Iterator[Tree[Token]]:
     if tree.data == "call":
         yield tree
-    elif tree.data != "reasoning":
+    elif tree.data not in _REASONING:
         for child in tree.children:
             if isinstance(child, Tree):
                 yield from _calls(child)
@@ -206,6 +211,8 @@ def _last(text: str, control: str, wire_format: WireFormat) -> re.Match[str] | N
 
 def _is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
     """Whether prose is the bare body of a call to an offered tool."""
+    if not wire_format.opener:
+        return False
     tagged = f"{wire_format.opener}{text.strip(SPACE)}{wire_format.closer}"
     walk = _Walk(tagged, wire_format, opened=False)
     return walk.position is None and any(call.name in toolset.names for call in walk.calls())
