@@ -44,6 +44,7 @@ class GuardState:
         self.pressure = 0.0
         self.interventions: list[Intervention] = []
         self.matcher = guard.matcher.deep_copy()
+        self._stopped = False  # the end was taken after the engine had stopped
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
@@ -81,10 +82,15 @@ class GuardState:
 
     def accept(self, token: int) -> bool:
         """Takes a sampled token; False, and nothing changes, if it is illegal here."""
-        if self.done or self.matcher.try_consume_tokens([token]) != 1:
+        if self.done:
+            return False
+        end = token in self.guard.vocabulary.end_ids
+        # Where nothing but the end can follow, the engine stops by itself before it sees it.
+        stopped = self.matcher.is_stopped()
+        if not (end if stopped else self.matcher.try_consume_tokens([token]) == 1):
             return False
         self.ids.append(token)
-        self.done = token in self.guard.vocabulary.end_ids
+        self.done, self._stopped = end, stopped
         return True
 
     def forced(self) -> list[int]:
@@ -105,11 +111,12 @@ class GuardState:
         """
         if not 0 <= tokens <= len(self.ids):
             raise StateError(f"cannot roll back {tokens} tokens: the turn has {len(self.ids)}")
-        if tokens and not self.matcher.rollback(tokens):
+        consumed = tokens - (1 if tokens and self._stopped else 0)
+        if consumed and not self.matcher.rollback(consumed):
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
             del self.ids[-tokens:]
-            self.done = False
+            self.done = self._stopped = False
             self._check_at = self.max_new_tokens
             self._may_be_bare = True
             if self._text_ids > len(self.ids):

@@ -25,6 +25,9 @@ STRAY = chr(_MARK + 0xFF)
 TOOL_NAME = r"[\w./-]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
+CALLS = ("call", "another")
+"""The rules that are one call: where the first is opened otherwise, the further ones are `another`."""
+
 KEY = r"[\w.$@-]+"
 """What an argument may be called where its name stands bare."""
 

@@ -353,6 +353,12 @@ class Completer:
         return self._patterns[node]
 
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
+        """The fewest bytes that complete a terminal."""
+        match node:
+            case Raw(regex, also):
+                return self._suffix(Pattern(regex, also), prefix)
+            case Until():
+                return self._until(node, prefix)
         if node not in self._grammars:
             self._grammars[node] = terminal_grammar(node, self._controls)
         suffix = shortest_suffix(self._grammars[node], prefix)
@@ -360,6 +366,19 @@ class Completer:
             spaced = suffix + b" "
             return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
         return suffix
+
+
+    def _until(self, node: Until, prefix: bytes) -> bytes | None:
+        """The shortest end of a string that runs up to its markup, which may have begun."""
+        stop = node.stop.encode()
+        if stop in prefix:
+            return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
+        content = Pattern(node.regex, node.also)
+        for begun in range(min(len(stop) - 1, len(prefix)), 0, -1):
+            if prefix.endswith(stop[:begun]) and self._suffix(content, prefix[:-begun]) == b"":
+                return stop[begun:]
+        suffix = self._suffix(content, prefix)
+        return None if suffix is None else suffix + stop
 
 
 _REGIONS: dict[str, Region] = {

@@ -19,6 +19,7 @@ from ..formats.nodes import (
     Member,
     Members,
     Node,
+    Pattern,
     Raw,
     Ref,
     Repeat,
@@ -32,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import KEY
+from ..formats.reader import CALLS, KEY
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -105,22 +106,25 @@ def request_grammar(
 
 def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     """Puts a copy of the call's rules for each tool in place of the general ones."""
-    general = [name for name in _below("call", rules) if _has_slot(name, rules)]
+    roots = [name for name in CALLS if name in rules]
+    below = dict.fromkeys(name for root in roots for name in _below(root, rules))
+    general = [name for name in below if _has_slot(name, rules)]
     relaxations: list[Relaxation] = []
     copies: dict[str, Node] = {}
     for index, tool in enumerate(toolset):
         filler = _Filler(tool, str(index), rules, general)
-        made = {
-            f"{name}_{index}": filler.fill(rules[name]) for name in general if name != "argument"
-        }
+        made = {f"{name}_{index}": filler.rule(name) for name in general if name != "argument"}
         made |= filler.rules
         call = f"call_{index}"
         if reachable({**rules, **made}, call)[call] == NEVER:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
         copies |= made
         relaxations += filler.relaxations
+    for name in rules.keys() - below.keys() | set(below) - set(general):
+        rules[name] = _fused(name, rules[name])
     rules |= copies
-    rules["call"] = Alt(tuple(Ref(f"call_{index}") for index in range(len(toolset))))
+    for name in roots:
+        rules[name] = Alt(tuple(Ref(f"{name}_{index}") for index in range(len(toolset))))
     return relaxations
 
 
@@ -131,6 +135,9 @@ class _Filler:
         self.tool, self.suffix, self.general, self.names = tool, suffix, general, names
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
+
+    def rule(self, name: str) -> Node:
+        return _fused(name, self.fill(self.general[name]))
 
     def fill(self, node: Node) -> Node:
         match node:
@@ -213,6 +220,28 @@ class _Filler:
             lined = slot == "LINES" and "string" not in kinds
             options.append(Seq((_LINE, node, _LINE)) if lined else node)
         return Alt(tuple(options))
+
+
+def _fused(name: str, node: Node) -> Node:
+    """An `opening` as one terminal: until its end the text may still become a reply, and the engine
+    never splits a terminal."""
+    return Pattern(_joined(node)) if name.startswith("opening") else node
+
+
+def _joined(node: Node) -> str:
+    match node:
+        case Literal(text):
+            return re.escape(text)
+        case Pattern(regex):
+            return f"({regex})"
+        case Repeat(item, 0, 1):
+            return f"({_joined(item)})?"
+        case Seq(items):
+            return "".join(map(_joined, items))
+        case Alt(options):
+            return f"({'|'.join(map(_joined, options))})"
+        case _:
+            raise FormatError(f"an `opening` is made of text and terminals, not of {node!r}")
 
 
 _LINE = optional(Literal("\n"))

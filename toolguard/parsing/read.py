@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 
-from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
 from .turn import Call, Fault, FaultKind, State, Turn
@@ -146,7 +146,7 @@ def _tokens(nodes: Sequence[Tree[Token] | Token], inside: str) -> Iterator[tuple
 
 
 def _calls(tree: Tree[Token]) -> Iterator[Tree[Token]]:
-    if tree.data == "call":
+    if tree.data in CALLS:
         yield tree
     elif tree.data not in _REASONING:
         for child in tree.children:
