@@ -26,11 +26,13 @@ class Literal:
 class Pattern:
     """A regular expression, in the subset that Python's `re` and llguidance share.
 
-    The text also matches `also`, if given: a mask can tell, Python's `re` need not.
+    The text also matches `also`, if given: a mask can tell, Python's `re` need not. `habit` is what
+    the format's chat template writes there; `{index}` and `{number}` count the calls from 0 and 1.
     """
 
     regex: str
     also: str | None = None
+    habit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Rules are lower case, terminals upper case. A terminal that is one quoted string is a control
 token. `%declare` names what toolguard fills in, `%import .file (NAMES)` takes terminals and rules
-from another grammar file.
+from another grammar file. After a regular expression, `-> "text"` is what chat templates write there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SLOTS = {
 
 _NOTATION = r"""
     start: (definition | declare | import)*
-    definition: NAME ":" alt
+    definition: NAME ":" alt ("->" STRING)?
     declare: "%declare" NAME+
     import: "%import" "." NAME "(" NAME ("," NAME)* ")"
     alt: seq ("|" seq)*
@@ -120,9 +120,12 @@ def read_grammar(path: Path) -> Rules:
     declared: set[str] = set()
     for statement in tree.children:
         if statement.data == "definition":
-            name, node = statement.children
-            control = str(name).isupper() and isinstance(node, Literal)
-            rules[str(name)] = Control(node.text) if control else node
+            name, node, *habit = statement.children
+            if str(name).isupper() and isinstance(node, Literal):
+                node = Control(node.text)
+            if habit:
+                node = Pattern(node.regex, habit=ast.literal_eval(habit[0]))
+            rules[str(name)] = node
         elif statement.data == "declare":
             declared.update(str(name) for name in statement.children)
         else:

@@ -1,0 +1,209 @@
+"""Writes calls in a wire format, as its chat template would: the way back from the parser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import FormatError
+from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Seq, Slot, walk
+from .wire_format import WireFormat
+
+
+def render(
+    wire_format: WireFormat, calls: Sequence[Mapping[str, Any]], text: str = "", first: int = 0
+) -> str:
+    """A turn that makes these calls, without its end token.
+
+    Args:
+        calls: at least one, each with `name` and `arguments`.
+        text: what is said before the calls, as it is; a line end between them is the caller's.
+        first: how many calls the conversation had before: formats whose ids count go on from there.
+
+    Raises:
+        FormatError: the format cannot say it, as several calls in harmony.
+    """
+    if not calls:
+        raise FormatError("there are no calls to render")
+    writer = _Writer(wire_format, calls, text, first)
+    try:
+        written = writer.write(wire_format.rules["calls"])
+    except _Impossible as impossible:
+        raise FormatError(f"{wire_format.name} cannot write these calls: {impossible}") from None
+    if writer.done < len(calls) or not writer.said:
+        what = "text before a call" if writer.done == len(calls) else "several calls in a turn"
+        raise FormatError(f"{wire_format.name} has no place for {what}")
+    return written
+
+
+class _Impossible(Exception):
+    """This alternative cannot be written."""
+
+
+class _Writer:
+    def __init__(
+        self, wire_format: WireFormat, calls: Sequence[Mapping[str, Any]], text: str, first: int
+    ) -> None:
+        self.rules, self.calls, self.text, self.first = wire_format.rules, calls, text, first
+        self.done = 0
+        self.said = not text
+        self.argument: tuple[str, Any] | None = None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return self.calls[self.done]["arguments"]  # type: ignore[no-any-return]
+
+    def write(self, node: Node) -> str:
+        match node:
+            case Literal(text) | Control(text):
+                return text
+            case Pattern(_, _, habit):
+                if habit is None:
+                    raise _Impossible("a terminal has no habit")
+                index = self.first + self.done
+                return habit.format(index=index, number=index + 1)
+            case Free():
+                self.said = True
+                return self.text
+            case Slot(name):
+                return self.slot(name)
+            case Ref("call" | "another" as rule):
+                written = self.write(self.rules[rule])
+                self.done += 1
+                return written
+            case Ref(rule):
+                return self.write(self.rules[rule])
+            case Repeat(Ref("argument"), 0, None):
+                return "".join(self.each_argument())
+            case Seq((Ref("argument"), Repeat(Seq((separator, Ref("argument"))), 0, None))):
+                return self.write(separator).join(self.each_argument())
+            case Seq(items):
+                return "".join(map(self.write, items))
+            case Alt(options):
+                return self.first_possible(options)
+            case Repeat(Ref("further"), 0, None):
+                return "".join(
+                    self.write(self.rules["further"]) for _ in range(len(self.calls) - self.done)
+                )
+            case Repeat(item, 0, _):
+                return self.write(item) if self.wanted(item) else ""
+            case _:
+                raise _Impossible(f"{node!r} is not to be written")
+
+    def first_possible(self, options: Sequence[Node]) -> str:
+        reason = _Impossible("there is no alternative")
+        for option in options:
+            done, said = self.done, self.said
+            try:
+                return self.write(option)
+            except _Impossible as impossible:
+                self.done, self.said, reason = done, said, impossible
+        raise reason
+
+    def wanted(self, item: Node) -> bool:
+        """Whether something optional is written: habits, ids, text and arguments if there are any."""
+        if isinstance(item, Pattern):
+            return item.habit is not None
+        inner = [found for node in walk(item) for found in self.below(node)]
+        if any(isinstance(node, Free) for node in inner):
+            return not self.said
+        if Ref("argument") in inner:
+            return bool(self.arguments)
+        return Ref("id") in inner
+
+    def below(self, node: Node) -> Sequence[Node]:
+        """A node, and what a reference to another rule stands for."""
+        if isinstance(node, Ref) and node.rule != "argument":
+            return [node, *walk(self.rules[node.rule])]
+        return [node]
+
+    def each_argument(self) -> Sequence[str]:
+        written = []
+        for item in self.arguments.items():
+            self.argument = item
+            written.append(self.write(self.rules["argument"]))
+        return written
+
+    def slot(self, name: str) -> str:
+        match name:
+            case "NAME":
+                return str(self.calls[self.done]["name"])
+            case "ARGUMENTS":
+                return _json(self.arguments)
+            case "GEMMA":
+                return _gemma(self.arguments)
+        assert self.argument is not None
+        key, value = self.argument
+        return key if name == "KEY" else _VALUES[name](value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _of(*kinds: type | None) -> Any:
+    def write(value: Any) -> str:
+        if type(value) not in kinds:
+            raise _Impossible(f"{value!r} has another type")
+        return value if isinstance(value, str) else _json(value)
+
+    return write
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _literal(value: Any) -> str:
+    return _python(value) if isinstance(value, str) else _json(value)
+
+
+def _python(value: Any) -> str:
+    match value:
+        case str():
+            return "'" + "".join(_PYTHON.get(c, c) for c in value) + "'"
+        case dict():
+            return "{" + ", ".join(f"{_python(k)}: {_python(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_python, value)) + "]"
+        case None | bool():
+            return str(value)
+        case _:
+            return _json(value)
+
+
+_PYTHON = {chr(code): f"\\x{code:02x}" for code in range(32)} | {
+    "\\": "\\\\",
+    "'": "\\'",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+
+
+def _gemma(value: Any) -> str:
+    match value:
+        case str():
+            return f'<|"|>{value}<|"|>'
+        case dict():
+            return "{" + ",".join(f"{k}:{_gemma(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_gemma, value)) + "]"
+        case _:
+            return _json(value)
+
+
+_VALUES = {
+    "PYTHON": _python,
+    "LITERAL": _literal,
+    "VALUE": _value,
+    "LINES": lambda value: f"\n{_value(value)}\n",
+    "STRING": _of(str),
+    "OTHER": _of(type(None), bool, int, float, dict, list),
+    "NUMBER": _of(int, float),
+    "BOOLEAN": _of(bool),
+    "OBJECT": _of(dict),
+    "ARRAY": _of(list),
+    "NULL": _of(type(None)),
+}
