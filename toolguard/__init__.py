@@ -22,6 +22,7 @@ from .errors import (
 )
 from .evaluation.cases import Case, read_cases
 from .evaluation.score import Score, score
+from .formats.render import render
 from .formats.wire_format import WireFormat, format_names
 from .grammar.arguments import Relaxation
 from .parsing.read import read_turn
@@ -77,6 +78,7 @@ __all__ = [
     "read_cases",
     "read_turn",
     "recognise",
+    "render",
     "score",
 ]
 
