@@ -107,7 +107,7 @@ class _Writer:
             case Alt(options):
                 return "(" + " | ".join(self.write(option) for option in options) + ")"
             case Repeat(item, low, high):
-                return f"{self.write(item)}{{{low},{'' if high is None else high}}}"
+                return f"({self.write(item)}){{{low},{'' if high is None else high}}}"
             case Members():
                 return self.members(node)
             case _:
