@@ -3,8 +3,8 @@
 `python -m benchmarks.formats CASES.jsonl [--tokenizer DIR]...` takes cases with `tools` and
 `expected_calls` (`bfcl_dev.jsonl`), renders the expected calls in each format, and counts how many
 are admitted by the mask and read back equal, and what a mask costs, as a ratio to hermes' in the
-same run. A format that cannot write a case (several calls where a turn has one; an argument name that
-it cannot write bare) says so in the last column.
+same run. What a format cannot write (several calls where a turn has one, an argument name that cannot
+stand bare) is counted as refused.
 """
 
 from __future__ import annotations

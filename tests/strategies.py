@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 Schema = dict[str, Any]
 
 _KEYS = st.text("abcdefgé_ ", min_size=1, max_size=6)
+_BARE_KEYS = st.text("abcdefgé_.-$@0", min_size=1, max_size=6)
 
 
 def _bounded_integers(low: int, span: int) -> Schema:
@@ -43,8 +44,10 @@ def _arrays(items: Schema, low: int, span: int) -> Schema:
 
 
 @st.composite
-def _objects(draw: st.DrawFn, values: st.SearchStrategy[Schema]) -> Schema:
-    properties = draw(st.dictionaries(_KEYS, values, max_size=5))
+def _objects(
+    draw: st.DrawFn, values: st.SearchStrategy[Schema], keys: st.SearchStrategy[str] = _KEYS
+) -> Schema:
+    properties = draw(st.dictionaries(keys, values, max_size=5))
     schema: Schema = {"type": "object", "properties": properties}
     if properties:
         schema["required"] = draw(st.lists(st.sampled_from(sorted(properties)), unique=True))
@@ -53,21 +56,26 @@ def _objects(draw: st.DrawFn, values: st.SearchStrategy[Schema]) -> Schema:
     return schema
 
 
-def schemas() -> st.SearchStrategy[Schema]:
+def schemas(keys: st.SearchStrategy[str] = _KEYS) -> st.SearchStrategy[Schema]:
     return st.recursive(
         SCALARS,
         lambda inner: st.one_of(
             st.builds(_arrays, inner, st.integers(0, 2), st.integers(0, 3)),
-            _objects(inner),
+            _objects(inner, keys),
             st.lists(inner, min_size=1, max_size=3).map(lambda options: {"anyOf": options}),
         ),
         max_leaves=6,
     )
 
 
+def bare_toolsets() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Tools whose arguments have names that can stand without quotes."""
+    return toolsets(_BARE_KEYS)
+
+
 @st.composite
-def toolsets(draw: st.DrawFn) -> list[dict[str, Any]]:
+def toolsets(draw: st.DrawFn, keys: st.SearchStrategy[str] = _KEYS) -> list[dict[str, Any]]:
     names = draw(
         st.lists(st.text("abc_.-9", min_size=1, max_size=8), min_size=1, max_size=4, unique=True)
     )
-    return [{"name": name, "parameters": draw(_objects(schemas()))} for name in names]
+    return [{"name": name, "parameters": draw(_objects(schemas(keys), keys))} for name in names]

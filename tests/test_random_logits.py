@@ -17,40 +17,39 @@ RUNS, ROWS = 250, 8
 
 
 @settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    tools=toolsets(),
-    choice=st.sampled_from(["auto", "required", "none", "first"]),
-    parallel=st.booleans(),
-    reasoning=st.sampled_from(["auto", "open", "none"]),
-    spare=st.sampled_from([0, 1, 3, 10, 40, 120]),
-    seed=st.integers(0, 2**32 - 1),
-    spike=st.sampled_from([0.0, 4.0, 8.0]),
-)
+@given(tools=toolsets(), data=st.data())
 def test_every_turn_ends_parses_and_validates(
-    tokenizer: PreTrainedTokenizerBase,
-    tools: list[dict[str, Any]],
-    choice: str,
-    parallel: bool,
-    reasoning: Any,
-    spare: int,
-    seed: int,
-    spike: float,
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]], data: st.DataObject
 ) -> None:
+    random_turns("hermes", tools, tokenizer, data, ROWS)
+
+
+def random_turns(
+    name: str,
+    tools: list[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    data: st.DataObject,
+    rows: int,
+) -> None:
+    """Decodes a batch from random logits under a random request, and checks every turn."""
+    choice = data.draw(st.sampled_from(["auto", "required", "none", "first"]))
+    parallel = data.draw(st.booleans())
     guard = toolguard.Guard.compile(
-        "hermes",
+        name,
         tools,
         tokenizer,
         tool_choice=tools[0]["name"] if choice == "first" else choice,
         parallel=parallel,
-        reasoning=reasoning,
+        reasoning=data.draw(st.sampled_from(["auto", "open", "none"])),
     )
-    budget = least_budget(guard) + spare
-    states = [guard.start(budget) for _ in range(ROWS)]
-    generator = torch.Generator().manual_seed(seed)
-    controls = torch.tensor(list(guard.control_ids.values()))
+    budget = least_budget(guard) + data.draw(st.sampled_from([0, 1, 3, 10, 40, 120]))
+    states = [guard.start(budget) for _ in range(rows)]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32 - 1)))
+    spike = data.draw(st.sampled_from([0.0, 4.0, 8.0]))
+    controls = torch.tensor([*guard.control_ids.values(), *guard.vocabulary.end_ids])
     while not all(state.done for state in states):
-        logits = torch.randn((ROWS, len(tokenizer)), generator=generator) * 3
-        logits[:, controls] += spike * torch.rand((ROWS, 1), generator=generator)
+        logits = torch.randn((rows, len(tokenizer)), generator=generator) * 3
+        logits[:, controls] += spike * torch.rand((rows, 1), generator=generator)
         toolguard.enforce(states, logits)
         for state, token in zip(states, logits.argmax(-1).tolist(), strict=True):
             if not state.done:

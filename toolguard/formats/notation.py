@@ -2,7 +2,7 @@
 
 Rules are lower case, terminals upper case. A terminal that is one quoted string is a control
 token. `%declare` names what toolguard fills in, `%import .file (NAMES)` takes terminals and rules
-from another grammar file. After a regular expression, `-> "text"` is what chat templates write there.
+from another grammar file. After a regular expression, `-> "text"` is what chat templates write.
 """
 
 from __future__ import annotations

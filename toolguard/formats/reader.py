@@ -26,10 +26,13 @@ TOOL_NAME = r"[\w./-]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
 CALLS = ("call", "another")
-"""The rules that are one call: where the first is opened otherwise, the further ones are `another`."""
+"""The rules that are one call: the further ones are `another` where the first is opened otherwise."""
 
 KEY = r"[\w.$@-]+"
 """What an argument may be called where its name stands bare."""
+
+OTHER_KEY = r"[A-Za-z0-9_.$@-]+"
+"""What an argument that is not declared may be called there."""
 
 SPACE = " \t\r\n"
 """White space, to masks and to the parser alike; Python's own idea of it is wider (`\\x1c`)."""

@@ -29,7 +29,7 @@ def render(
     writer = _Writer(wire_format, calls, text, first)
     try:
         written = writer.write(wire_format.rules["calls"])
-    except _Impossible as impossible:
+    except _ImpossibleError as impossible:
         raise FormatError(f"{wire_format.name} cannot write these calls: {impossible}") from None
     if writer.done < len(calls) or not writer.said:
         what = "text before a call" if writer.done == len(calls) else "several calls in a turn"
@@ -37,7 +37,7 @@ def render(
     return written
 
 
-class _Impossible(Exception):
+class _ImpossibleError(Exception):
     """This alternative cannot be written."""
 
 
@@ -60,7 +60,7 @@ class _Writer:
                 return text
             case Pattern(_, _, habit):
                 if habit is None:
-                    raise _Impossible("a terminal has no habit")
+                    raise _ImpossibleError("a terminal has no habit")
                 index = self.first + self.done
                 return habit.format(index=index, number=index + 1)
             case Free():
@@ -89,20 +89,20 @@ class _Writer:
             case Repeat(item, 0, _):
                 return self.write(item) if self.wanted(item) else ""
             case _:
-                raise _Impossible(f"{node!r} is not to be written")
+                raise _ImpossibleError(f"{node!r} is not to be written")
 
     def first_possible(self, options: Sequence[Node]) -> str:
-        reason = _Impossible("there is no alternative")
+        reason = _ImpossibleError("there is no alternative")
         for option in options:
             done, said = self.done, self.said
             try:
                 return self.write(option)
-            except _Impossible as impossible:
+            except _ImpossibleError as impossible:
                 self.done, self.said, reason = done, said, impossible
         raise reason
 
     def wanted(self, item: Node) -> bool:
-        """Whether something optional is written: habits, ids, text and arguments if there are any."""
+        """Whether something optional is written: habits, ids, text and arguments if any."""
         if isinstance(item, Pattern):
             return item.habit is not None
         inner = [found for node in walk(item) for found in self.below(node)]
@@ -145,7 +145,7 @@ def _json(value: Any) -> str:
 def _of(*kinds: type | None) -> Any:
     def write(value: Any) -> str:
         if type(value) not in kinds:
-            raise _Impossible(f"{value!r} has another type")
+            raise _ImpossibleError(f"{value!r} has another type")
         return value if isinstance(value, str) else _json(value)
 
     return write

@@ -79,7 +79,9 @@ class WireFormat:
             libraries |= library(name)
         for name in libraries.keys() & self.rules.keys():
             if name.islower() and libraries[name] != self.rules[name]:
-                raise FormatError(f"{self.name}: a rule {name!r} is in the grammar of values already")
+                raise FormatError(
+                    f"{self.name}: a rule {name!r} is in the grammar of values already"
+                )
         return build_reader(self.rules, libraries, self.controls)
 
     @cached_property

@@ -34,7 +34,7 @@ from ..formats.nodes import (
     Until,
     walk,
 )
-from ..formats.reader import KEY
+from ..formats.reader import OTHER_KEY
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -128,11 +128,16 @@ class Completer:
                 case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
                     found = self._pattern(node).match(text, position)
                     matched = found.end() if found else position
-                    if position < matched < size or (isinstance(node, Raw) and self._blank(node)):
+                    if position < matched < size:
                         agenda.append((matched, rest))
+                    if isinstance(node, Raw) and self._suffix(node, b"") == b"":
+                        agenda.append((position, rest))  # it may be empty
                     # The text may also end inside the terminal; `1` matches, `1.` is on its way.
                     unfinished = not found or size - matched <= _ON_ITS_WAY
-                    if unfinished and self._suffix(node, text[position:]) is not None:
+                    if unfinished and (
+                        self._suffix(node, text[position:]) is not None
+                        or any(self._begun_controls(node, text, position))
+                    ):
                         reached.append((position, stack))
                 case _:
                     agenda += [(position, following) for following in self._expand(node, rest)]
@@ -155,13 +160,13 @@ class Completer:
                     pieces = (node.text.encode()[len(tail) :],)
                 else:
                     assert isinstance(node, Pattern | Scalar | Free | Raw | Until | Key)
+                    for start in self._begun_controls(node, text, position):
+                        begun = self.advance(((start, stack),), text)
+                        best = _shorter(best, self.complete(begun, text))
                     suffix = self._suffix(node, tail)
-                    assert suffix is not None
+                    if suffix is None:
+                        continue
                     pieces = (suffix,)
-                    if isinstance(node, Free | Raw):
-                        for start in self._begun_controls(node, text, position):
-                            begun = self.advance(((start, stack),), text)
-                            best = _shorter(best, self.complete(begun, text))
             best = _shorter(best, self._finish(pieces, stack))
         return best
 
@@ -170,11 +175,10 @@ class Completer:
         found = {_region(stack) for _, stack in frontier}
         return found.pop() if len(found) == 1 else "text"
 
-    def _blank(self, node: Raw) -> bool:
-        return self._suffix(node, b"") == b""
-
-    def _begun_controls(self, node: Free | Raw, text: bytes, position: int) -> Iterator[int]:
+    def _begun_controls(self, node: Node, text: bytes, position: int) -> Iterator[int]:
         """Where a spelled-out control token may have begun at the end of free text."""
+        if not isinstance(node, Free | Raw):
+            return
         for start in range(max(position + 1, len(text) - self._longest_control + 1), len(text)):
             begun = any(control.startswith(text[start:]) for control in self._spelled)
             if begun and self._suffix(node, text[position:start]) == b"":
@@ -347,7 +351,7 @@ class Completer:
                     end = re.escape(stop)
                     self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
                 case Key(_, quoted):
-                    self._patterns[node] = _KEY if quoted else re.compile(KEY.encode())
+                    self._patterns[node] = _KEY if quoted else re.compile(OTHER_KEY.encode())
                 case Pattern(regex):
                     self._patterns[node] = re.compile(regex.encode())
         return self._patterns[node]
@@ -366,7 +370,6 @@ class Completer:
             spaced = suffix + b" "
             return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
         return suffix
-
 
     def _until(self, node: Until, prefix: bytes) -> bytes | None:
         """The shortest end of a string that runs up to its markup, which may have begun."""

@@ -23,7 +23,7 @@ from ..formats.nodes import (
     Seq,
     Until,
 )
-from ..formats.reader import KEY, LEADING_SPACE
+from ..formats.reader import LEADING_SPACE, OTHER_KEY
 
 MOST_MEMBERS = 64
 """llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
@@ -93,7 +93,7 @@ class _Writer:
                     f"~{_regex(f'(?s:.*){end}(?s:.+)')} & {self.without(self.controls)}"
                 )
             case Key(excluded, quoted):
-                any_key = _regex(r'"[^"\\\x00-\x1f]*"' if quoted else KEY)
+                any_key = _regex(r'"[^"\\\x00-\x1f]*"' if quoted else OTHER_KEY)
                 spelled = [json.dumps(key) if quoted else key for key in sorted(excluded)]
                 return self.terminal(any_key + "".join(f" & ~{json.dumps(k)}" for k in spelled))
             case Control(text):

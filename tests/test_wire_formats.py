@@ -1,0 +1,145 @@
+"""Every wire format: its own examples, random calls, mutations and random logits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+import toolguard
+from toolguard import Guard, Toolset, WireFormat
+from toolguard.formats.wire_format import GRAMMARS
+
+from .strategies import bare_toolsets
+from .test_masks import encode, values, walks
+from .test_random_logits import random_turns
+
+FORMATS = toolguard.format_names()
+QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def examples(name: str) -> list[dict[str, Any]]:
+    lines = (GRAMMARS / f"{name}.examples.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def called(turn: toolguard.Turn) -> list[dict[str, Any]]:
+    return [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_examples_beside_a_grammar_are_admitted_and_read_as_they_say(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert examples(name)
+    for example in examples(name):
+        guard = Guard.compile(name, example["tools"], tokenizer)
+        ids = [*encode(tokenizer, example["turn"]), guard.vocabulary.end_ids[0]]
+        assert walks(guard, ids), example["turn"]
+        turns = [
+            guard.read(ids),
+            toolguard.read_turn(example["turn"], WireFormat.load(name), guard.toolset),
+        ]
+        for turn in turns:
+            assert turn.faults == ()
+            assert turn.reasoning == example["reasoning"]
+            assert turn.text == example["text"]
+            assert called(turn) == example["calls"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_rendered_is_admitted_and_read_back(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    @settings(QUICK, max_examples=15)
+    @given(tools=bare_toolsets(), data=st.data())
+    def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
+        toolset = Toolset.of(tools)
+        tool = data.draw(st.sampled_from(tools))
+        arguments = data.draw(values(tool["parameters"]))
+        if toolset.errors(tool["name"], arguments) or not _plain(arguments):
+            return
+        call = {"name": tool["name"], "arguments": arguments}
+        guard = Guard.compile(name, toolset, tokenizer)
+        text = toolguard.render(guard.format, [call])
+        ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+        assert walks(guard, ids), text
+        turn = guard.read(ids)
+        assert turn.faults == ()
+        assert called(turn) == [call]
+
+    check()
+
+
+def _plain(value: Any) -> bool:
+    """Whether a string in it means the same in every format: none that another type could mean."""
+    if isinstance(value, dict):
+        return all(map(_plain, value.values()))
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return not isinstance(value, str) or (bool(value) and value.isalpha() and value.isascii())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_request_limits_what_is_legal(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    every = examples(name)
+    tools = every[0]["tools"]
+    replies = [e["turn"] for e in every if not e["calls"]]
+    single = [e["turn"] for e in every if len(e["calls"]) == 1]
+    several = [e["turn"] for e in every if len(e["calls"]) > 1]
+    other = next(t["name"] for t in tools if t["name"] != every[0]["calls"][0]["name"])
+
+    def admits(turn: str, **options: Any) -> bool:
+        guard = Guard.compile(name, tools, tokenizer, **options)
+        return walks(guard, [*encode(tokenizer, turn), guard.vocabulary.end_ids[0]])
+
+    assert replies
+    assert single
+    for turn in replies:
+        assert not admits(turn, tool_choice="required")
+        assert admits(turn, tool_choice="none")
+    for turn in single:
+        assert admits(turn, tool_choice="required", parallel=False)
+        assert not admits(turn, tool_choice="none")
+    for turn in several:
+        assert not admits(turn, parallel=False)
+    assert not admits(every[0]["turn"], tool_choice=other)
+
+
+SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """One character, or one control token, is put in, taken out or put in another's place."""
+    turns = [(e["tools"], e["turn"]) for e in examples(name) if e["calls"]]
+
+    @settings(QUICK, max_examples=60)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        tools, text = data.draw(st.sampled_from(turns))
+        guard = Guard.compile(name, tools, tokenizer)
+        place = data.draw(st.integers(0, len(text)))
+        sign = data.draw(st.sampled_from([*SIGNS, *guard.format.controls]))
+        mutated = text[:place] + sign + text[place + data.draw(st.integers(0, 1)) :]
+        ids = [*encode(tokenizer, mutated), guard.vocabulary.end_ids[0]]
+        turn = guard.read(ids)
+        assert walks(guard, ids) == turn.state.startswith("healthy"), (mutated, turn.faults)
+
+    check()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_random_logits_end_parse_and_validate(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    @settings(QUICK, max_examples=10)
+    @given(tools=bare_toolsets(), data=st.data())
+    def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
+        random_turns(name, tools, tokenizer, data, rows=4)
+
+    check()
