@@ -3,7 +3,7 @@
 `python -m benchmarks.formats CASES.jsonl [--tokenizer DIR]...` takes cases with `tools` and
 `expected_calls` (`bfcl_dev.jsonl`), renders the expected calls in each format, and counts how many
 are admitted by the mask and read back equal, and what a mask costs, as a ratio to hermes' in the
-same run. What a format cannot write (several calls where a turn has one, an argument name that cannot
+same run. What a format cannot write (several calls in a turn of one, an argument name that cannot
 stand bare) is counted as refused.
 """
 

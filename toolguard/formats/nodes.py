@@ -69,10 +69,11 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A string without quotes, up to the control token that follows it."""
+    """A string without quotes, up to the control token `stop`, which follows it."""
 
     regex: str
     also: str | None = None
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)

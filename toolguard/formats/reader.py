@@ -26,7 +26,7 @@ TOOL_NAME = r"[\w./-]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
 CALLS = ("call", "another")
-"""The rules that are one call: the further ones are `another` where the first is opened otherwise."""
+"""The rules that are one call: the further ones are `another` where the first opens otherwise."""
 
 KEY = r"[\w.$@-]+"
 """What an argument may be called where its name stands bare."""
@@ -95,19 +95,18 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
     values: dict[str, tuple[str, int]] = {}
     for index, text in enumerate(controls):
         names[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
-    anything = control_pattern(controls)
 
     def terminal(regex: str) -> str:
         return names.setdefault(regex, f"PATTERN_{len(names)}")
 
     def value(slot: str, stop: Node) -> str:
         if isinstance(stop, Control):
-            name = terminal(rf"(?#{slot})(?:(?!{anything})[\s\S])+")
+            name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])+")
             values[name] = (slot, 0)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
         end = re.escape(stop.text)
-        name = terminal(rf"(?#{slot})(?:(?!{end}|{anything})[\s\S])*{end}")
+        name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])*{end}")
         values[name] = (slot, len(stop.text))
         return name
 

@@ -345,8 +345,8 @@ class Completer:
                     self._patterns[node] = self._free
                 case Scalar():
                     self._patterns[node] = _SCALAR
-                case Raw():
-                    self._patterns[node] = self._free
+                case Raw(_, _, stop):
+                    self._patterns[node] = re.compile(rf"(?:(?!{re.escape(stop)})[\s\S])+".encode())
                 case Until(_, stop):
                     end = re.escape(stop)
                     self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
@@ -359,7 +359,9 @@ class Completer:
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         """The fewest bytes that complete a terminal."""
         match node:
-            case Raw(regex, also):
+            case Raw(regex, also, stop):
+                if stop.encode() in prefix:
+                    return None
                 return self._suffix(Pattern(regex, also), prefix)
             case Until():
                 return self._until(node, prefix)

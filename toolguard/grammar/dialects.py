@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..formats.nodes import Alt, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
+from ..formats.nodes import Alt, Control, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
 from ..formats.wire_format import library
 from .engine import refusal
 
@@ -97,13 +97,16 @@ class GemmaDialect(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        self.quote = library("gemma")["QUOTE"]
+        quote = library("gemma")["QUOTE"]
+        assert isinstance(quote, Control)
+        self.quote = quote
 
     def text(self, value: str) -> Node:
         return Seq((self.quote, Literal(value), self.quote))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        return Seq((self.quote, Raw(_content(bounds, ANY), _searched(bounds)), self.quote))
+        content, pattern = _content(bounds, ANY), _searched(bounds)
+        return Seq((self.quote, Raw(content, pattern, self.quote.text), self.quote))
 
     def key(self, name: str) -> Node:
         return Literal(name)

@@ -83,14 +83,11 @@ class _Writer:
             case Free(name, barred):
                 bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
                 return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
-            case Raw(regex, also):
-                return self.optional(regex, f"{_also(also)} & {self.without(self.controls)}")
             case Until(regex, stop, also):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
                 return self.terminal(
-                    f"{_regex(f'({regex}){end}')}{_also(whole)} & "
-                    f"~{_regex(f'(?s:.*){end}(?s:.+)')} & {self.without(self.controls)}"
+                    f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
                 )
             case Key(excluded, quoted):
                 any_key = _regex(r'"[^"\\\x00-\x1f]*"' if quoted else OTHER_KEY)
@@ -112,11 +109,6 @@ class _Writer:
                 return self.members(node)
             case _:
                 raise TypeError(f"{node!r} has no place in a mask grammar")
-
-    def optional(self, regex: str, conditions: str) -> str:
-        """A terminal that may be empty: no terminal of the engine's may."""
-        name = self.terminal(f"{_regex(regex)} & /(?s:.+)/{conditions}")
-        return f"{name}?" if re.fullmatch(regex, "") else name
 
     def token(self, text: str) -> str:
         spelled = json.dumps(text)
@@ -142,16 +134,25 @@ class _Writer:
         return " ".join(written) or '""'
 
     def text_until(self, node: Node, before: str, text: str) -> str:
-        others = [control for control in self.controls if control != text]
         literal = re.escape(text)
-        also = f"({node.also}){literal}" if isinstance(node, Raw) and node.also else None
-        spelled = self.terminal(
-            f"{_regex(f'{before}{literal}')}{_also(also)} & "
-            f"~{_regex(f'(?s:.*){literal}(?s:.+)')} & {self.without(others)}"
-        )
-        if text not in self.ids:
-            return spelled
-        return f"({self.write(node)} <[{self.ids[text]}]> | {spelled})"
+        once = f"~{_regex(f'(?s:.*){literal}(?s:.+)')}"
+        if isinstance(node, Raw):
+            also = None if node.also is None else f"({node.also}){literal}"
+            spelled = self.terminal(f"{_regex(f'{before}{literal}')}{_also(also)} & {once}")
+            written = self.raw(node, text)
+        else:
+            others = [control for control in self.controls if control != text]
+            spelled = self.terminal(
+                f"{_regex(f'{before}{literal}')} & {once} & {self.without(others)}"
+            )
+            written = self.write(node)
+        return f"({written} <[{self.ids[text]}]> | {spelled})" if text in self.ids else spelled
+
+    def raw(self, node: Raw, stop: str) -> str:
+        """A string without quotes that does not spell what ends it; no terminal may be empty."""
+        conditions = f"{_also(node.also)} & {self.without([stop])}"
+        name = self.terminal(f"{_regex(node.regex)} & /(?s:.+)/{conditions}")
+        return f"{name}?" if re.fullmatch(node.regex, "") else name
 
     def without(self, controls: Sequence[str]) -> str:
         return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"

@@ -266,6 +266,8 @@ def _stopped(value: Node, stop: Literal | Control) -> Node:
             return Alt(tuple(_stopped(option, stop) for option in options))
         case Raw(regex, also) if isinstance(stop, Literal):
             return Until(regex, stop.text, also)
+        case Raw(regex, also):
+            return Seq((Raw(regex, also, stop.text), stop))
         case _:
             return Seq((value, stop))
 
