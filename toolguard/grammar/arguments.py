@@ -424,7 +424,8 @@ class ArgumentRules:
                 self.rules[name] = Alt(
                     (*scalars, self.enclosed("{", entries, "}"), self.enclosed("[", items, "]"))
                 )
-        return Ref(name)
+        # A string without quotes ends at what follows it: it cannot be a rule of its own.
+        return Ref(name) if self.kinds == ALL else self.rules.pop(name)
 
 
 def kind_of(value: Any) -> str:

@@ -108,9 +108,14 @@ class Completer:
         size = len(text)
         reached: list[tuple[int, _Stack]] = []
         agenda = list(frontier)
+        # Alternatives that match the same text meet again on the very same rest of a stack.
+        seen: dict[tuple[int, int], _Stack] = {}
         while agenda:
             position, stack = agenda.pop()
             stack = _entered(stack)
+            if (position, id(stack)) in seen:
+                continue
+            seen[position, id(stack)] = stack
             if position == size:
                 reached.append((position, stack))
                 continue
@@ -304,24 +309,27 @@ class Completer:
         least: dict[str, Pieces | None] | None = None,
     ) -> Pieces | None:
         """The required members still missing, and as many of the shortest others as `low` asks."""
-        least = self._least_rules if least is None else least
+
+        def find(node: Node) -> Pieces | None:
+            return self._least(node) if least is None else self._shortest(node, least)
+
         needed: list[Pieces] = []
         spare: list[Pieces] = []
         for index, member in enumerate(node.members):
             if index not in seen:
-                found = self._shortest(member.node, least)
+                found = find(member.node)
                 if found is not None:
                     (needed if member.required else spare).append(found)
                 elif member.required:
                     return None
         lacking = max(node.low, 1) - count - len(needed)
         if lacking > 0:
-            extra = None if node.extra is None else self._shortest(node.extra, least)
+            extra = None if node.extra is None else find(node.extra)
             spare += [] if extra is None else [extra] * lacking
             if len(spare) < lacking:
                 return None
             needed += sorted(spare, key=_cost)[:lacking]
-        separator = self._shortest(node.separator, least)
+        separator = find(node.separator)
         assert separator is not None
         parts: list[bytes | Control] = []
         for index, piece in enumerate(needed):

@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ..errors import ToolsetError
 from ..formats.nodes import Alt, Control, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
+from ..formats.reader import KEY
 from ..formats.wire_format import library
 from .engine import refusal
 
@@ -109,7 +111,7 @@ class GemmaDialect(Dialect):
         return Seq((self.quote, Raw(content, pattern, self.quote.text), self.quote))
 
     def key(self, name: str) -> Node:
-        return Literal(name)
+        return bare(name)
 
     def other_key(self, known: frozenset[str]) -> Node:
         return Key(known, quoted=False)
@@ -138,6 +140,20 @@ class RawDialect(Dialect):
             inner.append(rf"[^\n]{ANY}{_times(max(low - 2, 0), high and high - 2)}[^\n]")
         also = None if pattern is None else rf"\n?{pattern}\n?"
         return Raw(rf"\n?({'|'.join(inner)})\n?", also)
+
+
+def bare(key: str) -> Literal:
+    """The name of an argument without quotes.
+
+    Raises:
+        ToolsetError: it cannot be told from what is around it.
+    """
+    if not re.fullmatch(KEY, key):
+        raise ToolsetError(
+            f"this format writes argument names bare, and cannot write {key!r}: use letters, "
+            "digits and any of _ . $ @ -"
+        )
+    return Literal(key)
 
 
 ANY = r"[\s\S]"

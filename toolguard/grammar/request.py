@@ -33,11 +33,11 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, KEY
+from ..formats.reader import CALLS
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
-from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect
+from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect, bare
 
 Reasoning = Choice["auto", "open", "none"]
 _CHOICES = ("auto", "required", "none")
@@ -182,7 +182,7 @@ class _Filler:
         rule = self.general["argument"]
         members = tuple(
             Member(
-                self.filled(rule, Literal(_bare(key, self.tool)), schema, f"/{key}"),
+                self.filled(rule, bare(key), schema, f"/{key}"),
                 key in required,
             )
             for key, schema in properties.items()
@@ -270,15 +270,6 @@ def _stopped(value: Node, stop: Literal | Control) -> Node:
             return Seq((Raw(regex, also, stop.text), stop))
         case _:
             return Seq((value, stop))
-
-
-def _bare(key: str, tool: Tool) -> str:
-    if not re.fullmatch(KEY, key):
-        raise ToolsetError(
-            f"tool {tool.name!r}: this format writes argument names bare, and cannot write "
-            f"{key!r}: use letters, digits and any of _ . $ @ -"
-        )
-    return key
 
 
 def _below(name: str, rules: Rules) -> list[str]:
