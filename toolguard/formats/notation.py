@@ -8,6 +8,7 @@ from another grammar file. After a regular expression, `-> "text"` is what chat 
 from __future__ import annotations
 
 import ast
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,25 @@ def _resolve(node: Node, rules: Rules, declared: set[str], path: Path) -> Node:
             raise FormatError(f"{path.name}: {node.rule} is used but not defined")
         return rules[node.rule] if node.rule.isupper() else node
     return rebuild(node, tuple(_resolve(child, rules, declared, path) for child in children(node)))
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The header of a grammar file: `// field      what it says`, `// name: in a sentence`."""
+    found: dict[str, str] = {}
+    field = ""
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("//"):
+            break
+        text = line[2:].strip()
+        entry = re.match(r"// (\w[\w ]*?)(?:: | {2,})(\S.*)", line)
+        if entry:
+            field = entry[1]
+            found[field] = entry[2]
+        elif text and field:
+            found[field] += f" {text}"
+        else:
+            field = ""
+    return found
 
 
 def controls(rules: Rules) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import FormatError
 from .nodes import EMPTY, Alt, Control, Node, Ref, Repeat, Rules, Seq, Slot, walk
-from .notation import controls, read_grammar
+from .notation import controls, read_grammar, read_header
 from .reader import Reader, build_reader
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
@@ -30,12 +30,15 @@ class WireFormat:
         rules: its rules and terminals.
         controls: the text of its control tokens, in the order of the file.
         ends: the control tokens that end a turn.
+        about: what the file's header says: `families`, `tokens`, `turn end`, `arguments`,
+            `separator`, `call ids`, `reasoning`, `source`, and the format's name.
     """
 
     name: str
     rules: Rules = field(repr=False)
     controls: tuple[str, ...]
     ends: tuple[str, ...]
+    about: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
     @cache
@@ -68,7 +71,7 @@ class WireFormat:
             for node in (end.options if isinstance(end, Alt) else (end,))
             if isinstance(node, Control)
         )
-        return WireFormat(path.stem, rules, controls(rules), ends)
+        return WireFormat(path.stem, rules, controls(rules), ends, read_header(path))
 
     @cached_property
     def reader(self) -> Reader:
