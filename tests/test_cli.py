@@ -62,3 +62,24 @@ def test_held_out_cases_are_answered_by_their_own_tools() -> None:
     for case in cases:
         for call in case.calls:
             assert case.toolset.errors(call["name"], call["arguments"]) == []
+
+
+def test_formats_are_listed_and_recognised() -> None:
+    listed = json.loads(RUNNER.invoke(app, ["formats", "--json"]).stdout)["formats"]
+    assert tuple(listed) == toolguard.format_names()
+    for name, entry in listed.items():
+        assert {name, "families", "tokens", "turn end", "arguments", "source"} <= set(
+            entry["about"]
+        )
+        assert "get_weather" in entry["example"]
+    model = str(toolguard.checkpoint("healthy"))
+    shown = RUNNER.invoke(app, ["formats", "--model", model], env={"COLUMNS": "100"})
+    assert shown.exit_code == 0
+    assert "hermes" in shown.stdout
+    assert "<tool_call>" in shown.stdout
+
+
+def test_a_folder_without_a_model_is_an_error_with_the_reason() -> None:
+    out = RUNNER.invoke(app, ["formats", "--model", "/nowhere"])
+    assert out.exit_code == 2
+    assert "/nowhere" in out.output

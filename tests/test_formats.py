@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -48,14 +47,13 @@ def _json_grammar() -> str:
 
 
 def test_the_bundled_template_is_recognised(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert toolguard.format_names() == ("hermes",)
     assert toolguard.recognise(tokenizer) is WireFormat.load("hermes")
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "no format reads"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves calls out"),
         (
             "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
             "<tool_call>{{ c.function | tojson }}</tool_call>!{% endfor %}{% endfor %}",
@@ -71,23 +69,6 @@ def test_an_unknown_template_is_refused_with_what_it_stumbled_over(
     other.chat_template = template
     with pytest.raises(toolguard.FormatError, match=message):
         toolguard.recognise(other)
-
-
-def test_the_examples_beside_a_grammar_are_read_as_they_say() -> None:
-    from toolguard.formats.wire_format import GRAMMARS
-
-    for name in toolguard.format_names():
-        lines = (GRAMMARS / f"{name}.examples.jsonl").read_text("utf-8").splitlines()
-        assert lines
-        for line in lines:
-            example = json.loads(line)
-            toolset = toolguard.Toolset.of(example["tools"])
-            turn = toolguard.read_turn(example["turn"], WireFormat.load(name), toolset)
-            assert turn.faults == ()
-            assert turn.reasoning == example["reasoning"]
-            assert turn.text == example["text"]
-            made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
-            assert made == example["calls"]
 
 
 def test_a_format_of_ones_own_is_a_file(
@@ -149,7 +130,7 @@ def test_a_malformed_grammar_file_is_refused_with_its_place(
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(toolguard.FormatError, match="known are hermes"):
+    with pytest.raises(toolguard.FormatError, match="known are apertus, .*hermes"):
         WireFormat.load("json")
 
 

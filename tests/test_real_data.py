@@ -25,15 +25,43 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+TOKENIZERS = ("qwen3", "deepseek-v3", "gpt-oss", "mistral-7b-v0.3")
+# The formats of these templates; the others leave calls out, or write no JSON.
+TEMPLATES = {
+    "deepseek-v3": "deepseek_v3",
+    "deepseek-v3.1": "deepseek_v31",
+    "gpt-oss": "harmony",
+    "kimi-k2": "kimi_k2",
+    "llama4-pythonic": "pythonic",
+    "mistral-7b-v0.3": "mistral_json",
+    "mistral-small-3.2": "mistral_args",
+    "qwen2.5": "hermes",
+    "qwen3": "hermes",
+    "qwen3-coder": "qwen3_xml",
+    "seed-oss": "seed_oss",
+    "granite-3.3": None,
+    "lfm2.5": None,
+    "phi-4-mini": None,
+}
+
+
 @pytest.fixture(scope="session")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    folder = tmp_path_factory.mktemp("qwen3")
-    for path in (DATA / "tokenizers" / "qwen3").iterdir():
-        if path.suffix == ".xz":
-            (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
-        else:
-            shutil.copy(path, folder)
-    return AutoTokenizer.from_pretrained(folder)
+def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokenizerBase]:
+    loaded = {}
+    for name in TOKENIZERS:
+        folder = tmp_path_factory.mktemp(name)
+        for path in (DATA / "tokenizers" / name).iterdir():
+            if path.suffix == ".xz":
+                (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
+            else:
+                shutil.copy(path, folder)
+        loaded[name] = AutoTokenizer.from_pretrained(folder)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def qwen(real: dict[str, PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    return real["qwen3"]
 
 
 def requests() -> list[dict[str, Any]]:
@@ -42,6 +70,82 @@ def requests() -> list[dict[str, Any]]:
 
 def test_qwens_own_template_is_recognised(qwen: PreTrainedTokenizerBase) -> None:
     assert toolguard.recognise(qwen).name == "hermes"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_real_templates_are_recognised_or_refused(name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+    tokenizer.chat_template = (DATA / "templates" / f"{name}.jinja").read_text("utf-8")
+    tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
+    if TEMPLATES[name] is None:
+        with pytest.raises(toolguard.FormatError, match=r"[Nn]ame the"):
+            toolguard.recognise(tokenizer)
+    else:
+        assert toolguard.recognise(tokenizer).name == TEMPLATES[name]
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_every_format_walks_on_real_tokenizers(
+    name: str, real: dict[str, PreTrainedTokenizerBase]
+) -> None:
+    """The same cases with control tokens as ids, where a tokenizer has them, and spelled."""
+    for place, (model, tokenizer) in enumerate(real.items()):
+        if model.startswith("mistral") and name.startswith("deepseek"):
+            continue  # SentencePiece cannot spell U+2581: it is its sign for a space
+        for row in requests()[place :: 4 * len(real)]:
+            toolset = Toolset.of(row["tools"])
+            calls = [
+                c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])
+            ]
+            try:
+                text = toolguard.render(WireFormat.load(name), calls[:1])
+            except toolguard.FormatError:
+                assert not calls
+                continue
+            guard = Guard.compile(name, toolset, tokenizer)
+            before = tokenizer("a", add_special_tokens=False)["input_ids"]
+            after = tokenizer("a" + text, add_special_tokens=False)["input_ids"]
+            assert after[: len(before)] == before
+            ids = [*after[len(before) :], guard.vocabulary.end_ids[0]]
+            state = guard.start(len(ids) + 500)
+            assert all(state.accept(token) for token in ids), (row["id"], text)
+            made = [{"name": c.name, "arguments": c.arguments} for c in guard.read(ids).calls]
+            assert made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls[:1]]
+
+
+def test_the_notes_on_formats_are_read_as_they_say() -> None:
+    notes = json.loads((DATA.parent / "notes" / "formats.json").read_text("utf-8"))
+    toolset = Toolset.of(
+        [{"type": "function", "function": tool} for tool in notes["meta"]["tools_used"]]
+    )
+    full = {"city": "Paris", "days": 3, "opts": {"metric": True}}
+    pair = [("get_weather", {"city": "Paris"}), ("get_time", {"tz": "Europe/Paris"})]
+    names = {"hermes_json": "hermes", "seed_oss_xml": "seed_oss", "kimi_k3_xtml": "kimi_k3"}
+    seen = set()
+    for entry in notes["formats"]:
+        name = names.get(entry["name"], entry["name"])
+        if name not in toolguard.format_names():
+            continue
+        wire_format = WireFormat.load(name)
+        short = name == "deepseek_v3"  # its example has one argument
+        wanted = {
+            "one_call": [("get_weather", {"city": "Paris"} if short else full)],
+            "two_parallel_calls": pair,
+        }
+        for field, calls in wanted.items():
+            text = entry[field].replace("<EOS>", "</s>").strip("\n")
+            if text.startswith("none natively"):
+                continue
+            for end in wire_format.ends:
+                text = text.removesuffix(end)
+            turns = [
+                toolguard.read_turn(text, wire_format, toolset, opened=opened)
+                for opened in (False, True)
+            ]
+            read = [[(c.name, c.arguments) for c in t.calls] for t in turns if not t.faults]
+            assert calls in read, (name, field)
+            seen.add(name)
+    assert len(seen) == 18
 
 
 def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizerBase) -> None:
