@@ -130,7 +130,7 @@ def test_a_malformed_grammar_file_is_refused_with_its_place(
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(toolguard.FormatError, match="known are apertus, .*hermes"):
+    with pytest.raises(toolguard.FormatError, match=r"known are apertus, .*hermes"):
         WireFormat.load("json")
 
 
