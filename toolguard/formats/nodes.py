@@ -87,10 +87,10 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key of an undeclared member, none of these: a JSON string without escapes, or bare."""
+    """The key of an undeclared member, none of these: between quotes without escapes, or bare."""
 
     excluded: frozenset[str]
-    quoted: bool = True
+    quote: str = '"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def text_pattern(controls: Sequence[str], barred: str | None) -> str:
     return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
 
-_UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
+UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
 """The slots whose values are read as text, up to what follows them."""
 
 
@@ -115,7 +115,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         for item, following in zip_longest(items, items[1:]):
             if skip:
                 skip = False
-            elif isinstance(item, Slot) and item.name in _UNTIL:
+            elif isinstance(item, Slot) and item.name in UNTIL:
                 yield value(item.name, following)
                 skip = True
             else:

@@ -358,8 +358,9 @@ class Completer:
                 case Until(_, stop):
                     end = re.escape(stop)
                     self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
-                case Key(_, quoted):
-                    self._patterns[node] = _KEY if quoted else re.compile(OTHER_KEY.encode())
+                case Key(_, quote):
+                    key = rf"{quote}[^{quote}\\]*{quote}" if quote else OTHER_KEY
+                    self._patterns[node] = re.compile(key.encode())
                 case Pattern(regex):
                     self._patterns[node] = re.compile(regex.encode())
         return self._patterns[node]
@@ -417,7 +418,6 @@ def _region(stack: _Stack) -> Region:
 
 
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')
-_KEY = re.compile(rb'"[^"\\]*"')
 
 
 def _cost(pieces: Pieces) -> int:

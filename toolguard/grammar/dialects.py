@@ -93,6 +93,9 @@ class PythonDialect(Dialect):
             options.append(Pattern(quote + _content(bounds, unit) + quote, also))
         return Alt(tuple(options))
 
+    def other_key(self, known: frozenset[str]) -> Node:
+        return Alt((Key(known, "'"), Key(known, '"')))
+
 
 class GemmaDialect(Dialect):
     """Gemma 4: bare keys, strings between quote tokens."""
@@ -114,7 +117,7 @@ class GemmaDialect(Dialect):
         return bare(name)
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Key(known, quoted=False)
+        return Key(known, quote="")
 
 
 class RawDialect(Dialect):

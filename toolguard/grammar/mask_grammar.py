@@ -89,9 +89,9 @@ class _Writer:
                 return self.terminal(
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
                 )
-            case Key(excluded, quoted):
-                any_key = _regex(r'"[^"\\\x00-\x1f]*"' if quoted else OTHER_KEY)
-                spelled = [json.dumps(key) if quoted else key for key in sorted(excluded)]
+            case Key(excluded, quote):
+                any_key = _regex(rf"{quote}[^{quote}\\\x00-\x1f]*{quote}" if quote else OTHER_KEY)
+                spelled = [f"{quote}{key}{quote}" for key in sorted(excluded)]
                 return self.terminal(any_key + "".join(f" & ~{json.dumps(k)}" for k in spelled))
             case Control(text):
                 return f"({self.token(text)})"

@@ -33,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS
+from ..formats.reader import CALLS, UNTIL
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -187,7 +187,7 @@ class _Filler:
             )
             for key, schema in properties.items()
         )
-        others = Key(frozenset(properties), quoted=False)
+        others = Key(frozenset(properties), quote="")
         extra = self.filled(rule, others, other, "/*") if other else None
         if extra is None and not members:
             return EMPTY
@@ -217,8 +217,8 @@ class _Filler:
             builder = ArgumentRules(self.tool, name, dialect, kinds)
             node = builder.value(schema, path, ())
             self.keep(builder)
-            lined = slot == "LINES" and "string" not in kinds
-            options.append(Seq((_LINE, node, _LINE)) if lined else node)
+            spaced = slot in UNTIL and "string" not in kinds
+            options.append(Seq((dialect.space, node, dialect.space)) if spaced else node)
         return Alt(tuple(options))
 
 
@@ -242,9 +242,6 @@ def _joined(node: Node) -> str:
             return f"({'|'.join(map(_joined, options))})"
         case _:
             raise FormatError(f"an `opening` is made of text and terminals, not of {node!r}")
-
-
-_LINE = optional(Literal("\n"))
 
 
 def _run_on(items: Sequence[Node], filled: Sequence[Node]) -> tuple[Node, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from ..formats.reader import Reader
+from ..formats.reader import SPACE, Reader
 from ..tools.toolset import Tool, parse_json
 
 Valid = Callable[[Any], bool]
@@ -71,7 +71,7 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
     plain = text
     if slot == "LINES":
         plain = text.removeprefix("\n").removesuffix("\n")
-        text = text.strip()
+        text = text.strip(SPACE)
     try:
         value = _literal(text, True)
     except ValueError:
@@ -89,7 +89,7 @@ def _literal(text: str, json_too: bool) -> Any:
         except ValueError:
             pass
     try:
-        return _plain(ast.parse(text.strip(), mode="eval").body)
+        return _plain(ast.parse(text.strip(SPACE), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text[:40]!r} is no literal: {error}") from error
 
