@@ -110,6 +110,49 @@ def test_the_request_limits_what_is_legal(name: str, tokenizer: PreTrainedTokeni
     assert not admits(every[0]["turn"], tool_choice=other)
 
 
+@pytest.mark.parametrize("name", ["qwen3_xml", "gemma4", "pythonic", "kimi_k3"])
+def test_a_name_that_cannot_stand_bare_is_refused_with_its_tool(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"a b": {"type": "string"}}}}]
+    with pytest.raises(toolguard.ToolsetError, match=r"tool 'f': .* cannot write 'a b'"):
+        Guard.compile(name, tools, tokenizer)
+    Guard.compile("hermes", tools, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "read"),
+    [
+        ("3", {"type": "integer"}, 3),
+        ("3", {"type": "string"}, "3"),
+        ("3", {"type": ["string", "integer"]}, 3),
+        ("null", {"type": ["string", "null"]}, None),
+        ("null", {"type": "string"}, "null"),
+        ("none of it", {"anyOf": [{"type": "null"}, {"type": "string"}]}, "none of it"),
+        ("True", {"type": "boolean"}, True),
+        ('["a"]', {"type": "array", "items": {"type": "string"}}, ["a"]),
+        ("{'a': 1.5}", {"type": "object"}, {"a": 1.5}),
+        ("500", {"anyOf": [{"type": "integer", "maximum": 9}, {"type": "string"}]}, "500"),
+        ("a </seed:think> b", {"type": "string"}, "a </seed:think> b"),
+        ("", {"type": "string"}, ""),
+    ],
+)
+def test_values_without_a_type_on_the_wire_are_typed_by_their_schema(
+    value: str, schema: dict[str, Any], read: Any, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"x": schema}, "required": ["x"]}}]
+    guard = Guard.compile("seed_oss", tools, tokenizer)
+    text = (
+        f"<seed:tool_call>\n<function=f>\n<parameter=x>{value}</parameter>\n</function>\n"
+        "</seed:tool_call>"
+    )
+    turn = guard.read([*encode(tokenizer, text), guard.vocabulary.end_ids[0]])
+    assert walks(guard, list(turn.ids))
+    assert turn.faults == ()
+    assert [call.arguments for call in turn.calls] == [{"x": read}]
+    assert type(turn.calls[0].arguments["x"]) is type(read)
+
+
 SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
 
 

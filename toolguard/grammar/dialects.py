@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..errors import ToolsetError
 from ..formats.nodes import Alt, Control, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
 from ..formats.reader import KEY
 from ..formats.wire_format import library
@@ -20,7 +19,7 @@ from .engine import refusal
 
 
 class RefusedError(Exception):
-    """A constraint on a string that no mask can say here; the message says why."""
+    """What a dialect cannot say, a constraint on a string or a name; the message says why."""
 
 
 class Dialect(ABC):
@@ -149,11 +148,11 @@ def bare(key: str) -> Literal:
     """The name of an argument without quotes.
 
     Raises:
-        ToolsetError: it cannot be told from what is around it.
+        RefusedError: it could not be told from what is around it.
     """
     if not re.fullmatch(KEY, key):
-        raise ToolsetError(
-            f"this format writes argument names bare, and cannot write {key!r}: use letters, "
+        raise RefusedError(
+            f"the format writes argument names bare, and cannot write {key!r}: use letters, "
             "digits and any of _ . $ @ -"
         )
     return Literal(key)

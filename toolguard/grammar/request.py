@@ -37,7 +37,7 @@ from ..formats.reader import CALLS, UNTIL
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
-from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect, bare
+from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect, RefusedError, bare
 
 Reasoning = Choice["auto", "open", "none"]
 _CHOICES = ("auto", "required", "none")
@@ -113,7 +113,10 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     copies: dict[str, Node] = {}
     for index, tool in enumerate(toolset):
         filler = _Filler(tool, str(index), rules, general)
-        made = {f"{name}_{index}": filler.rule(name) for name in general if name != "argument"}
+        try:
+            made = {f"{name}_{index}": filler.rule(name) for name in general if name != "argument"}
+        except RefusedError as refused:
+            raise ToolsetError(f"tool {tool.name!r}: {refused}") from None
         made |= filler.rules
         call = f"call_{index}"
         if reachable({**rules, **made}, call)[call] == NEVER:
