@@ -159,10 +159,24 @@ def _literal(value: Any) -> str:
     return _python(value) if isinstance(value, str) else _json(value)
 
 
+def python_text(value: str, quote: str) -> str:
+    """A string as a Python literal, between quotes of that kind."""
+    body = "".join(_PYTHON_ESCAPES.get(c, c) for c in value)
+    return quote + body.replace(quote, "\\" + quote) + quote
+
+
+_PYTHON_ESCAPES = {chr(code): f"\\x{code:02x}" for code in range(32)} | {
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+
+
 def _python(value: Any) -> str:
     match value:
         case str():
-            return "'" + "".join(_PYTHON.get(c, c) for c in value) + "'"
+            return python_text(value, "'")
         case dict():
             return "{" + ", ".join(f"{_python(k)}: {_python(v)}" for k, v in value.items()) + "}"
         case list():
@@ -171,15 +185,6 @@ def _python(value: Any) -> str:
             return str(value)
         case _:
             return _json(value)
-
-
-_PYTHON = {chr(code): f"\\x{code:02x}" for code in range(32)} | {
-    "\\": "\\\\",
-    "'": "\\'",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-}
 
 
 def _gemma(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from ..formats.nodes import Alt, Control, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
 from ..formats.reader import KEY
+from ..formats.render import python_text
 from ..formats.wire_format import library
 from .engine import refusal
 
@@ -78,8 +79,7 @@ class PythonDialect(Dialect):
     true, false, null = "True", "False", "None"
 
     def text(self, value: str) -> Node:
-        body = "".join(_PYTHON_ESCAPES.get(c, c) for c in value)
-        return Alt(tuple(Literal(q + body.replace(q, "\\" + q) + q) for q in ("'", '"')))
+        return Alt(tuple(Literal(python_text(value, quote)) for quote in ("'", '"')))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         escape = r"|\\([\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-ce-fA-CE-F][0-9a-fA-F]{3})"
@@ -159,12 +159,6 @@ def bare(key: str) -> Literal:
 
 
 ANY = r"[\s\S]"
-_PYTHON_ESCAPES = {chr(code): f"\\x{code:02x}" for code in range(32)} | {
-    "\\": "\\\\",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-}
 
 
 def _content(bounds: Mapping[str, Any], unit: str) -> str:

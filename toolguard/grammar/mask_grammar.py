@@ -134,16 +134,15 @@ class _Writer:
         return " ".join(written) or '""'
 
     def text_until(self, node: Node, before: str, text: str) -> str:
-        literal = re.escape(text)
-        once = f"~{_regex(f'(?s:.*){literal}(?s:.+)')}"
         if isinstance(node, Raw):
-            also = None if node.also is None else f"({node.also}){literal}"
-            spelled = self.terminal(f"{_regex(f'{before}{literal}')}{_also(also)} & {once}")
+            spelled = self.write(Until(node.regex, text, node.also))
             written = self.raw(node, text)
         else:
+            literal = re.escape(text)
             others = [control for control in self.controls if control != text]
             spelled = self.terminal(
-                f"{_regex(f'{before}{literal}')} & {once} & {self.without(others)}"
+                f"{_regex(f'{before}{literal}')} & ~{_regex(f'(?s:.*){literal}(?s:.+)')} & "
+                f"{self.without(others)}"
             )
             written = self.write(node)
         return f"({written} <[{self.ids[text]}]> | {spelled})" if text in self.ids else spelled

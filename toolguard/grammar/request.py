@@ -123,7 +123,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
         copies |= made
         relaxations += filler.relaxations
-    for name in rules.keys() - below.keys() | set(below) - set(general):
+    for name in rules.keys() - set(general):
         rules[name] = _fused(name, rules[name])
     rules |= copies
     for name in roots:
