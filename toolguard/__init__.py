@@ -25,6 +25,18 @@ from .evaluation.score import Score, score
 from .formats.render import render
 from .formats.wire_format import WireFormat, format_names
 from .grammar.arguments import Relaxation
+from .parsing.events import (
+    ArgumentsDelta,
+    CallEnd,
+    CallName,
+    CallStart,
+    Event,
+    FaultFound,
+    ReasoningDelta,
+    TextDelta,
+    TurnEnd,
+)
+from .parsing.parser import TurnParser
 from .parsing.read import read_turn
 from .parsing.recognise import recognise
 from .parsing.report import Intervention, Report
@@ -47,26 +59,36 @@ _LAZY = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArgumentsDelta",
     "Call",
+    "CallEnd",
+    "CallName",
+    "CallStart",
     "Case",
     "CaseError",
+    "Event",
     "Fault",
+    "FaultFound",
     "FormatError",
     "Guard",
     "GuardLogitsProcessor",
     "GuardState",
     "Intervention",
+    "ReasoningDelta",
     "Relaxation",
     "Report",
     "RequestError",
     "Score",
     "StateError",
+    "TextDelta",
     "TokenizerError",
     "Tool",
     "ToolguardError",
     "Toolset",
     "ToolsetError",
     "Turn",
+    "TurnEnd",
+    "TurnParser",
     "WireFormat",
     "answer",
     "checkpoint",

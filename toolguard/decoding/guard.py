@@ -18,7 +18,8 @@ from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, compile_grammar
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.request import Reasoning, RequestGrammar, request_grammar
-from ..parsing.read import read_turn
+from ..parsing.parser import Spelling, TurnParser
+from ..parsing.read import finished
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
 from .state import GuardState
@@ -100,22 +101,18 @@ class Guard:
 
     def read(self, ids: Sequence[int]) -> Turn:
         """The turn that these ids say; what follows the first end token is ignored."""
-        kept: list[int] = []
-        ended = False
-        for token in ids:
-            if token in self.vocabulary.end_ids:
-                ended = True
-                break
-            kept.append(int(token))
-        turn = read_turn(
-            self._marked(kept),
+        parser = self.parser()
+        parser.feed(ids)
+        return finished(parser)
+
+    def parser(self) -> TurnParser:
+        """A parser of one turn, fed as it is sampled."""
+        return TurnParser(
             self.format,
             self.toolset,
             opened=self.reasoning == "open",
-            ended=ended,
+            spelling=self._spelling,
         )
-        fields = {name: getattr(turn, name) for name in turn.__slots__}
-        return Turn(**{**fields, "ids": tuple(int(i) for i in ids[: len(kept) + ended])})
 
     def completion(self, ids: Sequence[int]) -> list[int]:
         """The ids of the shortest completion of a turn that begins so, without its end token.
@@ -169,26 +166,13 @@ class Guard:
         # A token may open several values at once; the margin covers their brackets.
         return len(self.spell(self.completer.longest_step())) + 8
 
-    def _marked(self, ids: Sequence[int]) -> str:
-        """The text of the ids, sampled control tokens as markers."""
-        parts: list[str] = []
-        run: list[int] = []
-        for token in ids:
-            mark = self._marks.get(token)
-            if mark is None:
-                run.append(token)
-            else:
-                parts += [self.vocabulary.bytes_of(run).decode("utf-8", "replace"), mark]
-                run = []
-        return "".join([*parts, self.vocabulary.bytes_of(run).decode("utf-8", "replace")])
-
     @cached_property
-    def _marks(self) -> dict[int, str]:
+    def _spelling(self) -> Spelling:
         marks = dict.fromkeys(self.vocabulary.specials, STRAY)
         for index, text in enumerate(self.format.controls):
             if text in self.control_ids:
                 marks[self.control_ids[text]] = marker(index)
-        return marks
+        return Spelling(marks, self.vocabulary.bytes_of, self.vocabulary.end_ids)
 
 
 def _control_ids(wire_format: WireFormat, vocabulary: Vocabulary) -> dict[str, int]:

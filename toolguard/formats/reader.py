@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 from lark import Lark
 
@@ -63,7 +64,7 @@ def text_pattern(controls: Sequence[str], barred: str | None) -> str:
     """A regular expression for a run of free text up to the next control token."""
     stop = control_pattern(controls)
     space = f"[ \\t\\r\\n]{{0,{LEADING_SPACE}}}"
-    begins = "" if barred is None else f"(?!{barred})"
+    begins = "" if barred is None else f"(?!{_unmarked(barred)})"
     text = rf"{space}(?!{stop})[^ \t\r\n](?:(?!{stop})[\s\S])*"
     return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
@@ -72,27 +73,45 @@ UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "AR
 """The slots whose values are read as text, up to what follows them."""
 
 
+class Value(NamedTuple):
+    """What a terminal reads as a value.
+
+    Attributes:
+        slot: which slot it fills.
+        markup: what is no part of it at its end.
+        stop: what ends it, that markup or a control token.
+    """
+
+    slot: str
+    markup: str
+    stop: str
+
+
 @dataclass(frozen=True)
 class Reader:
     """The parser of a format.
 
     Attributes:
         lark: the LALR parser, with starts `start` and `opened`.
-        values: by terminal, the slot of the values that it reads, and how many characters of
-            markup at its end are no part of them.
+        values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
+        barred: how a reply may not begin.
     """
 
     lark: Lark
-    values: Mapping[str, tuple[str, int]]
+    values: Mapping[str, Value]
     json_literals: bool
+    barred: str | None
 
 
 def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
     """The reader of a format; `libraries` are the rules of the values that its slots stand for."""
     barred = next((n.barred for n in walk(rules["reply"]) if isinstance(n, Free)), None)
-    names: dict[str, str] = {text_pattern(controls, barred): "FREE"}
-    values: dict[str, tuple[str, int]] = {}
+    names: dict[str, str] = {
+        text_pattern(controls, barred): "FREE",
+        f"(?#thought){text_pattern(controls, None)}": "THOUGHT",
+    }
+    values: dict[str, Value] = {}
     for index, text in enumerate(controls):
         names[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
 
@@ -102,12 +121,12 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
     def value(slot: str, stop: Node) -> str:
         if isinstance(stop, Control):
             name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])+")
-            values[name] = (slot, 0)
+            values[name] = Value(slot, "", stop.text)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
         end = re.escape(stop.text)
         name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])*{end}")
-        values[name] = (slot, len(stop.text))
+        values[name] = Value(slot, stop.text, stop.text)
         return name
 
     def sequence(items: Sequence[Node]) -> Iterator[str]:
@@ -126,11 +145,11 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
             case Literal(text):
                 return terminal(re.escape(text))
             case Pattern(regex):
-                return terminal(regex)
+                return terminal(_unmarked(regex))
             case Control(text):
                 return f"CONTROL_{controls.index(text)}"
-            case Free():
-                return "FREE"
+            case Free(name):
+                return "THOUGHT" if name == "REASONING" else "FREE"
             case Slot(name):
                 return _SLOT_RULES[name]
             case Ref(rule):
@@ -149,13 +168,14 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         for name, node in {**libraries, **rules}.items()
         if name.islower() and name != "end"
     ]
-    lines += [f"name_: {terminal(TOOL_NAME)}", f"key_: {terminal(KEY)}"]
+    lines += [f"name_: {terminal(TOOL_NAME)}", f"key_: {terminal(KEY)}", "begin_:"]
+    # An empty rule marks where an object begins: a parser that reads on sees it on its stack.
     lines += [
-        f"{rule}: {inner}"
-        for rule, inner in (
-            ("arguments_", "object"),
-            ("literal_", "literal"),
-            ("gemma_", "gemma_object"),
+        f"{rule}: {before} {inner}"
+        for rule, before, inner in (
+            ("arguments_", "begin_", "object"),
+            ("literal_", "", "literal"),
+            ("gemma_", "", "gemma_object"),
         )
         if inner in libraries
     ]
@@ -169,7 +189,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         maybe_placeholders=False,
     )
     literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
-    return Reader(lark, values, bool(literals))
+    return Reader(lark, values, bool(literals), barred)
 
 
 _SLOT_RULES = {
@@ -180,6 +200,11 @@ _SLOT_RULES = {
     "LITERAL": "literal_",
     "GEMMA": "gemma_",
 }
+
+
+def _unmarked(regex: str) -> str:
+    """A regular expression whose negated sets take no marker: no terminal goes on beyond one."""
+    return regex.replace("[^", rf"[^{MARKED.pattern[1:-1]}")
 
 
 def _delimited(regex: str) -> str:

@@ -35,11 +35,21 @@ def read_arguments(call: Tree[Token], source: str, reader: Reader, tool: Tool) -
         return _gemma(tree, reader)
     arguments: dict[str, Any] = {}
     for tree in call.find_data("argument"):
-        key = str(next(tree.find_data("key_")).children[0])
+        key, value = named_value(tree, source, reader, tool)
         if key in arguments:
             raise ValueError(f"the argument {key!r} comes twice")
-        arguments[key] = _value(tree, source, reader, tool.accepts(key))
+        arguments[key] = value
     return arguments
+
+
+def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) -> tuple[str, Any]:
+    """The name and the value of one argument that stands for itself.
+
+    Raises:
+        ValueError: the value is none of its dialect.
+    """
+    key = str(next(argument.find_data("key_")).children[0])
+    return key, _value(argument, source, reader, tool.accepts(key))
 
 
 def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> Any:
@@ -47,8 +57,8 @@ def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> 
     for tree in argument.find_data("literal_"):
         return _literal(_text(tree, source), reader.json_literals)
     for token in _value_tokens(argument, reader):
-        slot, markup = reader.values[token.type]
-        text = str(token)[: len(token) - markup]
+        value = reader.values[token.type]
+        slot, text = value.slot, token.removesuffix(value.markup)
     return read_value(slot, text, valid)
 
 

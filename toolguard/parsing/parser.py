@@ -1,0 +1,532 @@
+"""Reads a turn while it is written, through its format's own parser.
+
+Text becomes tokens of the grammar, and a token is *certain* when no further text can change it:
+when the one after it has begun, or when it is a control token that was sampled as one id. Only what
+is certain reaches the parser, so that any cut of a turn into chunks gives the same calls.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from lark import TextSlice, Token, Tree, UnexpectedInput, UnexpectedToken
+from lark.lexer import LexerState, LineCounter
+from lark.parsers.lalr_parser_state import ParserState
+
+from ..errors import RequestError
+from ..formats.nodes import Pattern
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, unmark
+from ..formats.wire_format import WireFormat
+from ..grammar.engine import shortest_suffix
+from ..grammar.mask_grammar import terminal_grammar
+from ..tools.toolset import Toolset
+from .diagnosis import diagnose, is_calling, turn_state
+from .events import (
+    ArgumentsDelta,
+    CallEnd,
+    CallName,
+    CallStart,
+    Event,
+    FaultFound,
+    ReasoningDelta,
+    TextDelta,
+    TurnEnd,
+)
+from .turn import Call, Fault, FaultKind, Turn
+from .values import named_value, read_arguments
+
+_PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
+    "FREE": TextDelta,
+    "THOUGHT": ReasoningDelta,
+}
+_REASONING = ("reasoning", "thoughts")
+_PARTS = (*CALLS, "name_", "argument", "arguments_")
+_Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
+_BEGUN_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What token ids say.
+
+    Attributes:
+        marks: the marker of each control token that is one id, and of each special token.
+        bytes_of: the bytes that other ids spell.
+        end_ids: the ids that end a turn.
+    """
+
+    marks: Mapping[int, str]
+    bytes_of: Callable[[Sequence[int]], bytes]
+    end_ids: Sequence[int]
+
+
+class TurnParser:
+    """Reads one assistant turn as it comes, in text or in token ids.
+
+    `feed` and `finish` return what has become certain. Events whose deltas are put together, calls
+    and turn are the same whatever the chunks are.
+
+    Args:
+        wire_format: how the turn writes calls.
+        toolset: the tools offered.
+        opened: the prompt had opened the reasoning already.
+        spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
+    """
+
+    def __init__(
+        self,
+        wire_format: WireFormat,
+        toolset: Toolset,
+        *,
+        opened: bool = False,
+        spelling: Spelling | None = None,
+    ) -> None:
+        self._format = wire_format
+        self._toolset = toolset
+        self._spelling = spelling
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._ids: list[int] = []
+        self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
+        self._source = ""
+        start = "opened" if opened else "start"
+        parser = wire_format.reader.lark.parse_interactive("", start=start)
+        self._lexer = parser.lexer_thread.lexer
+        self._state: ParserState[Any] = parser.parser_state
+        self._at = 0  # up to here the tokens are certain
+        self._last: Token | None = None  # the last of them
+        self._prose_begun: Token | None = None  # prose that the end of the source cuts off
+        self._awaited: re.Pattern[str] | None = None  # without it nothing more becomes certain
+        self._overlap = max(map(len, wire_format.controls))
+        self._broken = False
+        self._said = 0  # up to here prose was told
+        self._prose = {kind: _Prose() for kind in _PROSE}
+        self._may_be_barred = True
+        self._told = 0  # how many calls are over
+        self._begun = _Begun()
+        self._calls: list[Call] = []
+        self._faults: list[Fault] = []
+        self._events: list[Event] = []
+
+    def feed(self, chunk: str | Sequence[int]) -> tuple[Event, ...]:
+        """Takes more of the turn. Token ids after one that ends it are ignored.
+
+        Args:
+            chunk: text without an end token, control tokens spelled out or marked (see
+                `toolguard.formats.reader`); or token ids.
+
+        Raises:
+            RequestError: ids, and the parser does not know what they say.
+        """
+        size = len(self._source)
+        self._source += chunk if isinstance(chunk, str) else self._text_of(chunk)
+        if self._awaited is None or self._awaited.search(
+            self._source, max(0, size - self._overlap)
+        ):
+            self._advance()
+        if not self._broken:
+            self._tell_unfinished()
+        return self._taken()
+
+    def finish(self, ended: bool | None = None) -> tuple[Event, ...]:
+        """Reads what is left; the last event holds the turn.
+
+        Args:
+            ended: the turn was ended by an end token, not by a budget. By default text was, and
+                ids were if there was an end token among them.
+        """
+        self._source += self._utf8.decode(b"", final=True)
+        self._advance(final=True)
+        self._close(self._ended is not False if ended is None else ended)
+        spelled = unmark(self._source, self._format.controls)
+        turn = Turn(
+            raw=spelled,
+            text=self._prose["FREE"].told,
+            reasoning=self._prose["THOUGHT"].told,
+            calls=tuple(self._calls),
+            calling=is_calling(self._source, self._calls, self._faults, self._format),
+            state=turn_state(self._source, self._calls, self._faults, self._format),
+            faults=tuple(self._faults),
+            ids=tuple(self._ids),
+        )
+        self._events.append(TurnEnd(turn))
+        return self._taken()
+
+    def _taken(self) -> tuple[Event, ...]:
+        events, self._events = self._events, []
+        return tuple(events)
+
+    def _text_of(self, ids: Sequence[int]) -> str:
+        if self._spelling is None:
+            raise RequestError(
+                "this parser does not know what token ids say: feed text, or take Guard.parser()"
+            )
+        self._ended = self._ended or False
+        parts: list[str] = []
+        for token in map(int, ids):
+            if self._ended:
+                break
+            self._ids.append(token)
+            mark = self._spelling.marks.get(token)
+            if token in self._spelling.end_ids:
+                self._ended = True
+            elif mark is not None:
+                parts += [self._utf8.decode(b"", final=True), mark]
+            else:
+                parts.append(self._utf8.decode(self._spelling.bytes_of([token])))
+        return "".join(parts)
+
+    # Tokens: what is certain goes to the parser
+
+    def _advance(self, final: bool = False) -> None:
+        pending, place, expected = self._lex()
+        stopped = place is not None and MARKED.search(self._source, place) is not None
+        if pending is not None and (final or stopped or self._begins_string(place)):
+            self._commit(pending)
+            pending = None
+        if place is not None and (final or stopped):
+            self._break(place)
+        elif final:
+            self._commit(Token("$END", ""))
+        self._tell_calls()
+        self._await(pending, place, expected)
+
+    def _lex(self) -> tuple[Token | None, int | None, Collection[str]]:
+        """Feeds the parser what is certain.
+
+        Returns:
+            The last token if it is not certain; where what follows is no token, or none yet; and
+            which might. No token goes on beyond a marker: in front of one all is certain.
+        """
+        lines = LineCounter("\n")  # type: ignore[no-untyped-call]
+        lines.char_pos = self._at
+        lexing = LexerState(TextSlice(self._source, self._at, len(self._source)), lines)
+        pending: Token | None = None
+        ahead = self._state
+        while not self._broken:
+            try:
+                token = next(self._lexer.lex(lexing, ahead), None)
+                if token is None:
+                    break
+                after = _after(ahead, token)
+            except UnexpectedInput as failure:
+                return pending, failure.pos_in_stream, _expected(ahead)
+            if pending is not None:
+                self._commit(pending)
+            pending, ahead = token, after
+            if MARKED.fullmatch(token):
+                self._commit(token)
+                pending, ahead = None, self._state
+        return pending, None, ()
+
+    def _await(self, pending: Token | None, place: int | None, expected: Iterable[str]) -> None:
+        """Finds what has to come before it is worth while to look again."""
+        self._prose_begun = self._awaited = None
+        values = self._format.reader.values
+        awaited: list[str] = []
+        if place is not None:
+            quote = self._source[place]
+            stops = [values[terminal].stop for terminal in expected if terminal in values]
+            awaited = [quote] if quote in "\"'" else [re.escape(stop) for stop in stops]
+        elif pending is not None and pending.type in values:
+            awaited = [re.escape(values[pending.type].stop)]
+        elif pending is not None and self._is_prose(pending):
+            self._prose_begun = pending
+            awaited = [control_pattern(self._format.controls)]
+        if awaited:
+            self._awaited = re.compile("|".join([*awaited, MARKED.pattern]))
+
+    def _begins_string(self, place: int | None) -> bool:
+        """Whether a string of JSON begins there that is not closed yet."""
+        if place is None or not self._source.startswith('"', place):
+            return False
+        self._tell_calls()
+        return self._begun.body.is_open
+
+    def _commit(self, token: Token) -> None:
+        end = token.type == "$END"
+        if token.type in _PROSE:
+            self._tell_calls()  # those before it come first
+        try:
+            root = self._state.feed_token(token, end)
+        except UnexpectedToken:
+            self._break(len(self._source) if end else token.start_pos or 0)
+            return
+        if end:
+            self._state.value_stack[:] = [root]
+            return
+        assert token.start_pos is not None
+        assert token.end_pos is not None
+        self._at, self._last = token.end_pos, token
+        if token.type in _PROSE:
+            self._say(token.type, token.start_pos, token.end_pos)
+
+    def _break(self, place: int) -> None:
+        """The parser cannot follow any more."""
+        if not self._broken:
+            self._broken = True
+            self._tell_calls()
+            self._tell_string()
+            self._found(*diagnose(self._source, place, self._last, self._format))
+
+    # Events
+
+    def _tell_unfinished(self) -> None:
+        """What can be said of a token that is not complete."""
+        prose = self._prose_begun
+        if prose is not None:
+            self._say(prose.type, prose.start_pos or 0, len(self._source) - self._held())
+        else:
+            self._tell_string()
+
+    def _tell_string(self) -> None:
+        """A string of JSON that is not closed, as far as it is one."""
+        begun = _BEGUN_STRING.match(self._source, self._at)
+        if begun and self._begun.body.is_open:
+            self._tell_body(self._begun.body, begun.end())
+
+    def _is_prose(self, token: Token) -> bool:
+        """Whether a token is prose, and cannot turn out to be how a call begins where no token
+        opens one."""
+        if token.type not in _PROSE or not token.strip(SPACE):
+            return False
+        barred = self._format.reader.barred
+        if barred is not None and token.type == "FREE" and self._may_be_barred:
+            begun = self._source[token.start_pos :].encode("utf-8", "replace")
+            grammar = terminal_grammar(Pattern(barred), ())
+            self._may_be_barred = shortest_suffix(grammar, begun) is not None
+            return not self._may_be_barred
+        return True
+
+    def _held(self) -> int:
+        """How many characters at the end may turn out to be the beginning of a control token."""
+        ends = (
+            size
+            for control in self._format.controls
+            for size in range(1, len(control))
+            if self._source.endswith(control[:size])
+        )
+        return max(ends, default=0)
+
+    def _say(self, kind: str, start: int, end: int) -> None:
+        text = self._prose[kind].more(self._source[max(start, self._said) : end])
+        self._said = max(self._said, end)
+        if text:
+            self._events.append(_PROSE[kind](text))
+
+    def _tell_calls(self) -> None:
+        """What the parser knows of calls by now."""
+        complete, body = _progress(self._state.value_stack)
+        for tree in complete[self._told :]:
+            whole = _body(_parts(tree.children))
+            self._tell_body(whole)
+            self._end_call(tree, whole)
+            self._told += 1
+            self._begun = _Begun()
+        self._begun.body = body
+        self._tell_body(body)
+
+    def _tell_body(self, body: _Body, until: int | None = None) -> None:
+        """The start, the name and the arguments of a call, as far as they were not told."""
+        begun, index = self._begun, self._told
+        if body.name is None and body.start is None:
+            return
+        if not begun.started:
+            begun.started = True
+            self._events.append(CallStart(index))
+        if body.name is not None and begun.name is None:
+            begun.name = str(body.name)
+            if begun.name not in self._toolset.names:
+                offered = ", ".join(self._toolset.names) or "none"
+                begun.muted = True
+                start = body.name.start_pos or 0
+                message = f"no tool {begun.name!r} is offered ({offered})"
+                self._found("unknown_tool", start, start + len(body.name), message)
+            else:
+                self._events.append(CallName(index, begun.name))
+        if begun.muted:
+            return
+        if body.start is not None:
+            self._write(self._source[body.start : until or body.end or self._at])
+        elif begun.name is not None:
+            tool = self._toolset[begun.name]
+            for tree in body.arguments[len(begun.arguments) :]:
+                try:
+                    key, value = named_value(tree, self._source, self._format.reader, tool)
+                except ValueError:
+                    key = ""
+                if not key or key in begun.arguments:
+                    begun.muted = True  # the end of the call tells what is wrong
+                    return
+                begun.arguments[key] = value
+                self._write(json.dumps(begun.arguments, ensure_ascii=False)[:-1])
+
+    def _write(self, arguments: str) -> None:
+        """Tells the rest of the arguments' text."""
+        more = arguments[len(self._begun.written) :]
+        if more:
+            self._begun.written = arguments
+            last = self._events[-1] if self._events else None
+            if isinstance(last, ArgumentsDelta) and last.index == self._told:
+                more = last.text + more
+                self._events.pop()
+            self._events.append(ArgumentsDelta(self._told, more))
+
+    def _end_call(self, tree: Tree[Token], body: _Body) -> None:
+        """A call that is complete: sound, or at fault."""
+        name = self._begun.name
+        if name is None or name not in self._toolset.names:
+            return
+        start, end = tree.meta.start_pos, tree.meta.end_pos
+        tool = self._toolset[name]
+        try:
+            arguments = read_arguments(tree, self._source, self._format.reader, tool)
+        except ValueError as refused:
+            self._found("malformed_call", start, end, f"the arguments cannot be read: {refused}")
+            return
+        errors = self._toolset.errors(name, arguments)
+        for error in errors:
+            self._found("bad_arguments", start, end, error)
+        if not errors:
+            call = Call(name, arguments, self._span(start, end))
+            if body.start is None:
+                self._write(json.dumps(arguments, ensure_ascii=False))
+            self._calls.append(call)
+            self._events.append(CallEnd(self._told, call))
+
+    def _close(self, ended: bool) -> None:
+        """The faults of a turn as a whole."""
+        size = len(self._source)
+        text = self._prose["FREE"].told
+        if not (self._broken or self._calls or self._faults or text):
+            self._found("empty_turn", 0, size, "nothing but white space")
+        if not ended:
+            message = "the budget ran out before the turn's end"
+            self._found("unfinished_turn", size, size, message)
+        if not (self._calls or self._faults) and self._is_untagged(text):
+            self._found("untagged_call", 0, size, "a call without its control tokens")
+
+    def _is_untagged(self, text: str) -> bool:
+        """Whether prose is the bare body of a call to an offered tool."""
+        if not self._format.opener:
+            return False
+        parser = TurnParser(self._format, self._toolset)
+        parser.feed(f"{self._format.opener}{text}{self._format.closer}")
+        parser.finish()
+        kinds = {fault.kind for fault in parser._faults}
+        return not parser._broken and "unknown_tool" not in kinds
+
+    def _found(self, kind: FaultKind, start: int, end: int, message: str) -> None:
+        fault = Fault(kind, self._span(start, end), message)
+        self._faults.append(fault)
+        self._events.append(FaultFound(fault))
+
+    def _span(self, start: int, end: int) -> tuple[int, int]:
+        """A span of the source as a span of the unmarked text."""
+        controls = self._format.controls
+        return len(unmark(self._source[:start], controls)), len(
+            unmark(self._source[:end], controls)
+        )
+
+
+@dataclass(slots=True)
+class _Prose:
+    """Prose without the white space around it."""
+
+    told: str = ""
+    space: str = ""
+
+    def more(self, text: str) -> str:
+        """What can be told of it: not the white space that may turn out to be its end."""
+        text = self.space + text if self.told else text.lstrip(SPACE)
+        kept = text.rstrip(SPACE)
+        self.space = text[len(kept) :]
+        self.told += kept
+        return kept
+
+
+@dataclass(slots=True)
+class _Body:
+    """What the parser has of a call: its name, and its arguments, one by one or as one object."""
+
+    name: Token | None = None
+    arguments: list[Tree[Token]] = field(default_factory=list)
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Inside its arguments, one object."""
+        return self.start is not None and self.end is None
+
+
+@dataclass(slots=True)
+class _Begun:
+    """What was told of the call that is being written."""
+
+    body: _Body = field(default_factory=_Body)
+    started: bool = False
+    name: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    written: str = ""
+    muted: bool = False
+
+
+def _after(state: ParserState[Any], token: Token) -> ParserState[Any]:
+    """A parser's state after a token, without the tree."""
+    following = state.copy(deepcopy_values=False)
+    following.parse_conf = copy(state.parse_conf)
+    following.parse_conf.callbacks = {}
+    following.feed_token(token)
+    return following
+
+
+def _expected(state: ParserState[Any]) -> Collection[str]:
+    return state.parse_conf.states[state.position].keys()
+
+
+def _progress(stack: _Nodes) -> tuple[list[Tree[Token]], _Body]:
+    """The complete calls on a parser's stack, and the one that is being written."""
+    complete: list[Tree[Token]] = []
+    rest: list[Tree[Token] | Token] = []
+    for part in _parts(stack):
+        if isinstance(part, Tree) and part.data in CALLS:
+            complete.append(part)
+            rest = []
+        else:
+            rest.append(part)
+    return complete, _body(rest)
+
+
+def _body(parts: Iterable[Tree[Token] | Token]) -> _Body:
+    """What these parts say of one call."""
+    body = _Body()
+    for part in parts:
+        if isinstance(part, Token):
+            body.start = part.start_pos
+        elif part.data == "name_" and body.name is None:
+            (body.name,) = part.scan_values(lambda node: isinstance(node, Token))
+        elif part.data == "argument":
+            body.arguments.append(part)
+        elif part.data == "arguments_":
+            body.start, body.end = part.meta.start_pos, part.meta.end_pos
+    return body
+
+
+def _parts(nodes: _Nodes) -> Iterator[Tree[Token] | Token]:
+    """Calls, names and arguments, in order; of a JSON object that is not closed, its bracket."""
+    for place, node in enumerate(nodes):
+        if isinstance(node, Token):
+            continue
+        if node.data == "begin_":
+            yield nodes[place + 1]
+            return
+        if node.data in _PARTS:
+            yield node
+        elif node.data not in _REASONING:
+            yield from _parts(node.children)
