@@ -48,6 +48,8 @@ class GuardState:
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
+        self._way: list[int] | None = None  # a shortest completion, and where it began
+        self._way_from = 0
         self._check_at = max_new_tokens
         self._may_be_bare = True
 
@@ -119,6 +121,8 @@ class GuardState:
             self.done = self._stopped = False
             self._check_at = self.max_new_tokens
             self._may_be_bare = True
+            if self._way_from > len(self.ids):
+                self._way = None
             if self._text_ids > len(self.ids):
                 self._text, self._text_ids = b"", 0
                 self._frontier = self.guard.completer.beginning
@@ -180,6 +184,7 @@ class GuardState:
 
     def narrow(self, legal: Sequence[int]) -> list[int]:
         """Those of the legal tokens that leave room to end the turn; else the way to its end."""
+        self._follow()
         kept = [token for token in legal if self._leaves_room(token)]
         if kept:
             return kept
@@ -203,7 +208,13 @@ class GuardState:
             self._frontier = self.guard.completer.advance(self._frontier, self._text)
 
     def _completion(self) -> list[int]:
-        """The ids of the shortest completion, without the end token."""
+        """The ids of the shortest completion, without the end token.
+
+        Once begun it is kept to: another one may be as short in bytes, and longer in tokens.
+        """
+        done = self.ids[self._way_from :]
+        if self._way is not None and self._way[: len(done)] == done:
+            return self._way[len(done) :]
         self._follow()
         pieces = self.guard.completer.complete(self._frontier, self._text)
         if pieces is None:
@@ -211,4 +222,5 @@ class GuardState:
                 f"no completion of a legal turn was found after {self._text[-80:]!r}: please "
                 "report this with the tools that were offered"
             )
-        return self.guard.spell(pieces)
+        self._way, self._way_from = self.guard.spell(pieces), len(self.ids)
+        return self._way
