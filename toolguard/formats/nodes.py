@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 from typing import TypeAlias
 
+OTHER_KEY = r"[A-Za-z0-9_.$@-]+"
+"""What an argument that is not declared may be called where its name stands bare."""
+
 Region = Choice["reasoning", "text", "call", "done"]
 """Where a turn stands."""
 
@@ -87,10 +90,28 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key of an undeclared member, none of these: between quotes without escapes, or bare."""
+    """The key of an undeclared member, none of these: between quotes without escapes, or bare.
+
+    `left` and `right` are the markup around a bare one.
+    """
 
     excluded: frozenset[str]
     quote: str = '"'
+    left: str = ""
+    right: str = ""
+
+    @property
+    def regex(self) -> str:
+        """Any key, also those excluded."""
+        if self.quote:
+            return rf"{self.quote}[^{self.quote}\\\x00-\x1f]*{self.quote}"
+        return f"{self.left}{OTHER_KEY}{self.right}"
+
+    @property
+    def spelled(self) -> list[str]:
+        """The excluded ones, as they stand."""
+        around = (self.quote + self.left, self.right + self.quote)
+        return [key.join(around) for key in sorted(self.excluded)]
 
 
 @dataclass(frozen=True, slots=True)

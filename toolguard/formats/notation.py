@@ -40,6 +40,7 @@ SLOTS = {
     "NAME": "the tool's name",
     "ARGUMENTS": "its arguments, a JSON object",
     "GEMMA": "its arguments, an object as Gemma writes it",
+    "ELEMENTS": "its arguments as MiniMax M3 writes them, each an element of its own",
     "KEY": "the name of one argument, bare",
     "PYTHON": "the value of one argument, a Python literal",
     "LITERAL": "a Python literal, or JSON",

@@ -32,9 +32,6 @@ CALLS = ("call", "another")
 KEY = r"[\w.$@-]+"
 """What an argument may be called where its name stands bare."""
 
-OTHER_KEY = r"[A-Za-z0-9_.$@-]+"
-"""What an argument that is not declared may be called there."""
-
 SPACE = " \t\r\n"
 """White space, to masks and to the parser alike; Python's own idea of it is wider (`\\x1c`)."""
 
@@ -176,6 +173,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
             ("arguments_", "begin_", "object"),
             ("literal_", "", "literal"),
             ("gemma_", "", "gemma_object"),
+            ("elements_", "", "elements"),
         )
         if inner in libraries
     ]
@@ -199,6 +197,7 @@ _SLOT_RULES = {
     "PYTHON": "literal_",
     "LITERAL": "literal_",
     "GEMMA": "gemma_",
+    "ELEMENTS": "elements_",
 }
 
 

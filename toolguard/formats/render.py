@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import FormatError
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Seq, Slot, walk
-from .wire_format import WireFormat
+from .wire_format import WireFormat, library
 
 
 def render(
@@ -133,6 +133,8 @@ class _Writer:
                 return _json(self.arguments)
             case "GEMMA":
                 return _gemma(self.arguments)
+            case "ELEMENTS":
+                return _elements(self.arguments)
         assert self.argument is not None
         key, value = self.argument
         return key if name == "KEY" else _VALUES[name](value)
@@ -197,6 +199,20 @@ def _gemma(value: Any) -> str:
             return "[" + ",".join(map(_gemma, value)) + "]"
         case _:
             return _json(value)
+
+
+def _elements(value: Any) -> str:
+    lead = library("elements")["LEAD"]
+    assert isinstance(lead, Control)
+    match value:
+        case dict():
+            members = list(value.items())
+        case list():
+            members = [("item", item) for item in value]
+        case _:
+            return _value(value) + lead.text
+    inside = (f"<{key}>{_elements(inner)}</{key}>{lead.text}" for key, inner in members)
+    return lead.text + "".join(inside)
 
 
 _VALUES = {

@@ -16,7 +16,13 @@ from .reader import Reader, build_reader
 _PACKAGED = Path(__file__).parents[1] / "grammars"
 GRAMMARS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "grammars"
 
-_LIBRARIES = {"ARGUMENTS": "json", "PYTHON": "literals", "LITERAL": "literals", "GEMMA": "gemma"}
+_LIBRARIES = {
+    "ARGUMENTS": "json",
+    "PYTHON": "literals",
+    "LITERAL": "literals",
+    "GEMMA": "gemma",
+    "ELEMENTS": "elements",
+}
 """The grammar file of values that a slot stands for."""
 _EXPECTED = ("start", "opened", "turn", "reply", "calls", "call", "end")
 

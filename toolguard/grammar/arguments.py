@@ -109,7 +109,7 @@ class ArgumentRules:
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
         self.targets: dict[str, int] = {}
-        self.colon, self.comma, self.space = dialect.colon, dialect.comma, dialect.space
+        self.comma = dialect.comma
 
     def properties(self) -> tuple[dict[str, Schema], list[str], Any]:
         """The arguments for themselves: their schemas, the required ones, and the schema of any
@@ -199,9 +199,9 @@ class ArgumentRules:
                 plain = self.dialect.integer if kind == "integer" else self.dialect.number
                 return self.bounded(partial(_number, kind, plain), _NUMBER, schema, path)
             case "boolean":
-                return Alt((Literal(self.dialect.true), Literal(self.dialect.false)))
+                return Alt(tuple(self.constant(value) for value in (True, False)))
             case _:
-                return Literal(self.dialect.null)
+                return self.constant(None)
 
     def bounded(
         self,
@@ -214,7 +214,7 @@ class ArgumentRules:
         bounds = {key: schema[key] for key in keywords if key in schema}
         while True:
             try:
-                return write(bounds)
+                return self.dialect.scalar(write(bounds))
             except RefusedError as refused:
                 order = ("format", "pattern")
                 keyword = next((key for key in order if key in bounds), [*bounds][-1])
@@ -234,7 +234,7 @@ class ArgumentRules:
         if more is not False:
             value = self.value(more, f"{path}/*", stack)
             known = frozenset(properties) | frozenset(required)
-            extra = Seq((self.dialect.other_key(known), self.colon, value))
+            extra = self.dialect.other_member(known, value)
         low, high = schema.get("minProperties", 0), schema.get("maxProperties")
         if extra is not None and (low > len(required) or high is not None):
             self.relax(path, "minProperties/maxProperties", "other properties are allowed")
@@ -246,29 +246,30 @@ class ArgumentRules:
             low,
             high,
         )
-        full = Seq((Literal("{"), self.space, inside, self.space, Literal("}")))
-        empty = Seq((Literal("{"), self.space, Literal("}")))
+        full, empty = self.dialect.object(inside), self.dialect.object(EMPTY)
         if high == 0 or not (members or extra):
             return empty if not required else NEVER
         return full if required or low else Alt((empty, full))
 
     def member(self, key: str, value: Node) -> Node:
-        return Seq((self.dialect.key(key), self.colon, value)) if value != NEVER else NEVER
+        return self.dialect.member(key, value) if value != NEVER else NEVER
 
     def array(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
         first = [
-            self.value(item, f"{path}/{i}", stack)
+            self.item(self.value(item, f"{path}/{i}", stack))
             for i, item in enumerate(schema.get("prefixItems", []))
         ]
-        item = self.value(schema.get("items", True), f"{path}/[]", stack)
+        item = self.item(self.value(schema.get("items", True), f"{path}/[]", stack))
         low, high = schema.get("minItems", 0), schema.get("maxItems")
-        items = self.items(first, item, low, high)
         options: list[Node] = []
         if low == 0:
-            options.append(Seq((Literal("["), self.space, Literal("]"))))
+            options.append(self.dialect.array(EMPTY))
         if high != 0:
-            options.append(Seq((Literal("["), self.space, items, self.space, Literal("]"))))
+            options.append(self.dialect.array(self.items(first, item, low, high)))
         return Alt(tuple(options))
+
+    def item(self, value: Node) -> Node:
+        return self.dialect.item(value) if value != NEVER else NEVER
 
     def items(self, first: list[Node], item: Node, low: int, high: int | None) -> Node:
         """One item or more, `first` ones by their place."""
@@ -380,34 +381,32 @@ class ArgumentRules:
         if self.kinds != ALL:
             return self.inside().constant(value)
         match value:
+            case dict():
+                members = tuple(
+                    Member(self.member(key, self.constant(inner)), True)
+                    for key, inner in value.items()
+                )
+                return self.dialect.object(Members(members, self.comma) if members else EMPTY)
+            case list():
+                items: list[Node] = []
+                for inner in value:
+                    items += [self.item(self.constant(inner)), self.comma]
+                return self.dialect.array(Seq(tuple(items[:-1])))
+            case _:
+                return self.dialect.scalar(self.scalar(value))
+
+    def scalar(self, value: str | float | None) -> Node:
+        match value:
             case str():
                 return self.dialect.text(value)
             case bool():
                 return Literal(self.dialect.true if value else self.dialect.false)
             case None:
                 return Literal(self.dialect.null)
-            case dict():
-                members = tuple(
-                    Member(self.member(key, self.constant(inner)), True)
-                    for key, inner in value.items()
-                )
-                inside = (Members(members, self.comma), self.space) if members else ()
-                return Seq((Literal("{"), self.space, *inside, Literal("}")))
-            case list():
-                items: list[Node] = []
-                for inner in value:
-                    items += [self.constant(inner), self.comma]
-                inside_ = (*items[:-1], self.space) if items else ()
-                return Seq((Literal("["), self.space, *inside_, Literal("]")))
             case float() if value.is_integer():
                 return Alt((Literal(json.dumps(value)), Literal(str(int(value)))))
             case _:
                 return Literal(json.dumps(value))
-
-    def enclosed(self, opening: str, inside: Node, closing: str) -> Node:
-        """Brackets around `inside` or around nothing."""
-        inner = optional(Seq((inside, self.space)))
-        return Seq((Literal(opening), self.space, inner, Literal(closing)))
 
     def anything(self, depth: int) -> Node:
         """Any value."""
@@ -418,11 +417,15 @@ class ArgumentRules:
             self.rules[name] = Alt(scalars)
             if depth and {"object", "array"} <= self.kinds:
                 inner = self.inside().anything(depth - 1)
-                member = Seq((self.dialect.other_key(frozenset()), self.colon, inner))
+                member = self.dialect.other_member(frozenset(), inner)
                 entries = Members((), self.comma, member)
-                items = self.items([], inner, 0, None)
+                items = self.items([], self.item(inner), 0, None)
                 self.rules[name] = Alt(
-                    (*scalars, self.enclosed("{", entries, "}"), self.enclosed("[", items, "]"))
+                    (
+                        *scalars,
+                        *(self.dialect.object(inside) for inside in (EMPTY, entries)),
+                        *(self.dialect.array(inside) for inside in (EMPTY, items)),
+                    )
                 )
         # A string without quotes ends at what follows it: it cannot be a rule of its own.
         return Ref(name) if self.kinds == ALL else self.rules.pop(name)

@@ -34,7 +34,6 @@ from ..formats.nodes import (
     Until,
     walk,
 )
-from ..formats.reader import OTHER_KEY
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -358,9 +357,8 @@ class Completer:
                 case Until(_, stop):
                     end = re.escape(stop)
                     self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
-                case Key(_, quote):
-                    key = rf"{quote}[^{quote}\\]*{quote}" if quote else OTHER_KEY
-                    self._patterns[node] = re.compile(key.encode())
+                case Key():
+                    self._patterns[node] = re.compile(node.regex.encode())
                 case Pattern(regex):
                     self._patterns[node] = re.compile(regex.encode())
         return self._patterns[node]

@@ -1,7 +1,6 @@
 """Dialects: how a wire format writes values.
 
-A dialect says how scalars and keys are written; objects and arrays are alike in all of them. The
-terminals come from the grammar files that the parser reads values with.
+The terminals come from the grammar files that the parser reads values with.
 """
 
 from __future__ import annotations
@@ -12,7 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..formats.nodes import Alt, Control, Key, Literal, Node, Pattern, Raw, Scalar, Seq, optional
+from ..formats.nodes import (
+    EMPTY,
+    Alt,
+    Control,
+    Key,
+    Literal,
+    Node,
+    Pattern,
+    Raw,
+    Scalar,
+    Seq,
+    optional,
+)
 from ..formats.reader import KEY
 from ..formats.render import python_text
 from ..formats.wire_format import library
@@ -24,7 +35,7 @@ class RefusedError(Exception):
 
 
 class Dialect(ABC):
-    """How scalars and keys are written, as nodes."""
+    """How scalars and keys are written, as nodes, and objects and arrays, as JSON has them."""
 
     true: ClassVar[str] = "true"
     false: ClassVar[str] = "false"
@@ -33,8 +44,9 @@ class Dialect(ABC):
     def __init__(self) -> None:
         rules = library("json")
         self.number, self.integer = rules["NUMBER"], rules["INTEGER"]
-        self.colon, self.comma = rules["COLON"], rules["COMMA"]
-        self.space = optional(rules["WS"])
+        self.colon: Node = rules["COLON"]
+        self.comma: Node = rules["COMMA"]
+        self.space: Node = optional(rules["WS"])
 
     @abstractmethod
     def text(self, value: str) -> Node:
@@ -55,6 +67,33 @@ class Dialect(ABC):
     def other_key(self, known: frozenset[str]) -> Node:
         """Any key but these."""
         return Key(known)
+
+    def scalar(self, value: Node) -> Node:
+        """A string, a number or a constant, where it stands for itself."""
+        return value
+
+    def object(self, inside: Node) -> Node:
+        """An object of these members."""
+        return Seq((Literal("{"), *self._spaced(inside), Literal("}")))
+
+    def member(self, key: str, value: Node) -> Node:
+        """A member of that name."""
+        return Seq((self.key(key), self.colon, value))
+
+    def other_member(self, known: frozenset[str], value: Node) -> Node:
+        """A member of any other name."""
+        return Seq((self.other_key(known), self.colon, value))
+
+    def array(self, inside: Node) -> Node:
+        """An array of these items."""
+        return Seq((Literal("["), *self._spaced(inside), Literal("]")))
+
+    def item(self, value: Node) -> Node:
+        """An item of an array."""
+        return value
+
+    def _spaced(self, inside: Node) -> tuple[Node, ...]:
+        return (self.space,) if inside == EMPTY else (self.space, inside, self.space)
 
 
 class JsonDialect(Dialect):
@@ -117,6 +156,47 @@ class GemmaDialect(Dialect):
 
     def other_key(self, known: frozenset[str]) -> Node:
         return Key(known, quote="")
+
+
+class ElementsDialect(Dialect):
+    """MiniMax M3: an element for each member and item, every tag led by one token.
+
+    A value is written with the token that leads the tag after it, which ends its text. A grammar
+    cannot hold a closing tag to a name that it does not know: that of an undeclared member may name
+    any other undeclared one, and the parser takes it so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        lead = library("elements")["LEAD"]
+        assert isinstance(lead, Control)
+        self.lead = lead
+        self.comma = self.space = EMPTY
+
+    def text(self, value: str) -> Node:
+        return Literal(value)
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        return Raw(_content(bounds, ANY), _searched(bounds), self.lead.text)
+
+    def scalar(self, value: Node) -> Node:
+        return Seq((value, self.lead))
+
+    def object(self, inside: Node) -> Node:
+        return Seq((self.lead, inside))
+
+    array = object
+
+    def member(self, key: str, value: Node) -> Node:
+        name = bare(key).text
+        return Seq((Literal(f"<{name}>"), value, Literal(f"</{name}>"), self.lead))
+
+    def other_member(self, known: frozenset[str], value: Node) -> Node:
+        tags = (Key(known, "", left, ">") for left in ("<", "</"))
+        return Seq((next(tags), value, next(tags), self.lead))
+
+    def item(self, value: Node) -> Node:
+        return self.member("item", value)
 
 
 class RawDialect(Dialect):

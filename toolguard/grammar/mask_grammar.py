@@ -23,7 +23,7 @@ from ..formats.nodes import (
     Seq,
     Until,
 )
-from ..formats.reader import LEADING_SPACE, OTHER_KEY
+from ..formats.reader import LEADING_SPACE
 
 MOST_MEMBERS = 64
 """llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
@@ -89,10 +89,9 @@ class _Writer:
                 return self.terminal(
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
                 )
-            case Key(excluded, quote):
-                any_key = _regex(rf"{quote}[^{quote}\\\x00-\x1f]*{quote}" if quote else OTHER_KEY)
-                spelled = [f"{quote}{key}{quote}" for key in sorted(excluded)]
-                return self.terminal(any_key + "".join(f" & ~{json.dumps(k)}" for k in spelled))
+            case Key():
+                known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
+                return self.terminal(_regex(node.regex) + known)
             case Control(text):
                 return f"({self.token(text)})"
             case Scalar(schema):

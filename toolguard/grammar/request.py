@@ -37,7 +37,15 @@ from ..formats.reader import CALLS, UNTIL
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
-from .dialects import VALUES, Dialect, GemmaDialect, JsonDialect, RefusedError, bare
+from .dialects import (
+    VALUES,
+    Dialect,
+    ElementsDialect,
+    GemmaDialect,
+    JsonDialect,
+    RefusedError,
+    bare,
+)
 
 Reasoning = Choice["auto", "open", "none"]
 _CHOICES = ("auto", "required", "none")
@@ -150,6 +158,8 @@ class _Filler:
                 return self.whole(JsonDialect())
             case Slot("GEMMA"):
                 return self.whole(GemmaDialect())
+            case Slot("ELEMENTS"):
+                return self.whole(ElementsDialect())
             case Ref("argument"):
                 raise FormatError("`argument` stands in `argument*` or `argument (X argument)*`")
             case Ref(rule) if rule in self.names:

@@ -357,14 +357,12 @@ class TurnParser:
             tool = self._toolset[begun.name]
             for tree in body.arguments[len(begun.arguments) :]:
                 try:
-                    key, value = named_value(tree, self._source, self._format.reader, tool)
+                    pair = named_value(tree, self._source, self._format.reader, tool)
                 except ValueError:
-                    key = ""
-                if not key or key in begun.arguments:
                     begun.muted = True  # the end of the call tells what is wrong
                     return
-                begun.arguments[key] = value
-                self._write(json.dumps(begun.arguments, ensure_ascii=False)[:-1])
+                begun.arguments.append(pair)
+                self._write(_object(begun.arguments)[:-1])
 
     def _write(self, arguments: str) -> None:
         """Tells the rest of the arguments' text."""
@@ -395,7 +393,7 @@ class TurnParser:
         if not errors:
             call = Call(name, arguments, self._span(start, end))
             if body.start is None:
-                self._write(json.dumps(arguments, ensure_ascii=False))
+                self._write(_object(self._begun.arguments or arguments.items()))
             self._calls.append(call)
             self._events.append(CallEnd(self._told, call))
 
@@ -472,7 +470,7 @@ class _Begun:
     body: _Body = field(default_factory=_Body)
     started: bool = False
     name: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: list[tuple[str, Any]] = field(default_factory=list)
     written: str = ""
     muted: bool = False
 
@@ -484,6 +482,12 @@ def _after(state: ParserState[Any], token: Token) -> ParserState[Any]:
     following.parse_conf.callbacks = {}
     following.feed_token(token)
     return following
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> str:
+    """A JSON object as text, keys as often as they come."""
+    texts = (json.dumps({key: value}, ensure_ascii=False)[1:-1] for key, value in pairs)
+    return "{" + ", ".join(texts) + "}"
 
 
 def _expected(state: ParserState[Any]) -> Collection[str]:

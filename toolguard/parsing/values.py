@@ -9,7 +9,8 @@ from typing import Any
 from lark import Token, Tree
 
 from ..formats.reader import SPACE, Reader
-from ..tools.toolset import Tool, parse_json
+from ..tools.toolset import Arguments, Tool, parse_json
+from .elements import read_elements
 
 Valid = Callable[[Any], bool]
 
@@ -27,19 +28,16 @@ def read_arguments(call: Tree[Token], source: str, reader: Reader, tool: Tool) -
     """The arguments of a call, typed by its tool's schema where the wire does not say the type.
 
     Raises:
-        ValueError: a value is none of its dialect, or an argument comes twice.
+        ValueError: a value is none of its dialect.
     """
     for tree in call.find_data("arguments_"):
         return parse_json(_text(tree, source))
     for tree in call.find_data("gemma_"):
         return _gemma(tree, reader)
-    arguments: dict[str, Any] = {}
-    for tree in call.find_data("argument"):
-        key, value = named_value(tree, source, reader, tool)
-        if key in arguments:
-            raise ValueError(f"the argument {key!r} comes twice")
-        arguments[key] = value
-    return arguments
+    for tree in call.find_data("elements_"):
+        return read_elements(next(_trees(tree)), tool)
+    trees = call.find_data("argument")
+    return Arguments(named_value(tree, source, reader, tool) for tree in trees)
 
 
 def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) -> tuple[str, Any]:
@@ -114,13 +112,10 @@ def _plain(node: ast.expr) -> Any:
         case ast.List(items):
             return [_plain(item) for item in items]
         case ast.Dict(keys, values):
-            found = {}
-            for key, value in zip(keys, values, strict=True):
-                name = None if key is None else _plain(key)
-                if not isinstance(name, str) or name in found:
-                    raise ValueError(f"the key {name!r} is no string, or comes twice")
-                found[name] = _plain(value)
-            return found
+            names = [_plain(key) for key in keys if key is not None]
+            if len(names) < len(values) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"a key of {ast.unparse(node)[:40]!r} is no string")
+            return Arguments(zip(names, map(_plain, values), strict=True))
         case _:
             raise ValueError(f"{ast.unparse(node)[:40]!r} is no literal")
 
@@ -133,13 +128,9 @@ def _gemma(tree: Tree[Token], reader: Reader) -> Any:
         case "gemma_value":
             return parse_json(str(tree.children[0]))
         case "gemma_object":
-            found: dict[str, Any] = {}
-            for member in inner:
-                key = str(member.children[0])
-                if key in found:
-                    raise ValueError(f"the key {key!r} comes twice")
-                found[key] = _gemma(next(_trees(member)), reader)
-            return found
+            return Arguments(
+                (str(member.children[0]), _gemma(next(_trees(member)), reader)) for member in inner
+            )
         case "gemma_array":
             return [_gemma(child, reader) for child in inner]
         case _:

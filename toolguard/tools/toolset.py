@@ -6,7 +6,8 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -21,9 +22,17 @@ ToolLike: TypeAlias = "Mapping[str, Any] | str | Callable[..., Any] | type | Too
 
 
 class Arguments(dict[str, Any]):
-    """A JSON object that remembers which keys it was given more than once."""
+    """An object that remembers which keys it was given more than once.
 
-    repeated: frozenset[str] = frozenset()
+    Validation refuses those of them that the schema declares.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        counts = Counter[str]()
+        for key, value in pairs:
+            self[key] = value
+            counts[key] += 1
+        self.repeated = frozenset(key for key, count in counts.items() if count > 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,10 @@ class Tool:
     def accepts(self, argument: str) -> Callable[[Any], bool]:
         """Whether a value satisfies the schema of one argument."""
         known = self.parameters.get("properties", {})
-        schema = known.get(argument, self.parameters.get("additionalProperties", True))
+        return self.valid(known.get(argument, self.parameters.get("additionalProperties", True)))
+
+    def valid(self, schema: Any) -> Callable[[Any], bool]:
+        """Whether a value satisfies a schema that is part of the tool's."""
         whole: Validator = _Validator(self.parameters)
         return whole.evolve(schema=schema).is_valid
 
@@ -143,17 +155,9 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{constant} is no JSON")
 
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=reject)
+        return json.loads(text, object_pairs_hook=Arguments, parse_constant=reject)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> Arguments:
-    result = Arguments(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        result.repeated = frozenset(key for key in result if keys.count(key) > 1)
-    return result
 
 
 def _properties(
