@@ -16,6 +16,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
+from benchmarks.formats import encode, expected_calls, made_calls
 from toolguard import Guard, Toolset, WireFormat
 
 DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -92,25 +93,22 @@ def test_every_format_walks_on_real_tokenizers(
     for place, (model, tokenizer) in enumerate(real.items()):
         if model.startswith("mistral") and name.startswith("deepseek"):
             continue  # SentencePiece cannot spell U+2581: it is its sign for a space
-        for row in requests()[place :: 4 * len(real)]:
-            toolset = Toolset.of(row["tools"])
-            calls = [
-                c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])
-            ]
-            try:
-                text = toolguard.render(WireFormat.load(name), calls[:1])
-            except toolguard.FormatError:
-                assert not calls
-                continue
-            guard = Guard.compile(name, toolset, tokenizer)
-            before = tokenizer("a", add_special_tokens=False)["input_ids"]
-            after = tokenizer("a" + text, add_special_tokens=False)["input_ids"]
-            assert after[: len(before)] == before
-            ids = [*after[len(before) :], guard.vocabulary.end_ids[0]]
-            state = guard.start(len(ids) + 500)
-            assert all(state.accept(token) for token in ids), (row["id"], text)
-            made = [{"name": c.name, "arguments": c.arguments} for c in guard.read(ids).calls]
-            assert made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls[:1]]
+        walk(name, tokenizer, requests()[place :: 4 * len(real)])
+
+
+def walk(name: str, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]]) -> None:
+    """Each case's first call is admitted token by token, and read back."""
+    for row in rows:
+        toolset = Toolset.of(row["tools"])
+        calls = expected_calls(row, toolset)[:1]
+        if not calls:
+            continue
+        text = toolguard.render(WireFormat.load(name), calls)
+        guard = Guard.compile(name, toolset, tokenizer)
+        ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+        state = guard.start(len(ids) + 500)
+        assert all(state.accept(token) for token in ids), (row["id"], text)
+        assert made_calls(guard.read(ids)) == calls
 
 
 def test_the_notes_on_formats_are_read_as_they_say() -> None:
@@ -154,7 +152,7 @@ def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizer
     for row in rows:
         toolset = Toolset.of(row["tools"])
         guard = Guard.compile("hermes", toolset, qwen)
-        calls = [c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])]
+        calls = expected_calls(row, toolset)
         text = "\n".join(
             f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in calls
         )
@@ -163,8 +161,7 @@ def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizer
         assert all(state.accept(token) for token in ids), row["id"]
         turn = guard.read(ids)
         assert turn.faults == (), row["id"]
-        made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
-        assert made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls]
+        assert made_calls(turn) == calls
 
 
 def test_transcripts_of_damaged_models_are_told_apart() -> None:
