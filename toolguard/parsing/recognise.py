@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
 from ..formats.wire_format import WireFormat, format_names
+from ..grammar.engine import fast_tokenizer
 from ..tools.toolset import Toolset
 from .read import read_turn
 
@@ -37,7 +38,7 @@ def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
     Raises:
         FormatError: no format does, or several do; the message says what each one stumbled over.
     """
-    turn = _rendered_turn(tokenizer)
+    turn = _rendered_turn(fast_tokenizer(tokenizer))
     if _NAME not in turn:
         raise FormatError(
             f"the chat template leaves calls out (it renders {turn[:40]!r}): name the wire format, "
