@@ -23,7 +23,7 @@ from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
-from toolguard import Guard, Toolset, WireFormat
+from toolguard import Guard, Toolset, Turn, WireFormat
 
 
 def main(
@@ -74,7 +74,7 @@ def walk(
     misses: list[str] = []
     for row in track(rows, name, console=bar, transient=True):
         toolset = Toolset.of(row["tools"])
-        calls = [c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])]
+        calls = expected_calls(row, toolset)
         if not calls:
             continue
         try:
@@ -98,10 +98,9 @@ def walk(
             spent["call"].append(1e6 * seconds)
         counts["admitted"] += state.done
         turn = guard.read(ids)
-        made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
-        equal = made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls]
-        counts["read_back"] += equal and not turn.faults
-        if not equal and state.done:
+        made = made_calls(turn)
+        counts["read_back"] += made == calls and not turn.faults
+        if made != calls and state.done:
             misses.append(f"{row['id']}: read as {made} {turn.faults}")
     guard = Guard.compile(wire_format, Toolset.of(rows[0]["tools"]), tokenizer)
     state = guard.start(10_000)
@@ -117,6 +116,17 @@ def walk(
 
 
 PROSE = "It is late, and the weather in Paris (France) is fine: 20 degrees [1]. " * 8
+
+
+def expected_calls(row: dict[str, Any], toolset: Toolset) -> list[dict[str, Any]]:
+    """The expected calls of a case that its own tools allow."""
+    calls = [{"name": c["name"], "arguments": c["arguments"]} for c in row["expected_calls"]]
+    return [call for call in calls if not toolset.errors(call["name"], call["arguments"])]
+
+
+def made_calls(turn: Turn) -> list[dict[str, Any]]:
+    """The calls of a turn, as cases write them."""
+    return [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 import toolguard
 from toolguard import Guard, WireFormat
@@ -31,6 +31,45 @@ CLOSE: "[/call]"
 END: "<|im_end|>"
 """
 
+SILENT = "{% for m in messages %}{{ m.content }}{% endfor %}"
+BARE = (
+    "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "<|tool_call|>[{{ c.function | tojson }}]<|/tool_call|>{% endfor %}{% endfor %}"
+)
+JSON_CALLS = {
+    "open": "<tool_call>",
+    "close": "</tool_call>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"type": "function", "function": "{content}"},
+}
+XML_CALLS = {
+    "open_pattern": r"<tool_call>\s*<function=(?P<name>[^\n>]+)>",
+    "close_pattern": r"</tool_call>\s*",
+    "repeats": True,
+    "content": "xml-inline",
+    "content_args": {
+        "tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\s*(?P<value>.*?)\s*</parameter>"
+    },
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+}
+CLOSED_CALLS = {
+    "open_pattern": r'\{"name":\s*"(?P<name>[^"]+)",\s*"parameters":\s*',
+    "close_pattern": r"\}<\|eot_id\|>\s*",
+    "repeats": True,
+    "content": "json",
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+}
+LISTED_CALLS = {
+    "open": "<|tool_call|>",
+    "close_pattern": r"<\|/tool_call\|>|$",
+    "content": "json",
+    "transform_each": True,
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
+}
+UNKNOWN_CALLS = JSON_CALLS | {"open": "<<call", "close": "call>>"}
+NAMELESS_CALLS = JSON_CALLS | {"transform": {"type": "function", "function": {"name": "get"}}}
+
 
 @pytest.fixture
 def brackets(tmp_path: Path) -> WireFormat:
@@ -53,7 +92,7 @@ def test_the_bundled_template_is_recognised(tokenizer: PreTrainedTokenizerBase) 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves calls out"),
+        (SILENT, "leaves calls out"),
         (
             "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
             "<tool_call>{{ c.function | tojson }}</tool_call>!{% endfor %}{% endfor %}",
@@ -63,12 +102,61 @@ def test_the_bundled_template_is_recognised(tokenizer: PreTrainedTokenizerBase) 
     ],
 )
 def test_an_unknown_template_is_refused_with_what_it_stumbled_over(
-    tokenizer: PreTrainedTokenizerBase, template: str, message: str, tmp_path: Path
+    template: str, message: str
 ) -> None:
-    other = type(tokenizer).from_pretrained(toolguard.checkpoint("healthy"))
+    other = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
     other.chat_template = template
     with pytest.raises(toolguard.FormatError, match=message):
         toolguard.recognise(other)
+
+
+def answering(chat: str | None, calls: dict[str, object]) -> PreTrainedTokenizerBase:
+    """A tokenizer with a chat template and a response template of which only the calls matter."""
+    other = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+    other.chat_template = other.chat_template if chat == "own" else chat
+    other.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "reasoning_content": {"open": "<think>", "close": "</think>"},
+            "tool_calls": calls,
+            "content": {"close_pattern": r"\s*<\|im_end\|>"},
+        },
+    }
+    return other
+
+
+@pytest.mark.parametrize(
+    ("chat", "calls", "name"),
+    [
+        (SILENT, JSON_CALLS, "hermes"),
+        (None, XML_CALLS, "qwen3_xml"),
+        ("own", XML_CALLS, "qwen3_xml"),
+        (None, CLOSED_CALLS, "llama3_json"),
+        (BARE, LISTED_CALLS, "phi4_mini"),
+        ("own", UNKNOWN_CALLS, "hermes"),
+    ],
+)
+def test_a_response_template_wins_as_far_as_it_decides(
+    chat: str | None, calls: dict[str, object], name: str
+) -> None:
+    assert toolguard.recognise(answering(chat, calls)).name == name
+
+
+@pytest.mark.parametrize(
+    ("chat", "calls", "message"),
+    [
+        (SILENT, LISTED_CALLS, "written in granite3, phi4_mini .*name the wire format, one of gr"),
+        ("own", LISTED_CALLS, "written in granite3, phi4_mini .*no format reads the chat templ"),
+        (SILENT, NAMELESS_CALLS, "in no format .*hermes: it reads the calls .*leaves calls out"),
+        (SILENT, {"content": "yaml"}, "malformed .*yaml.*set tokenizer.response_template to None"),
+    ],
+)
+def test_a_response_template_that_decides_nothing_is_refused_with_what_it_read(
+    chat: str | None, calls: dict[str, object], message: str
+) -> None:
+    with pytest.raises(toolguard.FormatError, match=message):
+        toolguard.recognise(answering(chat, calls))
 
 
 def test_a_format_of_ones_own_is_a_file(

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_mistral_common import MistralCommonBackend
 
 import toolguard
+from benchmarks.formats import encode, expected_calls, made_calls
 from toolguard import Guard, Toolset, WireFormat
 
 DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -59,6 +63,20 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokeni
     return loaded
 
 
+def mistral_common_data() -> Path:
+    package = pytest.importorskip(
+        "mistral_common", reason="no mistral-common: pip install mistral-common sentencepiece"
+    )
+    return Path(package.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tekken() -> dict[str, PreTrainedTokenizerBase]:
+    """mistral-common's own tokenizers, those that are in its wheel."""
+    paths = mistral_common_data().glob("tekken_*.json")
+    return {path.stem: MistralCommonBackend(path) for path in paths}
+
+
 @pytest.fixture(scope="session")
 def qwen(real: dict[str, PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
     return real["qwen3"]
@@ -92,25 +110,57 @@ def test_every_format_walks_on_real_tokenizers(
     for place, (model, tokenizer) in enumerate(real.items()):
         if model.startswith("mistral") and name.startswith("deepseek"):
             continue  # SentencePiece cannot spell U+2581: it is its sign for a space
-        for row in requests()[place :: 4 * len(real)]:
-            toolset = Toolset.of(row["tools"])
-            calls = [
-                c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])
-            ]
-            try:
-                text = toolguard.render(WireFormat.load(name), calls[:1])
-            except toolguard.FormatError:
-                assert not calls
-                continue
-            guard = Guard.compile(name, toolset, tokenizer)
-            before = tokenizer("a", add_special_tokens=False)["input_ids"]
-            after = tokenizer("a" + text, add_special_tokens=False)["input_ids"]
-            assert after[: len(before)] == before
-            ids = [*after[len(before) :], guard.vocabulary.end_ids[0]]
-            state = guard.start(len(ids) + 500)
-            assert all(state.accept(token) for token in ids), (row["id"], text)
-            made = [{"name": c.name, "arguments": c.arguments} for c in guard.read(ids).calls]
-            assert made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls[:1]]
+        walk(name, tokenizer, encode, requests()[place :: 4 * len(real)])
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_every_format_walks_on_mistral_commons_own_tokenizers(
+    name: str, tekken: dict[str, PreTrainedTokenizerBase]
+) -> None:
+    for place, tokenizer in enumerate(tekken.values()):
+        walk(name, tokenizer, encode_with_mistral_common, requests()[place :: 8 * len(tekken)])
+
+
+def walk(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: Callable[[PreTrainedTokenizerBase, str], list[int]],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Each case's first call is admitted token by token, and read back."""
+    for row in rows:
+        toolset = Toolset.of(row["tools"])
+        calls = expected_calls(row, toolset)[:1]
+        if not calls:
+            continue
+        text = toolguard.render(WireFormat.load(name), calls)
+        guard = Guard.compile(name, toolset, tokenizer)
+        ids = [*encoder(tokenizer, text), guard.vocabulary.end_ids[0]]
+        state = guard.start(len(ids) + 500)
+        assert all(state.accept(token) for token in ids), (row["id"], text)
+        assert made_calls(guard.read(ids)) == calls
+
+
+def encode_with_mistral_common(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids by its own encoder, which never makes control tokens of text."""
+    controls = "|".join(map(re.escape, tokenizer.all_special_tokens))
+    ids: list[int] = []
+    for part in filter(None, re.split(f"({controls})", text)):
+        if part in tokenizer.all_special_tokens:
+            ids.append(tokenizer.convert_tokens_to_ids(part))
+        else:
+            ids += tokenizer.encode(part, add_special_tokens=False)
+    return ids
+
+
+def test_mistral_commons_tekken_is_recognised_and_its_sentencepiece_refused(
+    tekken: dict[str, PreTrainedTokenizerBase],
+) -> None:
+    for tokenizer in tekken.values():
+        assert toolguard.recognise(tokenizer).name == "mistral_json"
+    path = next(mistral_common_data().glob("*.model.v3"))
+    with pytest.raises(toolguard.TokenizerError, match=r"SentencePiece.*tokenizer\.json"):
+        toolguard.recognise(MistralCommonBackend(path))
 
 
 def test_the_notes_on_formats_are_read_as_they_say() -> None:
@@ -154,7 +204,7 @@ def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizer
     for row in rows:
         toolset = Toolset.of(row["tools"])
         guard = Guard.compile("hermes", toolset, qwen)
-        calls = [c for c in row["expected_calls"] if not toolset.errors(c["name"], c["arguments"])]
+        calls = expected_calls(row, toolset)
         text = "\n".join(
             f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in calls
         )
@@ -163,8 +213,7 @@ def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizer
         assert all(state.accept(token) for token in ids), row["id"]
         turn = guard.read(ids)
         assert turn.faults == (), row["id"]
-        made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
-        assert made == [{"name": c["name"], "arguments": c["arguments"]} for c in calls]
+        assert made_calls(turn) == calls
 
 
 def test_transcripts_of_damaged_models_are_told_apart() -> None:

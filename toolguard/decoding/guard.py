@@ -15,7 +15,7 @@ from ..formats.reader import STRAY, marker
 from ..formats.wire_format import WireFormat
 from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
-from ..grammar.engine import Vocabulary, compile_grammar
+from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.request import Reasoning, RequestGrammar, request_grammar
 from ..parsing.parser import Spelling, TurnParser
@@ -68,7 +68,8 @@ class Guard:
         Args:
             wire_format: a format or its name.
             tools: the tools offered; see `Toolset.of`.
-            tokenizer: a fast Hugging Face tokenizer. Guards are cached by its identity.
+            tokenizer: a fast Hugging Face tokenizer, or mistral-common's Tekken. Guards are cached
+                by its identity.
             tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
             parallel: whether one turn may hold several calls.
             reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened
@@ -82,6 +83,7 @@ class Guard:
         if isinstance(wire_format, str):
             wire_format = WireFormat.load(wire_format)
         toolset = Toolset.of(tools)
+        tokenizer = fast_tokenizer(tokenizer)
         ends = _end_ids(wire_format, tokenizer, end_tokens)
         return _compile(wire_format, toolset, tokenizer, tool_choice, parallel, reasoning, ends)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llguidance import LLExecutor, LLMatcher, LLTokenizer
@@ -44,18 +45,13 @@ class Vocabulary:
     @staticmethod
     @lru_cache(maxsize=16)
     def of(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> Vocabulary:
-        """The vocabulary of a Hugging Face tokenizer (about 1 s at 150k entries, then cached).
+        """The vocabulary of a fast tokenizer (about 1 s at 150k entries, then cached).
 
         Raises:
-            TokenizerError: it is not a fast tokenizer, or has no token that ends a turn.
+            TokenizerError: it has no token that ends a turn.
         """
         from llguidance.hf import from_tokenizer  # imports transformers, as its caller did
 
-        if not getattr(tokenizer, "is_fast", False):
-            raise TokenizerError(
-                f"{type(tokenizer).__name__} is no fast tokenizer: load it with "
-                "AutoTokenizer.from_pretrained(..., use_fast=True)"
-            )
         if not end_ids:
             raise TokenizerError(
                 f"{type(tokenizer).__name__} has no token that ends a turn: set its eos_token, or "
@@ -83,6 +79,41 @@ class Vocabulary:
     @cached_property
     def _added_texts(self) -> re.Pattern[bytes]:
         return re.compile("|".join(map(re.escape, self.added)).encode() or b"(?!)")
+
+
+@lru_cache(maxsize=16)
+def fast_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The fast tokenizer with the same ids: itself, or what transformers makes of mistral-common's.
+
+    mistral-common's never encodes control tokens, and cannot render a chat as text.
+
+    Raises:
+        TokenizerError: there is none.
+    """
+    from transformers.tokenization_mistral_common import MistralCommonBackend
+
+    if isinstance(tokenizer, MistralCommonBackend):
+        return _from_mistral_common(tokenizer.tokenizer.instruct_tokenizer.tokenizer.file_path)
+    if not getattr(tokenizer, "is_fast", False):
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} is no fast tokenizer: load it with "
+            "AutoTokenizer.from_pretrained(..., use_fast=True)"
+        )
+    return tokenizer
+
+
+def _from_mistral_common(path: Path) -> PreTrainedTokenizerBase:
+    from transformers.integrations.mistral import (  # type: ignore[attr-defined]
+        convert_tekken_tokenizer,
+    )
+
+    if path.suffix != ".json":
+        raise TokenizerError(
+            f"{path.name} is a SentencePiece model, and only Tekken's JSON makes a fast tokenizer: "
+            "load the model's tokenizer.json with AutoTokenizer.from_pretrained(..., "
+            "mistral_format=False)"
+        )
+    return convert_tekken_tokenizer(str(path))
 
 
 def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:

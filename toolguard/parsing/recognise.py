@@ -1,11 +1,14 @@
-"""Recognises the wire format of a model from its chat template."""
+"""Recognises the wire format of a model from what its tokenizer says about replies."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
+from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names
+from ..grammar.engine import fast_tokenizer
 from ..tools.toolset import Toolset
 from .read import read_turn
 
@@ -16,7 +19,6 @@ _QUESTION = "Sentinel?"
 _NAME = "get_sentinel"
 _ID = "sentinel1"  # nine letters and digits, which Mistral's templates insist on
 _ARGUMENTS = {"place": "sentinel town", "count": 417}
-_WRITTEN = {key: str(value) for key, value in _ARGUMENTS.items()}
 _TOOL = {
     "type": "function",
     "function": {
@@ -32,36 +34,99 @@ _TOOL = {
 
 
 def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
-    """The format whose parser reads back exactly a call that the chat template has rendered.
+    """The format that the tokenizer's templates agree on for one sentinel call.
+
+    A response template (`tokenizer.parse_response`) wins: the format is the one whose call it reads
+    back exactly. Where it reads those of several formats, or of none, or there is no such template,
+    it is the format whose parser reads back exactly the call that the chat template has rendered.
 
     Raises:
         FormatError: no format does, or several do; the message says what each one stumbled over.
+        TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
+    tokenizer = fast_tokenizer(tokenizer)
+    formats = [WireFormat.load(name) for name in format_names()]
+    # transformers before 5.13 knows no response templates
+    if getattr(tokenizer, "response_template", None) is None:
+        return _by_chat_template(tokenizer, formats)
+    try:
+        tokenizer.get_response_parser(prefix="")
+    except ValueError as error:
+        raise FormatError(
+            f"the response template is malformed ({error}): correct it, or set "
+            "tokenizer.response_template to None"
+        ) from error
+    misses = {wire_format: _misreading(tokenizer, wire_format) for wire_format in formats}
+    read = [wire_format for wire_format, miss in misses.items() if miss is None]
+    if len(read) == 1:
+        return read[0]
+    try:
+        return _by_chat_template(tokenizer, read or formats)
+    except FormatError as error:
+        names = ", ".join(wire_format.name for wire_format in read) or "no format"
+        raise FormatError(
+            f"the response template reads a call as written in {names} (near misses: "
+            f"{_listed(misses)}); {error}"
+        ) from error
+
+
+def _by_chat_template(
+    tokenizer: PreTrainedTokenizerBase, formats: Sequence[WireFormat]
+) -> WireFormat:
+    """The one of these formats whose parser reads the chat template's call."""
     turn = _rendered_turn(tokenizer)
     if _NAME not in turn:
         raise FormatError(
             f"the chat template leaves calls out (it renders {turn[:40]!r}): name the wire format, "
-            f"one of {', '.join(format_names())}"
+            f"one of {', '.join(wire_format.name for wire_format in formats)}"
         )
-    misses: list[str] = []
-    found: list[WireFormat] = []
-    for name in format_names():
-        wire_format = WireFormat.load(name)
-        miss = _miss(wire_format, turn)
-        if miss is None:
-            found.append(wire_format)
-        elif miss:
-            misses.append(f"{name}: {miss}")
+    misses = {wire_format: _miss(wire_format, turn) for wire_format in formats}
+    found = [wire_format for wire_format, miss in misses.items() if miss is None]
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(wire_format.name for wire_format in found)
         raise FormatError(f"several formats read the chat template's calls: {names}; name one")
     raise FormatError(
-        f"no format reads the chat template's call {turn!r}; near misses: "
-        + ("; ".join(misses) or "none")
-        + ". Name the format, or write a grammar file for it (CONTRIBUTING.md)"
+        f"no format reads the chat template's call {turn!r}; near misses: {_listed(misses)}. "
+        "Name the format, or write a grammar file for it (CONTRIBUTING.md)"
     )
+
+
+def _listed(misses: Mapping[WireFormat, str | None]) -> str:
+    near = [f"{wire_format.name}: {miss}" for wire_format, miss in misses.items() if miss]
+    return "; ".join(near) or "none"
+
+
+def _misreading(tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat) -> str | None:
+    """What the response template makes of a call in the format: None if it is exactly that call,
+    '' if it finds no call."""
+    call = {"name": _NAME, "arguments": _ARGUMENTS}
+    text = render(wire_format, [call])
+    miss = ""
+    for end in ("", *wire_format.ends):  # some templates need the end to know a call closed
+        try:
+            read = tokenizer.parse_response(text + end, prefix="")
+        except Exception:  # a template may raise anything over a call in another format
+            continue
+        calls, content = read.get("tool_calls"), read.get("content")
+        if not content and _is_sentinel(calls):
+            return None
+        if calls:
+            miss = f"it reads the calls {calls} and the text {content!r}"
+    return miss
+
+
+def _is_sentinel(calls: Any) -> bool:
+    match calls:
+        case [{"function": {"name": str(name), "arguments": dict(arguments)}}]:
+            return name == _NAME and _written(arguments) == _written(_ARGUMENTS)
+    return False
+
+
+def _written(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Arguments as text: some templates write, or read, every value as a string."""
+    return {key: str(value) for key, value in arguments.items()}
 
 
 def _rendered_turn(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -104,6 +169,5 @@ def _miss(wire_format: WireFormat, turn: str) -> str | None:
     if read.faults:
         return read.faults[0].message
     arguments = read.calls[0].arguments
-    # Some templates write every value as a string.
-    same = {key: str(value) for key, value in arguments.items()} == _WRITTEN
+    same = _written(arguments) == _written(_ARGUMENTS)
     return None if same and len(read.calls) == 1 else f"it reads {arguments}"

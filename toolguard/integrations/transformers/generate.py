@@ -22,6 +22,7 @@ from ...decoding.guard import Guard
 from ...decoding.state import GuardState
 from ...errors import RequestError
 from ...formats.wire_format import WireFormat
+from ...grammar.engine import fast_tokenizer
 from ...grammar.request import Reasoning
 from ...parsing.recognise import recognise
 from ...parsing.report import Intervention, Policy
@@ -83,7 +84,7 @@ def generate(
         policy: `enforce`, or `observe`, which changes no logit.
         tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
         parallel: whether one turn may hold several calls.
-        wire_format: a format or its name; by default it is recognised from the chat template.
+        wire_format: a format or its name; by default it is recognised (`toolguard.recognise`).
         temperature: 0 takes the likeliest token; otherwise logits are divided by it.
         top_k: sample from the k likeliest tokens only; 0: from all.
         top_p: sample from the smallest set of tokens with this mass only.
@@ -98,6 +99,7 @@ def generate(
         FormatError, ToolsetError, TokenizerError: see `toolguard.errors`.
     """
     _check(max_new_tokens, policy, temperature, top_k, top_p)
+    tokenizer = fast_tokenizer(tokenizer)
     if not messages:
         raise RequestError("no messages: give a conversation, or a list of conversations")
     if isinstance(messages[0], Mapping):
