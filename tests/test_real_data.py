@@ -195,7 +195,7 @@ def test_the_notes_on_formats_are_read_as_they_say() -> None:
             read = [[(c.name, c.arguments) for c in t.calls] for t in turns if not t.faults]
             assert calls in read, (name, field)
             seen.add(name)
-    assert len(seen) == 18
+    assert len(seen) == 19
 
 
 def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizerBase) -> None:

@@ -149,7 +149,7 @@ def test_values_without_a_type_on_the_wire_are_typed_by_their_schema(
     assert walks(guard, list(turn.ids))
     assert turn.faults == ()
     assert [call.arguments for call in turn.calls] == [{"x": read}]
-    assert type(turn.calls[0].arguments["x"]) is type(read)
+    assert json.dumps(turn.calls[0].arguments["x"]) == json.dumps(read)  # 1 is not true
 
 
 SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
