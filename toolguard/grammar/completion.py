@@ -132,7 +132,7 @@ class Completer:
                 case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
                     found = self._pattern(node).match(text, position)
                     matched = found.end() if found else position
-                    if position < matched < size:
+                    if position < matched < size and self._is(node, text[position:matched]):
                         agenda.append((matched, rest))
                     if isinstance(node, Raw) and self._suffix(node, b"") == b"":
                         agenda.append((position, rest))  # it may be empty
@@ -362,6 +362,16 @@ class Completer:
                 case Pattern(regex):
                     self._patterns[node] = re.compile(regex.encode())
         return self._patterns[node]
+
+    def _is(self, node: Node, text: bytes) -> bool:
+        """Whether a text of a terminal's shape is one: another alternative may have let it pass."""
+        match node:
+            case Key():
+                return text.decode("utf-8", "replace") not in node.spelled
+            case Scalar() | Pattern(also=str()) | Raw(also=str()) | Until(also=str()):
+                return self._suffix(node, text) == b""
+            case _:
+                return True
 
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         """The fewest bytes that complete a terminal."""
