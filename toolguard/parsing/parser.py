@@ -286,8 +286,7 @@ class TurnParser:
 
     def _tell_string(self) -> None:
         """A string of JSON that is not closed, as far as it is one."""
-        begun = _BEGUN_STRING.match(self._source, self._at)
-        if begun and self._begun.body.is_open:
+        if self._begun.body.is_open and (begun := _BEGUN_STRING.match(self._source, self._at)):
             self._tell_body(self._begun.body, begun.end())
 
     def _is_prose(self, token: Token) -> bool:
