@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 import toolguard
-from toolguard import Guard, Toolset
+from toolguard import Guard, Toolset, WireFormat
+from toolguard.decoding import guard as guard_module
+from toolguard.grammar import mask_grammar
 
 from .strategies import schemas
 
@@ -278,3 +280,36 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
                     st.permutations(list(drawn.items())).map(dict) | st.just({**drawn, "extra": 1})
                 )
             )
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_what_makes_masks_cheap_changes_none(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    tools: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = {"name": "get_time", "arguments": {"zone": "Europe/Paris"}}
+    call = toolguard.render(WireFormat.load(name), [made])
+    texts = [
+        call,
+        call[: len(call) // 2] + "<",
+        "a < b <|tool",
+        " " * 9 + "[f",
+        '{"name',
+        "</para>",
+    ]
+    guards = [Guard.compile(name, tools, tokenizer)]
+    guard_module._compile.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(mask_grammar, "witnesses", lambda *_: [])
+        guards.append(Guard.compile(name, tools, tokenizer))
+    guard_module._compile.cache_clear()
+    assert guards[0] is not guards[1]
+    for text in texts:
+        states = [guard.start(10_000) for guard in guards]
+        for token in encode(tokenizer, text):
+            masks = [state.mask() for state in states]
+            assert (masks[0] == masks[1]).all(), states[0].ids
+            if not states[0].accept(token) or not states[1].accept(token):
+                break

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 # spelling of a forced span, and a healthy model that spells it otherwise would be overruled.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
 
+# The engine precomputes masks of these parts of a vocabulary, for terminals that contain a part.
+# The first are without what begins or ends a control token, an end tag or a Python string.
+_SLICES = [
+    rf'[^{besides}"\\\x00-\x1F\x7F]{times}'
+    for besides in (r"'<>\[\](=", "")
+    for times in ("{1,10}", "{1,30}", "+")
+]
+
 
 class Vocabulary:
     """A tokenizer as the mask engine sees it. Make it with `Vocabulary.of`.
@@ -57,7 +65,7 @@ class Vocabulary:
                 f"{type(tokenizer).__name__} has no token that ends a turn: set its eos_token, or "
                 "pass end_tokens"
             )
-        engine = from_tokenizer(tokenizer, eos_token=list(end_ids))  # type: ignore[arg-type]
+        engine = from_tokenizer(tokenizer, eos_token=list(end_ids), slices=_SLICES)  # type: ignore[arg-type]
         return Vocabulary(engine, tokenizer.get_added_vocab(), end_ids)
 
     @cached_property

@@ -22,8 +22,10 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Until,
+    walk,
 )
 from ..formats.reader import LEADING_SPACE
+from .witnesses import witnesses
 
 MOST_MEMBERS = 64
 """llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
@@ -35,6 +37,8 @@ _FREE = {
     "REPLY": _ONE_TEXT,
     "REASONING": r"(?s:.+)",
 }
+_ANYTHING = (r"(?s:.*)", r"[\s\S]*", r"([\s\S]*)")
+_NEVER = 'never::_: "x" %if bit_set(0)'
 
 
 def mask_grammar(rules: Rules, start: str, controls: Sequence[str], ids: Mapping[str, int]) -> str:
@@ -47,13 +51,14 @@ def mask_grammar(rules: Rules, start: str, controls: Sequence[str], ids: Mapping
     writer = _Writer(controls, ids)
     lines = [f"start: {_rule(start)}"]
     lines += [f"{_rule(name)}: {writer.write(node)}" for name, node in rules.items()]
+    lines.append(_NEVER)
     return "\n".join([*lines, *writer.rules, *writer.definitions()])
 
 
 def terminal_grammar(node: Node, controls: Sequence[str]) -> str:
     """A grammar of this one terminal."""
     writer = _Writer(controls, {})
-    return "\n".join([f"start: {writer.write(node)}", *writer.definitions()])
+    return "\n".join([f"start: {writer.write(node)}", _NEVER, *writer.definitions()])
 
 
 def _rule(name: str) -> str:
@@ -82,13 +87,17 @@ class _Writer:
                 return self.terminal(_regex(regex) + _also(also))
             case Free(name, barred):
                 bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
-                return self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
+                text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
+                blank = name == "REASONING"
+                return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(regex, stop, also):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
-                return self.terminal(
+                text = self.terminal(
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
                 )
+                anything = also is None and regex in _ANYTHING
+                return self.witnessed(text, witnesses([stop])) if anything else text
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)
@@ -143,6 +152,8 @@ class _Writer:
                 f"{_regex(f'{before}{literal}')} & ~{_regex(f'(?s:.*){literal}(?s:.+)')} & "
                 f"{self.without(others)}"
             )
+            blank = any(node == Free("REASONING") for node in walk(node))
+            spelled = self.witnessed(spelled, witnesses(self.controls, blank))
             written = self.write(node)
         return f"({written} <[{self.ids[text]}]> | {spelled})" if text in self.ids else spelled
 
@@ -150,7 +161,14 @@ class _Writer:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
         conditions = f"{_also(node.also)} & {self.without([stop])}"
         name = self.terminal(f"{_regex(node.regex)} & /(?s:.+)/{conditions}")
+        if node.also is None and node.regex in _ANYTHING:
+            name = self.witnessed(name, witnesses([stop]))
         return f"{name}?" if re.fullmatch(node.regex, "") else name
+
+    def witnessed(self, text: str, regexes: Sequence[str]) -> str:
+        """The terminal `text`, and beside it its witnesses, which lead nowhere."""
+        names = [self.terminal(_regex(regex)) for regex in regexes]
+        return f"({' | '.join([text, *(f'{name} never::0x0' for name in names)])})"
 
     def without(self, controls: Sequence[str]) -> str:
         return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"
