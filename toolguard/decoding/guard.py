@@ -93,7 +93,7 @@ class Guard:
         Raises:
             RequestError: not even the shortest legal turn fits.
         """
-        least = len(self.completion(())) + 1
+        least = len(self.shortest_turn) + 1
         if max_new_tokens < least:
             raise RequestError(
                 f"max_new_tokens={max_new_tokens} is too small: the shortest turn with "
@@ -163,6 +163,11 @@ class Guard:
         return self.vocabulary.ids_of(opener.encode())
 
     @cached_property
+    def shortest_turn(self) -> list[int]:
+        """The ids of the shortest legal turn, without its end token."""
+        return self.completion(())
+
+    @cached_property
     def longest_step(self) -> int:
         """How many tokens one more token can add to the shortest completion, at the most."""
         # A token may open several values at once; the margin covers their brackets.
@@ -220,8 +225,7 @@ def _compile(
             f"the mask engine refuses the grammar of these tools: {error}. Simplify the largest "
             "schema, or offer fewer tools"
         ) from error
-    matcher.compute_bitmask()  # warms the lexer that all copies share
-    return Guard(
+    guard = Guard(
         wire_format,
         toolset,
         tool_choice,
@@ -232,3 +236,18 @@ def _compile(
         grammar,
         matcher,
     )
+    _warm(guard)
+    return guard
+
+
+def _warm(guard: Guard) -> None:
+    """Walks one call, so that no step of a batch waits for the engine to build its lexer.
+
+    It builds what a mask reaches for the first time, and all copies of a matcher share it.
+    """
+    guard.matcher.compute_bitmask()
+    matcher = guard.matcher.deep_copy()
+    rule = "calls" if "calls" in guard.grammar.rules else guard.grammar.start
+    for token in guard.spell(guard.completer.shortest(rule) or ()):
+        matcher.compute_bitmask()
+        matcher.try_consume_tokens([token])

@@ -48,10 +48,12 @@ class GuardState:
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
-        self._way: list[int] | None = None  # a shortest completion, and where it began
+        # a shortest completion, and where it began
+        self._way: list[int] | None = guard.shortest_turn
         self._way_from = 0
         self._check_at = max_new_tokens
         self._may_be_bare = True
+        self.tight()  # finds out when to look next
 
     @property
     def remaining(self) -> int:

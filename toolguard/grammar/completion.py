@@ -174,6 +174,10 @@ class Completer:
             best = _shorter(best, self._finish(pieces, stack))
         return best
 
+    def shortest(self, rule: str) -> Pieces | None:
+        """The shortest text of a rule; None if it has none."""
+        return self._least_rules[rule]
+
     def region(self, frontier: Frontier) -> Region:
         """The region that all of a frontier is in; `text` where it is in several."""
         found = {_region(stack) for _, stack in frontier}

@@ -154,8 +154,11 @@ def _byte_vocabulary() -> LLTokenizer:
     return LLTokenizer("byte")
 
 
-# Where several bytes lead on: first what closes, then digits, then letters.
-_ORDER = sorted(range(256), key=lambda b: (b not in b'"]}', not chr(b).isalnum() or b > 127, b))
+# Where several bytes lead on: first what closes, then digits, then letters; white space is last.
+_ORDER = sorted(
+    range(256),
+    key=lambda b: (b not in b'"]}', not chr(b).isalnum() or b > 127, b in b" \t\r\n", b),
+)
 
 
 @lru_cache(maxsize=4096)

@@ -35,19 +35,19 @@ def witnesses(stops: Sequence[str], blank: bool = True, bar: str | None = None) 
     if any(len(stop) < 2 or stop[0].isspace() for stop in stops) or (bar and not times):
         return []
     first, second, last = ("".join(stop[i] for stop in stops) for i in (0, 1, -1))
-    space = "" if blank else _SPACE
     if bar is None:
         pair = f"{_one_of(first)}{_none_of(first + second)}"
-        plain = f"({_none_of(first, space)}|{pair})({_none_of(first)}|{pair})*"
-        # The engine sees through one way of going on in a terminal, not through several.
+        unit = f"({_none_of(first)}|{pair})"
+        plain = f"{unit}+" if blank else f"({_none_of(first, _SPACE)}|{pair}){unit}*"
         midst = {stop[:i] for stop in stops for i in range(2, len(stop)) if stop[i - 1] in last}
         begun = [_one_of(first), *map(re.escape, sorted(midst))]
+        # The engine sees through one way of going on in a terminal, not through several.
         found = [f"({plain})?{start}{_none_of(last)}*" for start in begun]
-        found[0] += f"|{plain}"
+        found[0] = f"{plain}|{found[0]}"
     else:  # not the character that ends what is barred as often as there
         rest = f"{_none_of(first + mark)}*"
         marked = f"{re.escape(mark)}{rest}"
-        found = [f"{_none_of(first + mark, space)}{rest}"]
+        found = [f"{_none_of(first + mark, _SPACE)}{rest}"]
         if times > 1:
             found = [f"{found[0]}|({found[0]})?({marked}){{1,{times - 1}}}"]
     if not blank:
