@@ -3,8 +3,8 @@
 `python -m benchmarks.formats CASES.jsonl [--tokenizer DIR]...` takes cases with `tools` and
 `expected_calls` (`bfcl_dev.jsonl`), renders the expected calls in each format, and counts how many
 are admitted by the mask and read back equal, and what a mask costs in CPU time (whatever else the
-machine is doing), in calls and in prose, as a ratio to hermes' in the same run. What a format cannot
-write (several calls in a turn of one, an argument name that cannot stand bare) is counted as
+machine is doing), in calls and in prose, as a ratio to hermes' in the same run. What a format
+cannot write (several calls in a turn of one, an argument name that cannot stand bare) is counted as
 refused.
 """
 
