@@ -138,9 +138,12 @@ def made_calls(turn: Turn) -> list[dict[str, Any]]:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a turn as they come after a prompt, not at the start of a text."""
-    before = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ids: list[int] = tokenizer("a" + text, add_special_tokens=False)["input_ids"]
-    return ids[len(before) :] if ids[: len(before)] == before else ids
+    for prompt in ("a", "\n"):  # a turn that begins with a letter may make one word with `a`
+        before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids: list[int] = tokenizer(prompt + text, add_special_tokens=False)["input_ids"]
+        if ids[: len(before)] == before:
+            return ids[len(before) :]
+    raise ValueError(f"no prompt stands apart from {text[:20]!r}")
 
 
 if __name__ == "__main__":

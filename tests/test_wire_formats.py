@@ -119,6 +119,30 @@ def test_a_name_that_cannot_stand_bare_is_refused_with_its_tool(
     Guard.compile("hermes", tools, tokenizer)
 
 
+@pytest.mark.parametrize("name", ["inkling", "muse_glimmer"])
+def test_a_call_that_names_its_tool_twice_names_the_same(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    example = next(e for e in examples(name) if len(e["calls"]) == 1)
+    guard = Guard.compile(name, example["tools"], tokenizer)
+    torn = example["turn"].replace("get_weather", "get_time", 1)
+    ids = [*encode(tokenizer, torn), guard.vocabulary.end_ids[0]]
+    assert not walks(guard, ids)
+    assert [fault.kind for fault in guard.read(ids).faults] == ["malformed_call"]
+
+
+@pytest.mark.parametrize("name", ["functionary_v32", "muse_glimmer"])
+@pytest.mark.parametrize("tool", ["all_users", "user.info", "self-check", "users"])
+def test_a_tools_name_may_begin_as_another_recipients(
+    name: str, tool: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = Guard.compile(name, [{"name": tool}], tokenizer)
+    text = toolguard.render(guard.format, [{"name": tool, "arguments": {}}])
+    ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+    assert walks(guard, ids)
+    assert called(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+
+
 @pytest.mark.parametrize(
     ("value", "schema", "read"),
     [

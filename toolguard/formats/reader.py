@@ -23,7 +23,8 @@ MARKED = re.compile(r"[\udc00-\udcff]")
 STRAY = chr(_MARK + 0xFF)
 """The marker of a special token that the format does not know."""
 
-TOOL_NAME = r"[\w./-]+"
+NAME_SIGNS = r"\w./-"
+TOOL_NAME = f"[{NAME_SIGNS}]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
 CALLS = ("call", "another")
@@ -140,7 +141,9 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
     def show(node: Node) -> str:
         match node:
             case Literal(text):
-                return terminal(re.escape(text))
+                # A word goes on where a name does: `user` is not the beginning of `user_info`.
+                whole = rf"(?![{NAME_SIGNS}])" if re.fullmatch(r"\w+", text) else ""
+                return terminal(re.escape(text) + whole)
             case Pattern(regex):
                 return terminal(_unmarked(regex))
             case Control(text):
@@ -177,6 +180,8 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         )
         if inner in libraries
     ]
+    # Where a format's own word may stand as well as a tool's name, it is that word.
+    names[TOOL_NAME] += ".-1"
     lines += [f"{name}: {_delimited(regex)}" for regex, name in names.items()]
     lark = Lark(
         "\n".join(lines),

@@ -380,6 +380,11 @@ class TurnParser:
         if name is None or name not in self._toolset.names:
             return
         start, end = tree.meta.start_pos, tree.meta.end_pos
+        others = {str(node.children[0]) for node in tree.find_data("name_")} - {name}
+        if others:
+            message = f"the call is to {name!r} and to {others.pop()!r}"
+            self._found("malformed_call", start, end, message)
+            return
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
