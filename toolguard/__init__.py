@@ -39,8 +39,8 @@ from .parsing.events import (
 from .parsing.parser import TurnParser
 from .parsing.read import read_turn
 from .parsing.recognise import recognise
-from .parsing.report import Intervention, Report
 from .parsing.turn import Call, Fault, Turn
+from .report.report import Intervention, Report, Step
 from .tools.toolset import Tool, Toolset
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ __all__ = [
     "RequestError",
     "Score",
     "StateError",
+    "Step",
     "TextDelta",
     "TokenizerError",
     "Tool",

@@ -21,13 +21,20 @@ from ..checkpoints import checkpoint, checkpoint_names, held_out
 from ..errors import ToolguardError
 from ..evaluation.cases import Case
 from ..evaluation.score import Score, is_exact, score
-from ..parsing.report import Policy
 from ..parsing.turn import STATES, Turn
+from ..report.report import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_DONE = {"mask": "masked", "close": "held back", "lead": "led into the opener"}
+_DONE = {
+    "mask": "masked",
+    "close": "held back",
+    "lead": "led into the opener",
+    "despike": "despiked",
+    "mention": "left as prose",
+    "rollback": "taken back",
+}
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
 
 

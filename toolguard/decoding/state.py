@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
-from ..parsing.report import Intervention, Report
+from ..report.report import Intervention, Report
 
 if TYPE_CHECKING:
     from .guard import Guard

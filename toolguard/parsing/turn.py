@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .report import Report
+from ..report.report import Report, State
 
-State = Literal["healthy_call", "healthy_response", "polluted", "collapsed"]
 STATES: tuple[State, ...] = ("healthy_call", "healthy_response", "polluted", "collapsed")
 
 FaultKind = Literal[

@@ -8,7 +8,7 @@ import torch
 
 from ..decoding.batch import apply, fill
 from ..decoding.state import GuardState
-from ..parsing.report import Action, Intervention
+from ..report.report import Action, Intervention
 
 PREFERRED = 16
 """How many of the likeliest legal tokens are tried when a budget is nearly spent."""

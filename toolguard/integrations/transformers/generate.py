@@ -25,9 +25,9 @@ from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
 from ...grammar.request import Reasoning
 from ...parsing.recognise import recognise
-from ...parsing.report import Intervention, Policy
 from ...parsing.turn import Turn
 from ...policy.enforce import enforce
+from ...report.report import Intervention, Policy
 from ...tools.toolset import ToolLike, Toolset
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]

@@ -1,0 +1,1 @@
+"""What happened to one turn, and how to show it."""

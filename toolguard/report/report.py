@@ -1,0 +1,119 @@
+"""What happened to one turn, and what the guard did to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..formats.nodes import Region
+
+Policy = Literal["observe", "enforce", "recover"]
+Action = Literal["mask", "close", "lead", "despike", "mention", "rollback"]
+Position = Literal["start", "opened", "value", "structure", "closed", "text", "reasoning"]
+"""Where in a turn a token stands, as far as control tokens are concerned: at the start of the turn,
+right after the opener of a call, inside a value, elsewhere in a call, right after a call, in text, in
+reasoning."""
+State = Literal["healthy_call", "healthy_response", "polluted", "collapsed"]
+"""The four structural states of arXiv 2606.26027, section 4.3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """One thing that the guard did.
+
+    Attributes:
+        step: the number of tokens of the turn before it.
+        region: where the turn stood: reasoning, text or call.
+        token: the token that the model wanted most, spelled out.
+        token_id: its id.
+        mass: the model's own probability of it, before any mask; None for `lead`.
+        action: `mask`: the token is illegal there; `close`: it is legal, but with it the turn
+            could no longer end within its budget; `lead`: the model was writing the bare body of a
+            call, so that was taken back and led into the opener; `despike`: a legal control token
+            was held to what a reference gives it; `mention`: an opener in prose was left as prose;
+            `rollback`: what was written since a sound point was taken back.
+        reason: why, in a few words.
+    """
+
+    step: int
+    region: Region
+    token: str
+    token_id: int
+    mass: float | None
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the watch read before one token was chosen.
+
+    Masses are the model's own probabilities at temperature 1, before any mask. They are read where
+    some control token may reach `toolguard.decoding.watch.GATE`, or the likeliest token is illegal;
+    elsewhere `masses` is empty, and `illegal` and `pressure` are 0.
+
+    Attributes:
+        step: the number of tokens of the turn before it.
+        region: where the turn stood.
+        position: the same as far as control tokens are concerned.
+        token: the token that was chosen, spelled out.
+        token_id: its id.
+        masses: the mass of each control token that reaches the gate, by its text.
+        illegal: the mass of all illegal tokens together.
+        pressure: mask pressure, in nats: -log of the mass that the mask left.
+        rank: of the chosen token among all tokens, by the model's own probability; 1 is the first.
+    """
+
+    step: int
+    region: Region
+    position: Position
+    token: str
+    token_id: int
+    masses: Mapping[str, float]
+    illegal: float
+    pressure: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened to one turn while it was decoded.
+
+    Attributes:
+        policy: the policy it was decoded under.
+        tokens: the number of tokens of the turn, its end included.
+        forced: how many of them the grammar forced, so that no pass of their own was needed.
+        forward_passes: the model's forward passes while this turn was open.
+        seconds: wall time while this turn was open; turns of one batch share it.
+        pressure: mask pressure summed over the turn, in nats: -log of the mass that masks left.
+        interventions: what the guard did, in order.
+        steps: what the watch read, token by token; empty if it was not asked to keep that.
+        state_before: the state that the turn was heading for: of what was written up to the first
+            intervention and the token wanted there; None if there was no intervention.
+        state_after: the state of the turn.
+        retries: how often something was taken back and sampled again.
+        retried_tokens: how many tokens were taken back in all.
+    """
+
+    policy: Policy
+    tokens: int
+    forced: int
+    forward_passes: int
+    seconds: float
+    pressure: float
+    interventions: tuple[Intervention, ...]
+    steps: tuple[Step, ...] = ()
+    state_before: State | None = None
+    state_after: State | None = None
+    retries: int = 0
+    retried_tokens: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        for several in ("interventions", "steps"):
+            fields[several] = [
+                {name: getattr(item, name) for name in item.__slots__} for item in fields[several]
+            ]
+        return fields
