@@ -9,7 +9,8 @@ from lark import Token
 
 from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
-from .turn import Call, Fault, FaultKind, State
+from ..report.report import State
+from .turn import Call, Fault, FaultKind
 
 _OF_CALLS = {"untagged_call", "malformed_call", "unknown_tool", "bad_arguments"}
 
