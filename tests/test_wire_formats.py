@@ -170,6 +170,22 @@ def test_values_without_a_type_on_the_wire_are_typed_by_their_schema(
     assert json.dumps(turn.calls[0].arguments["x"]) == json.dumps(read)  # 1 is not true
 
 
+@pytest.mark.parametrize("name", ["seed_oss", "minimax_m3"])
+@pytest.mark.parametrize("value", [".5", "7.", "007", "1_000", "0x1", "(1)", "1\f", "1e000"])
+def test_only_what_json_calls_a_number_is_one(
+    name: str, value: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Python reads all of these."""
+    for kinds, read in ("number", []), (["number", "string"], [{"x": value}]):
+        tools = [{"name": "f", "parameters": {"properties": {"x": {"type": kinds}}}}]
+        guard = Guard.compile(name, tools, tokenizer)
+        text = toolguard.render(guard.format, [{"name": "f", "arguments": {"x": value}}])
+        ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+        turn = guard.read(ids)
+        assert [call.arguments for call in turn.calls] == read
+        assert walks(guard, ids) == (turn.faults == ()) == bool(read)
+
+
 SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
 
 
