@@ -104,7 +104,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     caption = "explained: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     table = Table(title="What mask, parser and validator call legal", caption=caption)
     for heading in ("format", *COLUMNS):
-        table.add_column(heading.replace("_", " "))
+        table.add_column(heading.replace("_", " "), overflow="fold")
     for name, result in results.items():
         legal = f"{result['legal'] / max(result['mutations'], 1):.0%}"
         table.add_row(name, *(str({**result, "legal": legal}[key]) for key in COLUMNS))
