@@ -101,19 +101,24 @@ class Guard:
             )
         return GuardState(self, max_new_tokens)
 
-    def read(self, ids: Sequence[int]) -> Turn:
-        """The turn that these ids say; what follows the first end token is ignored."""
-        parser = self.parser()
+    def read(self, ids: Sequence[int], mentions: frozenset[int] = frozenset()) -> Turn:
+        """The turn that these ids say; what follows the first end token is ignored.
+
+        Args:
+            mentions: the places of ids that are an opener in prose (`GuardState.mentions`).
+        """
+        parser = self.parser(mentions)
         parser.feed(ids)
         return finished(parser)
 
-    def parser(self) -> TurnParser:
-        """A parser of one turn, fed as it is sampled."""
+    def parser(self, mentions: frozenset[int] = frozenset()) -> TurnParser:
+        """A parser of one turn, fed as it is sampled; `mentions` as for `read`."""
         return TurnParser(
             self.format,
             self.toolset,
             opened=self.reasoning == "open",
             spelling=self._spelling,
+            mentions=mentions,
         )
 
     def completion(self, ids: Sequence[int]) -> list[int]:

@@ -93,7 +93,7 @@ class Watch:
             total = torch.where(passed, raw.logsumexp(-1), total)
         else:
             total[rows] = raw.logsumexp(-1)
-        return Reading(self, wanted, legal, rows, raw, total, top.float(), controls)
+        return Reading(self, wanted, legal, passed, rows, raw, total, top.float(), controls)
 
     def to_host(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
         """A copy on the host, complete once the event is."""
@@ -117,13 +117,19 @@ def _watch(tokens: tuple[int, ...]) -> Watch:
 
 
 class Reading:
-    """What the watch read at one step of a batch."""
+    """What the watch read at one step of a batch.
+
+    Attributes:
+        wanted: the model's own first choices, int64 of shape [batch].
+        passed: where the gate passed, bool of shape [batch].
+    """
 
     def __init__(
         self,
         watch: Watch,
         wanted: torch.Tensor,
         legal: torch.Tensor,
+        passed: torch.Tensor,
         rows: torch.Tensor | None,
         raw: torch.Tensor,
         total: torch.Tensor,
@@ -132,6 +138,7 @@ class Reading:
     ) -> None:
         self.watch = watch
         self.wanted = wanted
+        self.passed = passed
         self._legal, self._rows, self._raw = legal, rows, raw
         self._total, self._top, self._controls = total, top, controls
         self._host: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
@@ -181,6 +188,17 @@ class Reading:
         score = self._raw.gather(1, chosen[rows].unsqueeze(1))
         found[rows] = (self._raw > score).sum(1) + 1
         return found.tolist()
+
+    def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+        """The log-probability of the chosen tokens among all but the watched; nan: one of those.
+
+        Args:
+            raw: the model's own logits, of shape [batch, vocabulary].
+        """
+        kept = raw.float().index_fill(1, self.watch.ids(raw.device), float("-inf"))
+        chosen = torch.tensor(tokens, device=raw.device).unsqueeze(1)
+        found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
+        return [math.nan if value == -math.inf else value for value in found]
 
     def trace(self, states: Sequence[GuardState], tokens: Sequence[int]) -> None:
         """Keeps the step in states that keep them, before they take the tokens."""

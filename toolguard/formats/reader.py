@@ -17,7 +17,7 @@ from lark import Lark
 
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
-_MARK = 0xDC00
+_MARK, _MENTION = 0xDC00, 0xDB00
 MARKED = re.compile(r"[\udc00-\udcff]")
 """Any marker."""
 STRAY = chr(_MARK + 0xFF)
@@ -45,10 +45,16 @@ def marker(index: int) -> str:
     return chr(_MARK + index)
 
 
+def mention(mark: str) -> str:
+    """What stands for a control token that is a word of prose: text, to the parser."""
+    return chr(ord(mark) - _MARK + _MENTION)
+
+
 def unmark(marked: str, controls: Sequence[str]) -> str:
     """Marked text as a reader sees it: control tokens spelled out."""
-    return MARKED.sub(
-        lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) - _MARK],
+    return re.sub(
+        r"[\udb00-\udcff]",
+        lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) & 0xFF],
         marked,
     )
 

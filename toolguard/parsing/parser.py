@@ -21,7 +21,7 @@ from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
 from ..formats.nodes import Pattern
-from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, unmark
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, mention, unmark
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
@@ -77,6 +77,7 @@ class TurnParser:
         toolset: the tools offered.
         opened: the prompt had opened the reasoning already.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
+        mentions: the places of ids that are a control token's, but stand in prose as a word.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class TurnParser:
         *,
         opened: bool = False,
         spelling: Spelling | None = None,
+        mentions: frozenset[int] = frozenset(),
     ) -> None:
         self._format = wire_format
         self._toolset = toolset
         self._spelling = spelling
+        self._mentions = mentions
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
@@ -173,6 +176,8 @@ class TurnParser:
                 break
             self._ids.append(token)
             mark = self._spelling.marks.get(token)
+            if mark is not None and len(self._ids) - 1 in self._mentions:
+                mark = mention(mark)
             if token in self._spelling.end_ids:
                 self._ended = True
             elif mark is not None:
@@ -313,7 +318,8 @@ class TurnParser:
         return max(ends, default=0)
 
     def _say(self, kind: str, start: int, end: int) -> None:
-        text = self._prose[kind].more(self._source[max(start, self._said) : end])
+        said = unmark(self._source[max(start, self._said) : end], self._format.controls)
+        text = self._prose[kind].more(said)
         self._said = max(self._said, end)
         if text:
             self._events.append(_PROSE[kind](text))
