@@ -15,9 +15,11 @@ from functools import lru_cache
 
 import torch
 
+from ..grammar.engine import Vocabulary
 from ..report.report import Step
 from .guard import Guard
 from .state import GuardState
+from .structure import structure_tokens
 
 GATE = 1e-3
 """The smallest control mass that is looked at."""
@@ -50,10 +52,12 @@ class Watch:
     """Reads batches of one vocabulary and wire format. Make it with `Watch.of`.
 
     Attributes:
+        vocabulary: whose ids they are.
         tokens: the ids watched: the format's control tokens that are one id, and what ends a turn.
     """
 
-    def __init__(self, tokens: tuple[int, ...]) -> None:
+    def __init__(self, vocabulary: Vocabulary, tokens: tuple[int, ...]) -> None:
+        self.vocabulary = vocabulary
         self.tokens = tokens
         self._ids: dict[torch.device, torch.Tensor] = {}
         self._ring: list[torch.Tensor] = []
@@ -62,9 +66,8 @@ class Watch:
     @staticmethod
     def of(guard: Guard) -> Watch:
         """The watch of a guard; guards of one vocabulary and format share it."""
-        return _watch(
-            tuple(dict.fromkeys([*guard.control_ids.values(), *guard.vocabulary.end_ids]))
-        )
+        tokens = (*guard.control_ids.values(), *guard.vocabulary.end_ids)
+        return _watch(guard.vocabulary, tuple(dict.fromkeys(tokens)))
 
     def ids(self, device: torch.device) -> torch.Tensor:
         """The ids watched: int64 of shape [watched]."""
@@ -112,8 +115,8 @@ class Watch:
 
 
 @lru_cache(maxsize=64)
-def _watch(tokens: tuple[int, ...]) -> Watch:
-    return Watch(tokens)
+def _watch(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> Watch:
+    return Watch(vocabulary, tokens)
 
 
 class Reading:
@@ -190,12 +193,16 @@ class Reading:
         return found.tolist()
 
     def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:
-        """The log-probability of the chosen tokens among all but the watched; nan: one of those.
+        """How likely the chosen tokens were as content, structure left out; nan: it is structure.
 
         Args:
             raw: the model's own logits, of shape [batch, vocabulary].
+
+        Returns:
+            Log-probabilities.
         """
-        kept = raw.float().index_fill(1, self.watch.ids(raw.device), float("-inf"))
+        structure = structure_tokens(self.watch.vocabulary, raw)
+        kept = raw.float().masked_fill(structure, float("-inf"))
         chosen = torch.tensor(tokens, device=raw.device).unsqueeze(1)
         found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
         return [math.nan if value == -math.inf else value for value in found]

@@ -10,19 +10,17 @@ any more and the reference's stand for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 
 from ..decoding.state import GuardState
+from ..decoding.structure import control_tokens, structure_tokens
 from ..decoding.watch import Reading
-from ..grammar.engine import Vocabulary
 from ..report.report import Intervention
 
 Reference = Callable[[Sequence[int]], torch.Tensor]
 """The reference's logits for the next token of some rows of a batch: [rows, vocabulary]."""
 
-_PUNCTUATION = frozenset(b" \t\r\n\"'{}[]():,=<>/|")
 _NOTHING = -20.0  # a log-probability that no choice is made by
 
 
@@ -40,8 +38,8 @@ class Despiker:
         self, states: Sequence[GuardState], reading: Reading, logits: torch.Tensor
     ) -> list[int]:
         """The rows that stand at a decision: the model wants structure, or what is illegal."""
-        structure = _structure(states[0].guard.vocabulary, logits.shape[1])
-        wanted = structure.to(logits.device)[reading.wanted] | reading.passed
+        structure = structure_tokens(states[0].guard.vocabulary, logits)
+        wanted = structure[reading.wanted] | reading.passed
         return [
             row
             for row, (state, at) in enumerate(zip(states, wanted.tolist(), strict=True))
@@ -62,8 +60,8 @@ class Despiker:
             logits: of the whole batch, with illegal tokens at -inf.
         """
         vocabulary = states[0].guard.vocabulary
-        structure = _structure(vocabulary, logits.shape[1]).to(logits.device)
-        controls = _controls(vocabulary, logits.shape[1]).to(logits.device)
+        structure = structure_tokens(vocabulary, logits)
+        controls = control_tokens(vocabulary, logits)
         calling = torch.tensor([states[row].region == "call" for row in rows])
         some = torch.where(calling.to(logits.device).unsqueeze(1), structure, controls)
         masked = logits[rows].float()
@@ -89,25 +87,6 @@ class Despiker:
                 mass = float(own[place, token].exp())
                 states[row].interventions.append(_intervention(states[row], token, mass))
         logits[rows] = result.to(logits.dtype)
-
-
-@lru_cache(maxsize=16)
-def _controls(vocabulary: Vocabulary, width: int) -> torch.Tensor:
-    """Which tokens are added ones or end a turn: bool of shape [width]."""
-    found = torch.zeros(width, dtype=torch.bool)
-    found[[*vocabulary.added.values(), *vocabulary.end_ids]] = True
-    return found
-
-
-@lru_cache(maxsize=16)
-def _structure(vocabulary: Vocabulary, width: int) -> torch.Tensor:
-    """Which tokens carry structure: those, and what is made of punctuation alone."""
-    found = _controls(vocabulary, width).clone()
-    for token in range(min(width, vocabulary.size)):
-        spelled = vocabulary.bytes_of([token])
-        if spelled and _PUNCTUATION.issuperset(spelled):
-            found[token] = True
-    return found
 
 
 def _intervention(state: GuardState, token: int, mass: float) -> Intervention:

@@ -1,8 +1,8 @@
 """The policy `recover`: what was written is taken back to a sound point, and tried again.
 
-The measure of a call is its content: the model's own probability of its names and values, control
-tokens left out on both sides. Training damages control tokens; it is on content that a model which
-knows what to call is sure, and one that was driven into a call is not.
+The measure of a call is its content: the model's own probability of its names and values among all
+names and values, structure left out. Training damages structure; of content a model that knows what
+to call is sure, and one that was driven into a call is not.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ RETRIES = 3
 """How often a turn may be taken back."""
 CONFIDENCE = 0.9
 """A call whose content has a smaller geometric mean of probability is doubted."""
-REGRET = 0.25
-"""A call whose content falls below it within some tokens of its opener is not even finished."""
-_SOME = 6
+ANSWER = 0.6
+"""What is said instead of it has to be that likely at least."""
 _LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
 
-Kind = Literal["doubted", "regretted", "doubled", "invalid", "loop"]
+Kind = Literal["doubted", "doubled", "invalid", "loop"]
 _WHY: dict[Kind, str] = {
     "doubted": "the model is not sure of anything in this call",
-    "regretted": "the model does not know how to go on after the opener",
     "doubled": "the same call a second time",
     "invalid": "the call does not satisfy its tool's schema",
     "loop": "it goes round in a loop",
@@ -59,31 +57,36 @@ class Recovery:
         self.guard = guard
         self.retries = 0
         self.retried_tokens = 0
-        self._content: list[float] = []  # of each token its log-probability; nan: a control token
+        self._content: list[float] = []  # how likely each token was as content; nan: structure
         self._dead: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._openers: list[int] = []  # where each call begins
         self._made: list[str] = []
         self._parser = guard.parser()
+        opener = guard.control_ids.get(guard.format.opener)
+        self._opener = set() if opener is None else {opener}
         self._candidate: _Candidate | None = None
         self._branch_at = 0
 
     def banned(self, ids: Sequence[int]) -> set[int]:
         """The tokens that would lead into what was taken back before."""
-        return self._dead.get(tuple(ids), set()) if self._dead else set()
+        if not self._dead:
+            return set()
+        found = self._dead.get(tuple(ids), set())
+        # The other way than a doubted call is none.
+        return found | self._opener if self._candidate else found
 
     def follow(self, state: GuardState, content: float) -> GuardState:
         """Looks at the turn after a token was accepted.
 
         Args:
             state: where the turn stands.
-            content: the model's own log-probability of that token, control tokens left out; nan
-                for a control token.
+            content: the log-probability of that token as content (`Reading.content`).
 
         Returns:
             The state to go on from: the same one, perhaps rolled back, or an earlier copy.
         """
         self._content.append(content)
-        if state.ids[-1] == self.guard.control_ids.get(self.guard.format.opener):
+        if state.ids[-1] in self._opener:
             self._openers.append(len(state.ids) - 1)
         tripped = self._trip(state)
         if tripped is not None and self.retries < RETRIES:
@@ -94,7 +97,10 @@ class Recovery:
 
     def _trip(self, state: GuardState) -> tuple[Kind, int] | None:
         """What is wrong, and the place of the token that must not be chosen again."""
-        for event in self._parser.feed(state.ids[-1:]):
+        events = self._parser.feed(state.ids[-1:])
+        if state.done:
+            events += self._parser.finish()
+        for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
                 start, *later = [*self._openers[event.index :], len(state.ids)]
@@ -110,16 +116,7 @@ class Recovery:
         period = _period(state.ids)
         if period:
             return "loop", len(state.ids) - _LOOP + period
-        said = [value for value in self._content[self._call_at :] if not math.isnan(value)]
-        if len(self._openers) == 1 and len(said) == _SOME and state.region == "call":
-            regretted = sum(said) / _SOME < math.log(REGRET)
-            if regretted and self._may_doubt(0):
-                return "regretted", self._call_at
         return None
-
-    @property
-    def _call_at(self) -> int:
-        return self._openers[-1] if self._openers else 0
 
     def _may_doubt(self, index: int) -> bool:
         """Whether something else could be said than this call: it is the first, and none is asked
@@ -150,7 +147,8 @@ class Recovery:
     def _better(self, state: GuardState) -> GuardState:
         """The turn, or the way that was left, whichever the model itself finds likelier."""
         left, self._candidate = self._candidate, None
-        if left is None or self._score(self._branch_at) >= left.score:
+        score = self._score(self._branch_at)
+        if left is None or score >= max(left.score, math.log(ANSWER)):
             return state
         spelled = self.guard.vocabulary.bytes_of(state.ids[self._branch_at :])
         left.state.interventions = [
