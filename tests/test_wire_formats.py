@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from toolguard import Guard, Toolset, WireFormat
+from toolguard.formats.nodes import Literal, walk
+from toolguard.formats.reader import TOOL_NAME
 from toolguard.formats.wire_format import GRAMMARS
 
 from .strategies import bare_toolsets
@@ -141,6 +144,29 @@ def test_a_tools_name_may_begin_as_another_recipients(
     ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
     assert walks(guard, ids)
     assert called(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+
+
+RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    wire_format = WireFormat.load(name)
+    spelled = [
+        n.text for rule in wire_format.rules.values() for n in walk(rule) if isinstance(n, Literal)
+    ]
+    for word in sorted({word for text in spelled for word in re.findall(TOOL_NAME, text)}):
+        tools = [{"name": word}]
+        if word in RESERVED.get(name, ()):
+            with pytest.raises(toolguard.ToolsetError, match=rf"tool '{word}': .*{name}.*rename"):
+                Guard.compile(name, tools, tokenizer)
+            continue
+        guard = Guard.compile(name, tools, tokenizer)
+        calls = [{"name": word, "arguments": {}}]
+        text = toolguard.render(wire_format, calls)
+        assert called(toolguard.read_turn(text, wire_format, guard.toolset)) == calls
 
 
 @pytest.mark.parametrize(
