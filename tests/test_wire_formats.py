@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 import toolguard
+from benchmarks.formats import made_calls
 from toolguard import Guard, Toolset, WireFormat
 from toolguard.formats.nodes import Literal, walk
 from toolguard.formats.reader import TOOL_NAME
@@ -28,10 +29,6 @@ QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 def examples(name: str) -> list[dict[str, Any]]:
     lines = (GRAMMARS / f"{name}.examples.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def called(turn: toolguard.Turn) -> list[dict[str, Any]]:
-    return [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -51,7 +48,7 @@ def test_the_examples_beside_a_grammar_are_admitted_and_read_as_they_say(
             assert turn.faults == ()
             assert turn.reasoning == example["reasoning"]
             assert turn.text == example["text"]
-            assert called(turn) == example["calls"]
+            assert made_calls(turn) == example["calls"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -72,7 +69,7 @@ def test_what_is_rendered_is_admitted_and_read_back(
         assert walks(guard, ids), text
         turn = guard.read(ids)
         assert turn.faults == ()
-        assert called(turn) == [call]
+        assert made_calls(turn) == [call]
 
     check()
 
@@ -143,7 +140,7 @@ def test_a_tools_name_may_begin_as_another_recipients(
     text = toolguard.render(guard.format, [{"name": tool, "arguments": {}}])
     ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
     assert walks(guard, ids)
-    assert called(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+    assert made_calls(guard.read(ids)) == [{"name": tool, "arguments": {}}]
 
 
 RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
@@ -166,7 +163,7 @@ def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
         guard = Guard.compile(name, tools, tokenizer)
         calls = [{"name": word, "arguments": {}}]
         text = toolguard.render(wire_format, calls)
-        assert called(toolguard.read_turn(text, wire_format, guard.toolset)) == calls
+        assert made_calls(toolguard.read_turn(text, wire_format, guard.toolset)) == calls
 
 
 @pytest.mark.parametrize(
