@@ -313,7 +313,10 @@ class TurnParser:
         return max(ends, default=0)
 
     def _say(self, kind: str, start: int, end: int) -> None:
-        text = self._prose[kind].more(self._source[max(start, self._said) : end])
+        prose = self._prose[kind]
+        if start >= self._said:
+            prose.fresh = True
+        text = prose.more(self._source[max(start, self._said) : end])
         self._said = max(self._said, end)
         if text:
             self._events.append(_PROSE[kind](text))
@@ -445,16 +448,20 @@ class TurnParser:
 
 @dataclass(slots=True)
 class _Prose:
-    """Prose without the white space around it."""
+    """Prose without the white space around it; a line end stands between that of two messages."""
 
     told: str = ""
     space: str = ""
+    fresh: bool = True  # nothing of this message was told
 
     def more(self, text: str) -> str:
         """What can be told of it: not the white space that may turn out to be its end."""
-        text = self.space + text if self.told else text.lstrip(SPACE)
+        text = text.lstrip(SPACE) if self.fresh else self.space + text
         kept = text.rstrip(SPACE)
         self.space = text[len(kept) :]
+        if kept and self.fresh:
+            self.fresh = False
+            kept = f"\n{kept}" if self.told else kept
         self.told += kept
         return kept
 
