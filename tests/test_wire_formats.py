@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
 from benchmarks.formats import made_calls
@@ -141,6 +141,33 @@ def test_a_tools_name_may_begin_as_another_recipients(
     ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
     assert walks(guard, ids)
     assert made_calls(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_one_token_may_be_a_part_of_a_tag(special: bool) -> None:
+    """As in the vocabularies of DeepSeek V3.2 and V4."""
+    bar = AddedToken("\uff5cDSML\uff5c", special=special, normalized=False)
+    tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+    tokenizer.add_tokens([bar])
+    (token,) = encode(tokenizer, bar.content)
+    for example in examples("dsml"):
+        guard = Guard.compile("dsml", example["tools"], tokenizer)
+        ids = [*encode(tokenizer, example["turn"]), guard.vocabulary.end_ids[0]]
+        assert (token in ids) == bool(example["calls"])
+        assert walks(guard, ids), example["turn"]
+        turn = guard.read(ids)
+        assert (turn.text, made_calls(turn)) == (example["text"], example["calls"])
+
+    guard = Guard.compile("dsml", examples("dsml")[0]["tools"], tokenizer, tool_choice="required")
+    assert guard.shortest_turn == encode(tokenizer, tokenizer.decode(guard.shortest_turn))
+    assert token in guard.shortest_turn
+
+    prose = [*encode(tokenizer, f"Its tags have <{bar.content} in them."), ids[-1]]
+    guard = Guard.compile("dsml", examples("dsml")[0]["tools"], tokenizer)
+    assert walks(guard, prose)
+    assert guard.read(prose).state == "healthy_response"
+    guard = Guard.compile("hermes", examples("dsml")[0]["tools"], tokenizer)
+    assert walks(guard, prose) != special  # to other formats it is what it was
 
 
 RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
