@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..formats.nodes import Region
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 Policy = Literal["observe", "enforce", "recover"]
 Action = Literal["mask", "close", "lead", "despike", "mention", "rollback"]
 Position = Literal["start", "opened", "value", "structure", "closed", "text", "reasoning"]
-"""Where a token stands, as far as control tokens are concerned: at the start of the turn, right after
-the opener of a call, inside a value, elsewhere in a call, after a call, in text, in reasoning."""
+"""Where a token stands, as far as control tokens are concerned: at the start of the turn, right
+after the opener of a call, inside a value, elsewhere in a call, after a call, in text, in
+reasoning."""
 State = Literal["healthy_call", "healthy_response", "polluted", "collapsed"]
 """The four structural states of arXiv 2606.26027, section 4.3."""
 
@@ -116,3 +120,10 @@ class Report:
                 {name: getattr(item, name) for name in item.__slots__} for item in fields[several]
             ]
         return fields
+
+    def __rich__(self) -> Group:
+        """The report as `rich.print` shows it."""
+        # rich is not loaded before somebody looks at a report.
+        from .table import table
+
+        return table(self)
