@@ -121,9 +121,21 @@ class Report:
             ]
         return fields
 
+    def to_html(self) -> str:
+        """The report as one HTML page that needs nothing else."""
+        from .page import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        from .page import fragment
+
+        return fragment(self)
+
     def __rich__(self) -> Group:
         """The report as `rich.print` shows it."""
-        # rich is not loaded before somebody looks at a report.
+        # Neither rich nor the page is loaded before somebody looks at a report.
         from .table import table
 
         return table(self)
