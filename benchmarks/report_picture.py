@@ -86,7 +86,7 @@ def example() -> Report:
         tokens=len(steps),
         forced=2,
         forward_passes=33,
-        seconds=0.89,
+        seconds=0.58,
         pressure=sum(step.pressure for step in steps),
         interventions=(
             Intervention(
@@ -158,7 +158,7 @@ def _decode(checkpoint: str, name: str) -> Report:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = toolguard.checkpoint(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(path)
     cases = [case for case in toolguard.held_out() if case.id == name]
     report = next(toolguard.answer(model, tokenizer, cases)).report
