@@ -131,7 +131,7 @@ def test_white_space_is_visible() -> None:
 def test_without_steps_the_page_says_how_to_get_them() -> None:
     report = replace(example(), steps=())
     reader = Reader(report.to_html())
-    assert "steps=True" in reader.text
+    assert "trace=True" in reader.text
     assert "the turn cannot end inside call" in reader.text
     assert "forward passes" in reader.text
     assert ("svg",) not in {tag[:1] for tag in reader.tags}

@@ -17,7 +17,7 @@ DONE: Mapping[Action, str] = {
 """What was done to the token of an intervention."""
 
 NO_STEPS = (
-    "This report has no steps: they are kept on request, with toolguard.generate(..., steps=True)."
+    "This report has no steps: they are kept on request, with toolguard.generate(..., trace=True)."
 )
 
 _MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
