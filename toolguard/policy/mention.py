@@ -29,12 +29,14 @@ def leave_mentions(
     if not rows:
         return
     mass = logits[rows].float().softmax(-1)
-    body = unpack(bitmask[rows], logits.device)[:, : mass.shape[1]]
-    call = body.clone()
+    call = unpack(bitmask[rows], logits.device)[:, : mass.shape[1]]
     call[:, Watch.of(states[0].guard).ids(logits.device)] = True
-    prose = mass[:, : call.shape[1]].masked_fill(call, 0.0).sum(-1)
-    for row, share in zip(rows, prose.tolist(), strict=True):
-        if share > 0.5:
+    mass = mass[:, : call.shape[1]]
+    prose = mass.masked_fill(call, 0.0).sum(-1)
+    # Where the likeliest token of all goes on with a call, greedy decoding would have made one.
+    going_on = call.gather(1, mass.argmax(-1, keepdim=True)).squeeze(1)
+    for row, share, goes_on in zip(rows, prose.tolist(), going_on.tolist(), strict=True):
+        if share > 0.5 and not goes_on:
             state = states[row]
             state.mention()
             bitmask[row] = fill([state])[0]
