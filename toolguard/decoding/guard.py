@@ -160,6 +160,11 @@ class Guard:
         return _control_ids(self.format, self.vocabulary)
 
     @cached_property
+    def control_texts(self) -> dict[int, str]:
+        """The control tokens by their ids."""
+        return {token: text for text, token in self.control_ids.items()}
+
+    @cached_property
     def opener_ids(self) -> list[int]:
         """The opener of a call: one id, or those that spell it."""
         opener = self.format.opener

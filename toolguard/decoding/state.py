@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,7 @@ class GuardState:
         self.mentions: frozenset[int] = frozenset()
         self.lost = False
         self.matcher = guard.matcher.deep_copy()
+        self._controls: list[int] = []  # where control tokens stand
         self._stopped = False  # the end was taken after the engine had stopped
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
@@ -81,8 +82,8 @@ class GuardState:
             return "start"
         guard = self.guard
         region = self.region
-        controls = {token: text for text, token in guard.control_ids.items()}
-        last = self._last(controls, len(self.ids))
+        controls = guard.control_texts
+        last = self._last_control(len(self.ids))
         blank = not guard.vocabulary.bytes_of(self.ids[last + 1 :]).strip()
         match region:
             case "reasoning":
@@ -113,6 +114,15 @@ class GuardState:
                 words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
         return words
 
+    def allows(self, token: int) -> bool:
+        """Whether a token can be taken without a look at the mask: it is legal, far from the end of
+        the budget, and does not follow an opener that may be a mention."""
+        if self.done or self.tight() or self.opened_in_prose:
+            return False
+        if self.matcher.is_stopped():
+            return token in self.guard.vocabulary.end_ids
+        return self.matcher.validate_tokens([token]) == 1
+
     def accept(self, token: int) -> bool:
         """Takes a sampled token; False, and nothing changes, if it is illegal here."""
         if self.done:
@@ -122,6 +132,8 @@ class GuardState:
         stopped = self.matcher.is_stopped()
         if not (end if stopped else self.matcher.try_consume_tokens([token]) == 1):
             return False
+        if token in self.guard.control_texts:
+            self._controls.append(len(self.ids))
         self.ids.append(token)
         self.done, self._stopped = end, stopped
         return True
@@ -155,6 +167,7 @@ class GuardState:
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
             del self.ids[-tokens:]
+            self._controls = [place for place in self._controls if place < kept]
             if self.steps is not None:
                 del self.steps[len(self.ids) :]
             self.mentions = frozenset(place for place in self.mentions if place < kept)
@@ -168,24 +181,31 @@ class GuardState:
 
     @property
     def opened_in_prose(self) -> bool:
-        """Whether the last token is the opener of a call, stands after words of prose, and need not
-        be one."""
-        controls = self.guard.control_ids
-        place = len(self.ids) - 1
-        if place < 1 or self.ids[-1] != controls.get(self.guard.format.opener):
+        """Whether an opener stands after words of prose, with nothing but white space after it, and
+        need not be one."""
+        if self.guard.tool_choice != "auto" or self.done:
             return False
-        if self.guard.tool_choice != "auto" or self.tight():
+        place = self._last_control(len(self.ids))
+        if place < 1 or self.guard.control_texts[self.ids[place]] != self.guard.format.opener:
             return False
-        before = self.ids[self._last(set(controls.values()), place) + 1 : place]
-        return place not in self.mentions and bool(self.guard.vocabulary.bytes_of(before).strip())
+        spell = self.guard.vocabulary.bytes_of
+        before = self.ids[self._last_control(place) + 1 : place]
+        return bool(
+            not spell(self.ids[place + 1 :]).strip()
+            and spell(before).strip()
+            and self.region == "call"
+            and not self.tight()
+        )
 
-    def mention(self) -> None:
-        """Lets the opener that was taken last stand as a word of prose, which opens no call."""
-        self.matcher.rollback(1)
-        self.mentions |= {len(self.ids) - 1}
+    def mention(self) -> int:
+        """Lets such an opener stand as a word of prose, which opens no call; returns its place."""
+        place = self._last_control(len(self.ids))
+        self.matcher.rollback(len(self.ids) - place)
+        self.matcher.try_consume_tokens(self.ids[place + 1 :])
+        self.mentions |= {place}
         self._way = None
-        if self._text_ids == len(self.ids):
-            self._forget()
+        self._forget()
+        return place
 
     def bare_call(self) -> int:
         """How many tokens back the bare body of a call to an offered tool began; 0 if none did.
@@ -196,8 +216,7 @@ class GuardState:
         guard = self.guard
         if not guard.format.opener or not self._may_be_bare or self.done:
             return 0
-        controls = guard.control_ids.values()
-        start = self._last(controls, len(self.ids)) + 1
+        start = self._last_control(len(self.ids)) + 1
         text = guard.vocabulary.bytes_of(self.ids[start:]).lstrip()
         if not text:
             return 0
@@ -226,6 +245,7 @@ class GuardState:
         other = GuardState.__new__(GuardState)
         other.__dict__.update(self.__dict__)
         other.ids = self.ids.copy()
+        other._controls = self._controls.copy()
         other.interventions = self.interventions.copy()
         other.steps = None if self.steps is None else self.steps.copy()
         other.matcher = self.matcher.deep_copy()
@@ -262,11 +282,10 @@ class GuardState:
         pieces = completer.complete(frontier, text)
         return pieces is not None and len(self.guard.spell(pieces)) + 1 < self.remaining
 
-    def _last(self, controls: Container[int], end: int) -> int:
-        """Where the last of these control tokens stands before `end`; -1: nowhere."""
-        places = range(end - 1, -1, -1)
-        found = (i for i in places if self.ids[i] in controls and i not in self.mentions)
-        return next(found, -1)
+    def _last_control(self, end: int) -> int:
+        """Where the last control token stands before `end`; -1: nowhere."""
+        places = (place for place in reversed(self._controls) if place < end)
+        return next((place for place in places if place not in self.mentions), -1)
 
     def _forget(self) -> None:
         self._text, self._text_ids = b"", 0

@@ -433,6 +433,8 @@ def _entered(stack: _Stack) -> _Stack:
 
 
 def _region(stack: _Stack) -> Region:
+    if stack is not None and isinstance(stack[0], Ref) and stack[0].rule in _REGIONS:
+        return _REGIONS[stack[0].rule]  # about to begin, and nothing else can
     while stack is not None:
         node, stack = stack
         if isinstance(node, _Leave):

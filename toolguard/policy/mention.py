@@ -38,11 +38,10 @@ def leave_mentions(
     for row, share, goes_on in zip(rows, prose.tolist(), going_on.tolist(), strict=True):
         if share > 0.5 and not goes_on:
             state = states[row]
-            state.mention()
+            place = state.mention()
             bitmask[row] = fill([state])[0]
-            place = len(state.ids) - 1
             opener = state.guard.format.opener
             reason = f"what follows is prose (mass {share:.3f}), not the body of a call"
             state.interventions.append(
-                Intervention(place, "text", opener, state.ids[-1], None, "mention", reason)
+                Intervention(place, "text", opener, state.ids[place], None, "mention", reason)
             )

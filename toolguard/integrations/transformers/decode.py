@@ -16,6 +16,7 @@ from ...errors import RequestError
 from ...parsing.turn import Turn
 from ...policy.despike import Despiker
 from ...policy.enforce import hold, observe, record
+from ...policy.optimistic import choose
 from ...policy.recover import Recovery
 from ...report.report import Intervention, Policy
 from .feed import Feed
@@ -196,6 +197,8 @@ class Decoder:
                 reading.trace(states, tokens)
             return tokens, unsure
         recovering = any(row.recovery is not None for row in rows)
+        if self.sampler.by_mass and not traced and not recovering:
+            return choose(states, scores, self.sampler), unsure
         raw = scores.clone() if recovering else scores
         reading = hold(states, scores, self.despiker)
         for place, row in enumerate(rows):

@@ -12,12 +12,18 @@ from transformers import (
 
 
 class Sampler:
-    """Greedy at temperature 0; otherwise samples, from what `top_k` and `top_p` leave."""
+    """Greedy at temperature 0; otherwise samples, from what `top_k` and `top_p` leave.
+
+    Attributes:
+        by_mass: nothing but the logits' own order or mass decides, so that masking what is illegal
+            may come after the choice.
+    """
 
     def __init__(
         self, temperature: float, top_k: int, top_p: float, seed: int | None, device: torch.device
     ) -> None:
         self._sampling = bool(temperature)
+        self.by_mass = not temperature or (not top_k and top_p == 1)
         self._warpers = LogitsProcessorList()
         if temperature and temperature != 1:
             self._warpers.append(TemperatureLogitsWarper(temperature))

@@ -1,0 +1,126 @@
+"""The watch: exact masses behind an exact gate, and nothing changed by looking."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+import toolguard
+from toolguard import Guard
+from toolguard.decoding.batch import fill, unpack
+from toolguard.decoding.watch import GATE
+from toolguard.policy.enforce import hold, observe
+
+BEGINNINGS = ["", "Hello", "<tool_call>", '<tool_call>\n{"name": "', "Let me see. <tool_call>"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.sampled_from([1.0, 4.0, 12.0]),
+    spike=st.sampled_from([0.0, 8.0, 30.0]),
+    rows=st.integers(1, 5),
+    data=st.data(),
+)
+def test_masses_and_pressure_are_the_models_own_where_the_gate_passes(
+    tokenizer: PreTrainedTokenizerBase,
+    tools: list[dict[str, object]],
+    seed: int,
+    spread: float,
+    spike: float,
+    rows: int,
+    data: st.DataObject,
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    states = []
+    for _ in range(rows):
+        state = guard.start(500)
+        for token in tokenizer(data.draw(st.sampled_from(BEGINNINGS)))["input_ids"]:
+            assert state.accept(token)
+        states.append(state)
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn((rows, len(tokenizer) + 3), generator=generator) * spread
+    watched = [*dict.fromkeys([*guard.control_ids.values(), *guard.vocabulary.end_ids])]
+    logits[:, data.draw(st.sampled_from(watched))] += spike
+    original = logits.clone()
+    legal = unpack(fill(states), logits.device)
+    legal = torch.nn.functional.pad(legal, (0, logits.shape[1]))[:, : logits.shape[1]]
+    reading = observe(states, logits)
+    assert torch.equal(logits, original)
+    own = original.double().softmax(-1)
+    for row, found in enumerate(reading.records()):
+        assert found.wanted == int(original[row].argmax())
+        assert found.legal == bool(legal[row, found.wanted])
+        masses = own[row, watched]
+        if reading.passed[row]:
+            assert found.masses == pytest.approx(masses.tolist(), abs=1e-5)
+            assert found.mass == pytest.approx(own[row].max().item(), abs=1e-5)
+            left = own[row][legal[row]].sum().item()
+            assert math.exp(-found.pressure) == pytest.approx(left, rel=1e-3, abs=1e-6)
+        else:
+            assert float(masses.max()) <= GATE
+            assert set(found.masses) == {0.0}
+            assert found.legal
+    picked = original.topk(3).indices[:, data.draw(st.integers(0, 2))].tolist()
+    for row, rank in enumerate(reading.ranks(picked)):
+        above = int((original[row] > original[row, picked[row]]).sum())
+        assert rank == above + 1 or (rank == 0 and above and not reading.passed[row])
+
+
+def test_holding_reads_the_same_as_observing(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    states = [guard.start(100) for _ in range(3)]
+    logits = torch.randn((3, len(tokenizer)), generator=torch.Generator().manual_seed(1)) * 3
+    logits[1, guard.vocabulary.end_ids[0]] += 20  # an empty turn
+    seen, held = observe(states, logits), hold(states, logits)
+    for one, other in zip(seen.records(), held.records(), strict=True):
+        assert one == other
+    assert [found.kept for found in held.records()] == [True, False, True]
+
+
+def test_steps_are_kept_on_request_and_say_where_each_token_stands(
+    damaged: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    case = next(case for case in toolguard.held_out() if case.kind == "one")
+    options: dict[str, Any] = {"max_new_tokens": 120}
+    plain = toolguard.generate(damaged, tokenizer, case.messages, case.toolset, **options)
+    turn = toolguard.generate(
+        damaged, tokenizer, case.messages, case.toolset, trace=True, **options
+    )
+    assert plain.report is not None
+    assert turn.report is not None
+    assert plain.ids == turn.ids
+    assert plain.report.steps == ()
+    steps = turn.report.steps
+    assert [step.token_id for step in steps] == list(turn.ids)
+    assert [step.step for step in steps] == list(range(len(turn.ids)))
+    assert steps[0].position == "start"
+    assert steps[1].position == "opened"
+    assert {"value", "structure", "closed"} <= {step.position for step in steps}
+    assert sum(step.pressure for step in steps) == pytest.approx(turn.report.pressure, abs=1e-4)
+    spike = max(steps, key=lambda step: step.pressure)
+    assert spike.masses["<|im_end|>"] > 0.9
+    assert spike.illegal > 0.9
+    assert spike.rank > 1
+    assert (turn.report.state_before, turn.report.state_after) == ("collapsed", "healthy_call")
+
+
+def test_an_observed_turn_may_leave_the_grammar_and_is_followed_to_its_end(
+    damaged: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    cases = toolguard.held_out()[:6]
+    plain = toolguard.answer(damaged, tokenizer, cases, policy="observe")
+    traced = toolguard.answer(damaged, tokenizer, cases, policy="observe", trace=True)
+    for one, other in zip(plain, traced, strict=True):
+        assert one.ids == other.ids
+        assert other.report is not None
+        assert [step.token_id for step in other.report.steps] == list(other.ids)
+        assert other.report.interventions == ()
