@@ -11,8 +11,9 @@ from ..formats.nodes import Region
 Policy = Literal["observe", "enforce", "recover"]
 Action = Literal["mask", "close", "lead", "despike", "mention", "rollback"]
 Position = Literal["start", "opened", "value", "structure", "closed", "text", "reasoning"]
-"""Where a token stands, as far as control tokens are concerned: at the start of the turn, right after
-the opener of a call, inside a value, elsewhere in a call, after a call, in text, in reasoning."""
+"""Where a token stands, as far as control tokens are concerned: at the start of the turn, right
+after the opener of a call, inside a value, elsewhere in a call, after a call, in text, in
+reasoning."""
 State = Literal["healthy_call", "healthy_response", "polluted", "collapsed"]
 """The four structural states of arXiv 2606.26027, section 4.3."""
 
