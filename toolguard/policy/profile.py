@@ -26,6 +26,9 @@ ILLEGAL = "illegal tokens"
 """Stands for all illegal tokens of a step together, among the control tokens of a sign."""
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
+GATE = 1e-3
+"""What is smaller counts as 0: the watch does not read it, and it harms nobody."""
+
 # REQ's size: with it, the largest 150 masses of a place are kept one by one.
 _K = 50
 _SIGMAS = 3  # rank errors are counted at three standard deviations
@@ -271,7 +274,7 @@ class Profile:
 
 
 def signs(steps: Iterable[Step]) -> dict[Sign, float]:
-    """The signs of one turn that are above zero."""
+    """The signs of one turn that reach the gate."""
     found: dict[Sign, float] = {}
     for step in steps:
         for control, mass in (*step.masses.items(), (ILLEGAL, step.illegal)):
@@ -281,8 +284,8 @@ def signs(steps: Iterable[Step]) -> dict[Sign, float]:
             )
             for measure, size in sizes:
                 sign = (control, step.position, measure)
-                if size > found.get(sign, 0.0):
-                    found[sign] = size
+                if size >= GATE:
+                    found[sign] = max(size, found.get(sign, 0.0))
     return found
 
 
