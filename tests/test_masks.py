@@ -194,6 +194,17 @@ def test_control_tokens_inside_a_string_are_seen_as_tokens(
     assert walks(guard, spelled)
 
 
+@pytest.mark.parametrize("value", ["5.0", "5e1", "25E6", "5e+1", "0e0", "5.5", "5e-1"])
+def test_an_integer_may_be_written_with_an_exponent(
+    value: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}}]
+    guard = Guard.compile("hermes", tools, tokenizer)
+    text = f'<tool_call>{{"name": "f", "arguments": {{"x": {value}}}}}</tool_call>'
+    ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+    assert walks(guard, ids) == (guard.read(ids).faults == ()) == float(value).is_integer()
+
+
 # JSON Schema's `format` is an annotation to the validator, but a rule to the mask.
 PLAIN = schemas().filter(lambda schema: '"format"' not in json.dumps(schema))
 

@@ -15,7 +15,8 @@ import toolguard
 from toolguard import Guard, Toolset, TurnParser, WireFormat
 
 from .test_masks import encode
-from .test_wire_formats import FORMATS, QUICK, SIGNS, examples
+from .test_wire_formats import FORMATS, QUICK, SIGNS
+from .turns import examples
 
 
 def merged(events: Iterable[toolguard.Event]) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
-from ..report.report import Intervention, Report
+from ..report.report import Intervention, Position, Report, Step
 
 if TYPE_CHECKING:
     from .guard import Guard
@@ -34,6 +34,7 @@ class GuardState:
         done: an end token was accepted.
         pressure: mask pressure so far, in nats.
         interventions: what the guard did so far.
+        steps: what the watch read so far, where it is to be kept.
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -43,6 +44,7 @@ class GuardState:
         self.done = False
         self.pressure = 0.0
         self.interventions: list[Intervention] = []
+        self.steps: list[Step] | None = None
         self.matcher = guard.matcher.deep_copy()
         self._stopped = False  # the end was taken after the engine had stopped
         self._text = b""
@@ -67,6 +69,29 @@ class GuardState:
             return "done"
         self._follow()
         return self.guard.completer.region(self._frontier)
+
+    @property
+    def position(self) -> Position:
+        """Where the sequence stands, as far as control tokens are concerned."""
+        if not self.ids:
+            return "start"
+        guard = self.guard
+        region = self.region
+        controls = {guard.control_ids.get(text): text for text in guard.format.controls}
+        last = next((i for i in range(len(self.ids) - 1, -1, -1) if self.ids[i] in controls), -1)
+        blank = not self._text_after(last).strip()
+        match region:
+            case "reasoning":
+                return "reasoning"
+            case "call" if last >= 0 and controls[self.ids[last]] == guard.format.opener and blank:
+                return "opened"
+            case "call":
+                inside = guard.completer.inside_value(self._frontier, self._text)
+                return "value" if inside else "structure"
+            case _ if last >= 0 and controls[self.ids[last]] == guard.format.closer:
+                return "closed"
+            case _:
+                return "start" if blank and last < 0 else "text"
 
     def mask(self, preferred: Sequence[int] = ()) -> Mask:
         """The legal next tokens, one bit each, as int32 words of shape [(vocabulary + 31) // 32].
@@ -120,6 +145,8 @@ class GuardState:
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
             del self.ids[-tokens:]
+            if self.steps is not None:
+                del self.steps[len(self.ids) :]
             self.done = self._stopped = False
             self._check_at = self.max_new_tokens
             self._may_be_bare = True
@@ -160,6 +187,7 @@ class GuardState:
             seconds,
             self.pressure,
             tuple(self.interventions),
+            tuple(self.steps or ()),
         )
 
     def copy(self) -> GuardState:
@@ -168,6 +196,7 @@ class GuardState:
         other.__dict__.update(self.__dict__)
         other.ids = self.ids.copy()
         other.interventions = self.interventions.copy()
+        other.steps = None if self.steps is None else self.steps.copy()
         other.matcher = self.matcher.deep_copy()
         return other
 
@@ -201,6 +230,9 @@ class GuardState:
         frontier = completer.advance(self._frontier, text)
         pieces = completer.complete(frontier, text)
         return pieces is not None and len(self.guard.spell(pieces)) + 1 < self.remaining
+
+    def _text_after(self, index: int) -> bytes:
+        return self.guard.vocabulary.bytes_of(self.ids[index + 1 :])
 
     def _follow(self) -> None:
         """Brings the frontier to the end of the ids."""

@@ -41,6 +41,7 @@ Pieces: TypeAlias = tuple[bytes | Control, ...]
 """Bytes to spell, and control tokens to emit as one token, in order."""
 
 _ON_ITS_WAY = 2  # bytes after a match of a terminal that may lead to a longer one, as in `1e+`
+_PUNCTUATION = b" \t\r\n:,;="
 _CONTROL_COST = 3  # a token, and so are about three bytes of text
 
 
@@ -182,6 +183,16 @@ class Completer:
         """The region that all of a frontier is in; `text` where it is in several."""
         found = {_region(stack) for _, stack in frontier}
         return found.pop() if len(found) == 1 else "text"
+
+    def inside_value(self, frontier: Frontier, text: bytes) -> bool:
+        """Whether `text` ends inside a value, and not in the punctuation around values."""
+        return any(
+            position < len(text)
+            and stack is not None
+            and isinstance(stack[0], Pattern | Scalar | Raw | Until)
+            and bool(text[position:].strip(_PUNCTUATION))
+            for position, stack in frontier
+        )
 
     def _begun_controls(self, node: Node, text: bytes, position: int) -> Iterator[int]:
         """Where a spelled-out control token may have begun at the end of free text."""

@@ -11,6 +11,7 @@ from lark import Token, Tree
 from ..formats.reader import SPACE
 from ..tools.schemas import resolve
 from ..tools.toolset import Arguments, Tool, parse_json
+from .literals import checked
 
 _DEPTH = 24  # how many references and combinations are followed
 _Branch: TypeAlias = "tuple[Mapping[str, Any], ...]"
@@ -44,7 +45,7 @@ def _readings(content: Tree[Token], branch: _Branch, tool: Tool) -> Iterator[Any
     text = str(content.children[0]) if len(content.children) == 2 and not members else ""
     if text:
         try:
-            value = parse_json(text)
+            value = parse_json(checked(text))
         except ValueError:
             value = text
         if text == text.strip(SPACE) and not isinstance(value, str | dict | list):

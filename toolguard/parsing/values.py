@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from lark import Token, Tree
 from ..formats.reader import SPACE, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
+from .literals import checked, read_literal
 
 Valid = Callable[[Any], bool]
 
@@ -53,7 +53,7 @@ def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) 
 def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> Any:
     slot, text = "STRING", ""
     for tree in argument.find_data("literal_"):
-        return _literal(_text(tree, source), reader.json_literals)
+        return read_literal(_text(tree, source), reader.json_literals)
     for token in _value_tokens(argument, reader):
         value = reader.values[token.type]
         slot, text = value.slot, token.removesuffix(value.markup)
@@ -72,7 +72,7 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
     if slot == "STRING":
         return text
     if slot in _KINDS:
-        value = parse_json(text)
+        value = parse_json(checked(text))
         if not _KINDS[slot](value):
             raise ValueError(f"{text[:40]!r} is not of the type that the call says")
         return value
@@ -81,43 +81,12 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
         plain = text.removeprefix("\n").removesuffix("\n")
         text = text.strip(SPACE)
     try:
-        value = _literal(text, True)
+        value = read_literal(checked(text), True)
     except ValueError:
         return plain
     if isinstance(value, str) or (not valid(value) and valid(plain)):
         return plain
     return value
-
-
-def _literal(text: str, json_too: bool) -> Any:
-    """A Python literal, or JSON."""
-    if json_too:
-        try:
-            return parse_json(text)
-        except ValueError:
-            pass
-    try:
-        return _plain(ast.parse(text.strip(SPACE), mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{text[:40]!r} is no literal: {error}") from error
-
-
-def _plain(node: ast.expr) -> Any:
-    """The value of a syntax tree that holds only what JSON has, keys once."""
-    match node:
-        case ast.Constant(None | str() | bool() | int() | float() as constant):
-            return constant
-        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as positive)):
-            return -positive
-        case ast.List(items):
-            return [_plain(item) for item in items]
-        case ast.Dict(keys, values):
-            names = [_plain(key) for key in keys if key is not None]
-            if len(names) < len(values) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"a key of {ast.unparse(node)[:40]!r} is no string")
-            return Arguments(zip(names, map(_plain, values), strict=True))
-        case _:
-            raise ValueError(f"{ast.unparse(node)[:40]!r} is no literal")
 
 
 def _gemma(tree: Tree[Token], reader: Reader) -> Any:

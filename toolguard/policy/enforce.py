@@ -8,6 +8,7 @@ import torch
 
 from ..decoding.batch import apply, fill
 from ..decoding.state import GuardState
+from ..decoding.watch import Reading, Watch
 from ..report.report import Action, Intervention
 
 PREFERRED = 16
@@ -21,25 +22,40 @@ def enforce(states: Sequence[GuardState], logits: torch.Tensor) -> None:
         states: one per row; rows of states that are done are left as they are.
         logits: the model's own, floating point of shape [batch, vocabulary].
     """
-    wanted = logits.argmax(-1)
-    total = logits.float().logsumexp(-1)
-    top = logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1).float()
-    apply(fill(states), logits)
-    legal = (logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) > float("-inf")).tolist()
+    record(states, hold(states, logits))
+
+
+def observe(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
+    """Reads what a mask would take away, and changes nothing."""
+    bitmask = fill(states)
+    reading = Watch.of(states[0].guard).read(logits, bitmask)
+    masked = logits.clone()
+    apply(bitmask, masked)
+    reading.close(masked)
+    return reading
+
+
+def hold(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
+    """Masks what is illegal, in place; what the watch read is yet to be recorded."""
+    bitmask = fill(states)
+    reading = Watch.of(states[0].guard).read(logits, bitmask)
+    apply(bitmask, logits)
     for row, state in enumerate(states):
         if state.tight():
             _narrow(state, logits[row])
-    left = logits.float().logsumexp(-1)
-    kept = logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) > float("-inf")
-    pressures, masses = (total - left).tolist(), (top - total).exp().tolist()
-    for row, (token, stays) in enumerate(zip(wanted.tolist(), kept.tolist(), strict=True)):
-        state = states[row]
+    reading.close(logits)
+    return reading
+
+
+def record(states: Sequence[GuardState], reading: Reading) -> None:
+    """Adds a step's pressure and interventions to the states, before they take its tokens."""
+    for state, found in zip(states, reading.records(), strict=True):
         if state.done:
             continue
-        state.pressure += max(pressures[row], 0.0)
-        if not stays:
-            action: Action = "close" if legal[row] else "mask"
-            state.interventions.append(_intervention(state, token, masses[row], action))
+        state.pressure += found.pressure
+        if not found.kept:
+            action: Action = "close" if found.legal else "mask"
+            state.interventions.append(_intervention(state, found.wanted, found.mass, action))
 
 
 def _narrow(state: GuardState, row: torch.Tensor) -> None:
