@@ -86,9 +86,9 @@ def main(
                 part = (calibration + stream)[first : first + BATCH]
                 turns += answered(model, tokenizer, part, heat, seed + first)
                 progress.advance(task, len(part))
-            profiles[heat] = recorded(turns[: len(calibration)])
+            profiles[heat] = recorded(turns[: len(calibration)], tokenizer)
             output["false_alarms"][f"T {heat:g}"] = false_alarms(
-                turns, len(calibration), streams, seed, progress
+                turns, len(calibration), streams, seed, tokenizer, progress
             )
         for name in names:
             task = progress.add_task(name, total=lengths[name])
@@ -144,8 +144,7 @@ def answered(
     return [made[i] for i in range(len(cases))]
 
 
-def recorded(turns: Sequence[Answered]) -> Profile:
-    _, tokenizer = load(CHECKPOINTS / "healthy")
+def recorded(turns: Sequence[Answered], tokenizer: PreTrainedTokenizerFast) -> Profile:
     profile = Profile.of(FORMAT, tokenizer)
     for turn in turns:
         profile.add(turn.steps)
@@ -153,7 +152,12 @@ def recorded(turns: Sequence[Answered]) -> Profile:
 
 
 def false_alarms(
-    turns: Sequence[Answered], size: int, streams: int, seed: int, progress: Progress
+    turns: Sequence[Answered],
+    size: int,
+    streams: int,
+    seed: int,
+    tokenizer: PreTrainedTokenizerFast,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Alarms on healthy streams: turns are dealt anew into a calibration and a stream each time."""
     task = progress.add_task("healthy streams", total=streams)
@@ -161,7 +165,7 @@ def false_alarms(
     alarms, default, seen = dict.fromkeys(RUN_LENGTHS, 0), 0, 0
     for _ in range(streams):
         dealt = rng.sample(turns, len(turns))
-        profile = recorded(dealt[:size])
+        profile = recorded(dealt[:size], tokenizer)
         detectors = {length: Drift(profile, run_length=length) for length in RUN_LENGTHS}
         unprofiled = Drift(Profile.default())
         for turn in dealt[size:]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 import toolguard
@@ -123,9 +124,9 @@ def watched(*args: object, **options: object) -> Iterator[Turn]:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_profile_records_a_model(
-    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: Qwen2ForCausalLM
 ) -> None:
-    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: None)
+    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: healthy)
     monkeypatch.setattr("toolguard.cli.profile._answer", watched)
     path = tmp_path / "profile.json"
     given = ["profile", "healthy", "-o", str(path), *(["--json"] if as_json else [])]

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from toolguard import Profile, ProfileError, Step, WireFormat
-from toolguard.policy.profile import binomial_bound
+from toolguard.decoding import watch
+from toolguard.policy.profile import GATE, binomial_bound
 
 CONTROLS = ("<tool_call>", "</tool_call>", "<|im_end|>")
 
@@ -177,6 +178,20 @@ def test_a_profile_of_another_model_is_refused(
         Profile.load(path, wire_format, tokenizer)
     with pytest.raises(ProfileError, match="cannot be merged"):
         profile.merge(Profile.of(wire_format, tokenizer))
+
+
+def test_what_ends_a_turn_is_a_control_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    glm = WireFormat.load("glm_xml")
+    assert Profile.of(glm, tokenizer).controls == (*glm.controls, "<|im_end|>")
+    padding = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ends = [padding, padding, tokenizer.eos_token_id]
+    assert Profile.of(WireFormat.load("hermes"), tokenizer, ends).controls == tuple(
+        WireFormat.load("hermes").controls
+    )
+
+
+def test_the_gate_is_the_watchs() -> None:
+    assert GATE == watch.GATE
 
 
 def test_what_cannot_be_recorded_is_an_error(tmp_path: Path) -> None:

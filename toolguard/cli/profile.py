@@ -55,8 +55,8 @@ def profile(
             raise ProfileError(f"cannot write the profile {output}: no such folder, or no rights")
         tokenizer = _tokenizer(folder)
         wire_format = recognise(tokenizer)
-        recorded = Profile.of(wire_format, tokenizer)
         loaded = _model(folder)
+        recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer))
         states: Counter[str] = Counter()
         options = {"batch": batch, "max_new_tokens": max_new_tokens, "temperature": temperature}
         with _bars(errors) as bars:
@@ -119,6 +119,13 @@ def _model(folder: str) -> PreTrainedModel:
     if torch.cuda.is_available():
         torch.nn.Module.to(model, "cuda")
     return model
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends a turn, for the model's own configuration and for the tokenizer."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = [*configured] if isinstance(configured, list) else [configured]
+    return [end for end in (*ends, tokenizer.eos_token_id) if end is not None]
 
 
 def _answer(

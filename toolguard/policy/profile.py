@@ -54,7 +54,8 @@ class Profile:
 
     Attributes:
         wire_format: the name of the wire format; empty in the default profile.
-        controls: the text of the format's control tokens; none in the default profile.
+        controls: the text of the control tokens: the format's, and what else ends a turn; none in
+            the default profile.
         fingerprint: of the tokenizer's vocabulary and the wire format.
         turns: the number of turns recorded.
     """
@@ -69,10 +70,23 @@ class Profile:
         self._signs: dict[Sign, Any] = {}
 
     @staticmethod
-    def of(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> Profile:
-        """An empty profile of a model with this wire format and tokenizer."""
-        fingerprint = fingerprint_of(wire_format, tokenizer)
-        return Profile(wire_format.name, wire_format.controls, fingerprint)
+    def of(
+        wire_format: WireFormat,
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: Sequence[int] | None = None,
+    ) -> Profile:
+        """An empty profile of a model with this wire format and tokenizer.
+
+        Args:
+            wire_format: the format.
+            tokenizer: the tokenizer.
+            end_tokens: the ids that end a turn, if others than the tokenizer's `eos_token_id` and
+                the format's own turn ends: they are control tokens, too.
+        """
+        ends = [tokenizer.eos_token_id] if end_tokens is None else list(end_tokens)
+        names = tokenizer.convert_ids_to_tokens([end for end in ends if end is not None])
+        controls = dict.fromkeys([*wire_format.controls, *names])
+        return Profile(wire_format.name, [*controls], fingerprint_of(wire_format, tokenizer))
 
     @staticmethod
     def default() -> Profile:
