@@ -202,6 +202,11 @@ def trajectory(
         part = cases[prompts * step : prompts * (step + 1)]
         for heat in heats:
             rows[heat] += answered(model, tokenizer, part, heat, step)
+        # two steps with less than a quarter of the turns sound tell all there is to tell
+        last = [[turn.sound for turn in rows[heat][-2 * prompts :]] for heat in heats]
+        if all(len(sound) == 2 * prompts and sum(sound) < 0.5 * prompts for sound in last):
+            progress.update(task, completed=steps)
+            break
         if step < steps:
             training.step(step)
             progress.advance(task)

@@ -126,7 +126,9 @@ def test_a_sudden_change_raises_an_alarm_within_some_turns(profile: Profile) -> 
     assert alarm.size == 1
     assert alarm.healthy < 1
     assert alarm.statistic >= drift.run_length
-    assert "The mass of <|im_end|> right after the opener of a call was up to 1" in str(alarm)
+    assert "The mass of <|im_end|> right after the opener of a call was up to 1 in the last" in str(
+        alarm
+    )
     assert drift.statistic == 0  # starts afresh
 
 

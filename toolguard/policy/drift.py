@@ -85,7 +85,8 @@ class Alarm:
         )
         return (
             f"turn {self.turn}: the format is drifting. The {what} {self.control} "
-            f"{_PLACES[self.position]} was up to {self.size:.3g} since turn {self.since}{known}"
+            f"{_PLACES[self.position]} was up to {self.size:.3g} in the last "
+            f"{self.turn - self.since} turns{known}"
         )
 
 

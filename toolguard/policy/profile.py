@@ -27,7 +27,8 @@ ILLEGAL = "illegal tokens"
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
 GATE = 1e-3
-"""What is smaller counts as 0: the watch does not read it, and it harms nobody."""
+"""The watch does not read what is smaller. It counts as 0, and what is as near to 1 as 1: a model
+that becomes surer of what it was sure of does no harm."""
 
 # REQ's size: with it, the largest 150 masses of a place are kept one by one.
 _K = 50
@@ -120,7 +121,7 @@ class Profile:
             place = (step.region, step.position)
             self._steps[place] += 1
             for control, mass in step.masses.items():
-                _record(self._masses, (control, place), mass)
+                _record(self._masses, (control, place), _whole(mass))
         for sign, size in signs(steps).items():
             _record(self._signs, sign, size)
         self.turns += 1
@@ -166,7 +167,7 @@ class Profile:
         """
         place = (region, position)
         n = self._steps[place]
-        return (1 + _reach(self._sketch(control, place), n, mass)) / (n + 1)
+        return (1 + _reach(self._sketch(control, place), n, _whole(mass))) / (n + 1)
 
     def sign_bound(self, sign: Sign, size: float, risk: float) -> float:
         """How many healthy turns have such a sign at most: an upper confidence bound of the share.
@@ -293,7 +294,7 @@ def signs(steps: Iterable[Step]) -> dict[Sign, float]:
     for step in steps:
         for control, mass in (*step.masses.items(), (ILLEGAL, step.illegal)):
             sizes: tuple[tuple[Measure, float], ...] = (
-                ("mass", mass),
+                ("mass", _whole(mass)),
                 ("doubt", min(mass, 1 - mass)),
             )
             for measure, size in sizes:
@@ -301,6 +302,10 @@ def signs(steps: Iterable[Step]) -> dict[Sign, float]:
                 if size >= GATE:
                     found[sign] = max(size, found.get(sign, 0.0))
     return found
+
+
+def _whole(mass: float) -> float:
+    return 1.0 if mass > 1 - GATE else mass
 
 
 def fingerprint_of(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> str:
