@@ -58,8 +58,8 @@ def main(
         list[float] | None, typer.Option("--temperature", help="0 and 0.8 unless given.")
     ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Turns per training step.")] = 60,
-    healthy_turns: Annotated[int, typer.Option(min=1, help="Besides the calibration.")] = 1200,
-    streams: Annotated[int, typer.Option(min=1, help="Healthy streams, of that length.")] = 100,
+    healthy_turns: Annotated[int, typer.Option(min=1, help="Besides the calibration.")] = 900,
+    streams: Annotated[int, typer.Option(min=1, help="Healthy streams, of that length.")] = 60,
     seed: int = 11,
     figure: Path = FIGURE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, else a table.")] = False,
@@ -258,7 +258,9 @@ def summary(modes: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(trajectories: dict[str, dict[str, dict[str, Any]]]) -> Table:
-    made = Table(title="Training steps at which validity falls, and at which the alarm comes")
+    made = Table(
+        title="Training steps at which turns stop being sound, and at which the alarm comes"
+    )
     for heading in ("recipe", "decoding", "below 90%", "below 50%", "alarm at", "turns", "default"):
         made.add_column(heading)
     made.add_column("what it says", overflow="fold")
@@ -272,7 +274,8 @@ def table(trajectories: dict[str, dict[str, dict[str, Any]]]) -> Table:
 
 
 def draw(trajectories: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """One column a recipe, one row a temperature: validity, and the detector's statistic."""
+    """One column a recipe, one row a temperature: sound turns, and the detector's statistic up to
+    its first alarm."""
     modes = list(next(iter(trajectories.values())))
     figure, axes = plt.subplots(
         len(modes),
@@ -294,8 +297,9 @@ def draw(trajectories: dict[str, dict[str, dict[str, Any]]], path: Path) -> None
             if row["alarm_turn"] is not None:
                 axis.axvline(row["alarm_turn"] / prompts, color="tab:red", linewidth=1.5)
             other = axis.twinx()
-            turns = [(number + 1) / prompts for number in range(len(row["statistic"]))]
-            other.plot(turns, row["statistic"], color="tab:grey", linewidth=0.7)
+            until = row["statistic"][: row["alarm_turn"]]
+            turns = [(number + 1) / prompts for number in range(len(until))]
+            other.plot(turns, until, color="tab:grey", linewidth=1)
             other.axhline(RUN_LENGTHS[-1], color="tab:grey", linestyle=":", linewidth=1)
             other.set_yscale("log")
             other.set_ylim(0.01, 1e6)

@@ -78,11 +78,11 @@ class Alarm:
 
     def __str__(self) -> str:
         what = "mass of" if self.measure == "mass" else "doubt about"
-        known = (
-            f", and in 99 of 100 healthy turns at most {self.healthy:.3g}"
-            if self.healthy == self.healthy
-            else ""
-        )
+        known = ""
+        if self.healthy == 0:
+            known = "; 99 of 100 healthy turns have none there"
+        elif self.healthy > 0:  # not NaN
+            known = f"; in 99 of 100 healthy turns it is at most {self.healthy:.3g}"
         return (
             f"turn {self.turn}: the format is drifting. The {what} {self.control} "
             f"{_PLACES[self.position]} was up to {self.size:.3g} in the last "
