@@ -133,6 +133,17 @@ def test_a_long_string_is_told_while_it_is_written(tools: list[dict[str, object]
     assert parser.feed("n") == (toolguard.ArgumentsDelta(0, "\\n"),)
 
 
+@pytest.mark.parametrize("name", ["get_time", "no_tool"])
+def test_arguments_before_the_name_are_told_before_it(
+    name: str, tools: list[dict[str, object]]
+) -> None:
+    text = f'<tool_call>{{"arguments": {{"zone": "CET"}}, "name": "{name}"}}</tool_call>'
+    for chunks in ([text], list(text)):
+        kinds = [kind for kind, _ in merged(streamed(hermes(tools), chunks))]
+        assert kinds[:2] == ["CallStart", "ArgumentsDelta"]
+        assert kinds[2] == ("CallName" if name == "get_time" else "FaultFound")
+
+
 def test_what_is_wrong_for_certain_is_told_at_once(
     tools: list[dict[str, object]], tokenizer: PreTrainedTokenizerBase
 ) -> None:

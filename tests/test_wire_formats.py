@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
+from benchmarks.formats import made_calls
 from toolguard import Guard, Toolset, WireFormat
+from toolguard.formats.nodes import Literal, walk
+from toolguard.formats.reader import TOOL_NAME
 
 from .strategies import bare_toolsets
 from .test_masks import encode, values, walks
@@ -19,10 +23,6 @@ from .turns import examples, random_turns
 
 FORMATS = toolguard.format_names()
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def called(turn: toolguard.Turn) -> list[dict[str, Any]]:
-    return [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -42,7 +42,7 @@ def test_the_examples_beside_a_grammar_are_admitted_and_read_as_they_say(
             assert turn.faults == ()
             assert turn.reasoning == example["reasoning"]
             assert turn.text == example["text"]
-            assert called(turn) == example["calls"]
+            assert made_calls(turn) == example["calls"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -63,7 +63,7 @@ def test_what_is_rendered_is_admitted_and_read_back(
         assert walks(guard, ids), text
         turn = guard.read(ids)
         assert turn.faults == ()
-        assert called(turn) == [call]
+        assert made_calls(turn) == [call]
 
     check()
 
@@ -134,7 +134,57 @@ def test_a_tools_name_may_begin_as_another_recipients(
     text = toolguard.render(guard.format, [{"name": tool, "arguments": {}}])
     ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
     assert walks(guard, ids)
-    assert called(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+    assert made_calls(guard.read(ids)) == [{"name": tool, "arguments": {}}]
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_one_token_may_be_a_part_of_a_tag(special: bool) -> None:
+    """As in the vocabularies of DeepSeek V3.2 and V4."""
+    bar = AddedToken("\uff5cDSML\uff5c", special=special, normalized=False)
+    tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+    tokenizer.add_tokens([bar])
+    (token,) = encode(tokenizer, bar.content)
+    for example in examples("dsml"):
+        guard = Guard.compile("dsml", example["tools"], tokenizer)
+        ids = [*encode(tokenizer, example["turn"]), guard.vocabulary.end_ids[0]]
+        assert (token in ids) == bool(example["calls"])
+        assert walks(guard, ids), example["turn"]
+        turn = guard.read(ids)
+        assert (turn.text, made_calls(turn)) == (example["text"], example["calls"])
+
+    guard = Guard.compile("dsml", examples("dsml")[0]["tools"], tokenizer, tool_choice="required")
+    assert guard.shortest_turn == encode(tokenizer, tokenizer.decode(guard.shortest_turn))
+    assert token in guard.shortest_turn
+
+    prose = [*encode(tokenizer, f"Its tags have <{bar.content} in them."), ids[-1]]
+    guard = Guard.compile("dsml", examples("dsml")[0]["tools"], tokenizer)
+    assert walks(guard, prose)
+    assert guard.read(prose).state == "healthy_response"
+    guard = Guard.compile("hermes", examples("dsml")[0]["tools"], tokenizer)
+    assert walks(guard, prose) != special  # to other formats it is what it was
+
+
+RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    wire_format = WireFormat.load(name)
+    spelled = [
+        n.text for rule in wire_format.rules.values() for n in walk(rule) if isinstance(n, Literal)
+    ]
+    for word in sorted({word for text in spelled for word in re.findall(TOOL_NAME, text)}):
+        tools = [{"name": word}]
+        if word in RESERVED.get(name, ()):
+            with pytest.raises(toolguard.ToolsetError, match=rf"tool '{word}': .*{name}.*rename"):
+                Guard.compile(name, tools, tokenizer)
+            continue
+        guard = Guard.compile(name, tools, tokenizer)
+        calls = [{"name": word, "arguments": {}}]
+        text = toolguard.render(wire_format, calls)
+        assert made_calls(toolguard.read_turn(text, wire_format, guard.toolset)) == calls
 
 
 @pytest.mark.parametrize(

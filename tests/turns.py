@@ -52,7 +52,7 @@ def random_turns(
 
 
 def _wrong(guard: Guard, state: GuardState) -> str:
-    turn = guard.read(state.ids)
+    turn = guard.read(state.ids, state.mentions)
     if not state.done:
         return f"did not end: {turn.raw!r}"
     if turn.faults or turn.state != ("healthy_call" if turn.calls else "healthy_response"):

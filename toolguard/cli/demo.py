@@ -23,18 +23,11 @@ from ..evaluation.cases import Case
 from ..evaluation.score import Score, is_exact, score
 from ..parsing.turn import STATES, Turn
 from ..report.report import Policy
+from ..report.words import DONE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_DONE = {
-    "mask": "masked",
-    "close": "held back",
-    "lead": "led into the opener",
-    "despike": "despiked",
-    "mention": "left as prose",
-    "rollback": "taken back",
-}
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
 
 
@@ -204,7 +197,7 @@ def _transcript(name: str, case: Case, turns: dict[str, list[Turn]], index: int)
     for item in after.report.interventions:
         mass = "" if item.mass is None else f" (mass {item.mass:.3f})"
         text.append(
-            f"  token {item.step:>3}, in {item.region}: {item.token!r}{mass} {_DONE[item.action]}: "
+            f"  token {item.step:>3}, in {item.region}: {item.token!r}{mass} {DONE[item.action]}: "
             f"{item.reason}\n"
         )
     return Panel(text, title=f"{name}, case {case.id}")

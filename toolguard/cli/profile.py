@@ -133,7 +133,7 @@ def _answer(
 ) -> Iterator[Turn]:
     from ..evaluation.answer import answer
 
-    return answer(model, tokenizer, cases, policy="observe", **options)
+    return answer(model, tokenizer, cases, policy="observe", trace=True, **options)
 
 
 def _bars(console: Console) -> Progress:

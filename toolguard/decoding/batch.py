@@ -14,14 +14,14 @@ from .state import GuardState
 def fill(states: Sequence[GuardState]) -> torch.Tensor:
     """The masks of all states: int32 of shape [batch, words], on the CPU.
 
-    Rows of states that are done allow everything: what is sampled there is ignored. Budgets are not
-    looked at; see `GuardState.mask`.
+    Rows of states that are done or lost allow everything: what is sampled there is ignored. Budgets
+    are not looked at; see `GuardState.mask`.
     """
     words = max((state.guard.vocabulary.size + 31) // 32 for state in states)
     bitmask = torch.zeros((len(states), words), dtype=torch.int32)
     open_rows = []
     for row, state in enumerate(states):
-        if state.done:
+        if state.done or state.lost:
             bitmask[row] = -1
         else:
             open_rows.append((state.matcher, row))
@@ -37,11 +37,16 @@ def apply(bitmask: torch.Tensor, logits: torch.Tensor) -> None:
         bitmask: int32 of shape [batch, words]; ids past its end are illegal.
         logits: floating point of shape [batch, vocabulary], on any device.
     """
-    octets = bitmask.view(torch.uint8).to(logits.device)
-    legal = _bits(logits.device)[octets.int()].flatten(1)
+    legal = unpack(bitmask, logits.device)
     width = min(logits.shape[1], legal.shape[1])
     logits[:, :width].masked_fill_(~legal[:, :width], float("-inf"))
     logits[:, width:] = float("-inf")
+
+
+def unpack(bitmask: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A bitmask as bool of shape [batch, 32 * words]."""
+    octets = bitmask.view(torch.uint8).to(device)
+    return _bits(device)[octets.int()].flatten(1)
 
 
 @cache

@@ -101,19 +101,24 @@ class Guard:
             )
         return GuardState(self, max_new_tokens)
 
-    def read(self, ids: Sequence[int]) -> Turn:
-        """The turn that these ids say; what follows the first end token is ignored."""
-        parser = self.parser()
+    def read(self, ids: Sequence[int], mentions: frozenset[int] = frozenset()) -> Turn:
+        """The turn that these ids say; what follows the first end token is ignored.
+
+        Args:
+            mentions: the places of ids that are an opener in prose (`GuardState.mentions`).
+        """
+        parser = self.parser(mentions)
         parser.feed(ids)
         return finished(parser)
 
-    def parser(self) -> TurnParser:
-        """A parser of one turn, fed as it is sampled."""
+    def parser(self, mentions: frozenset[int] = frozenset()) -> TurnParser:
+        """A parser of one turn, fed as it is sampled; `mentions` as for `read`."""
         return TurnParser(
             self.format,
             self.toolset,
             opened=self.reasoning == "open",
             spelling=self._spelling,
+            mentions=mentions,
         )
 
     def completion(self, ids: Sequence[int]) -> list[int]:
@@ -187,6 +192,16 @@ def _control_ids(wire_format: WireFormat, vocabulary: Vocabulary) -> dict[str, i
     return {text: added[text] for text in wire_format.controls if text in added}
 
 
+def _parts_of_tags(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """The added tokens that are only a part of a format's tags, as DeepSeek's DSML: text there."""
+    controls = wire_format.controls
+    return frozenset(
+        text
+        for text in tokenizer.get_added_vocab()
+        if text not in controls and any(text in control for control in controls)
+    )
+
+
 def _end_ids(
     wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None
 ) -> tuple[int, ...]:
@@ -214,7 +229,7 @@ def _compile(
     end_ids: tuple[int, ...],
 ) -> Guard:
     grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning)
-    vocabulary = Vocabulary.of(tokenizer, end_ids)
+    vocabulary = Vocabulary.of(tokenizer, end_ids, _parts_of_tags(wire_format, tokenizer))
     text = mask_grammar(
         grammar.rules, grammar.start, wire_format.controls, _control_ids(wire_format, vocabulary)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ class GuardState:
         pressure: mask pressure so far, in nats.
         interventions: what the guard did so far.
         steps: what the watch read so far, where it is to be kept.
+        mentions: the places of ids that are an opener in prose, and open no call.
+        lost: the turn is unguarded, and has left the grammar.
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -45,6 +47,8 @@ class GuardState:
         self.pressure = 0.0
         self.interventions: list[Intervention] = []
         self.steps: list[Step] | None = None
+        self.mentions: frozenset[int] = frozenset()
+        self.lost = False
         self.matcher = guard.matcher.deep_copy()
         self._stopped = False  # the end was taken after the engine had stopped
         self._text = b""
@@ -77,9 +81,9 @@ class GuardState:
             return "start"
         guard = self.guard
         region = self.region
-        controls = {guard.control_ids.get(text): text for text in guard.format.controls}
-        last = next((i for i in range(len(self.ids) - 1, -1, -1) if self.ids[i] in controls), -1)
-        blank = not self._text_after(last).strip()
+        controls = {token: text for text, token in guard.control_ids.items()}
+        last = self._last(controls, len(self.ids))
+        blank = not guard.vocabulary.bytes_of(self.ids[last + 1 :]).strip()
         match region:
             case "reasoning":
                 return "reasoning"
@@ -122,6 +126,10 @@ class GuardState:
         self.done, self._stopped = end, stopped
         return True
 
+    def watch(self, token: int) -> None:
+        """Takes a token of an unguarded turn, and stays where the turn leaves the grammar."""
+        self.lost = self.lost or not self.accept(token)
+
     def forced(self) -> list[int]:
         """The tokens that must follow, in the tokenizer's own spelling; often none.
 
@@ -140,21 +148,44 @@ class GuardState:
         """
         if not 0 <= tokens <= len(self.ids):
             raise StateError(f"cannot roll back {tokens} tokens: the turn has {len(self.ids)}")
-        consumed = tokens - (1 if tokens and self._stopped else 0)
+        kept = len(self.ids) - tokens
+        unread = sum(place >= kept for place in self.mentions)
+        consumed = tokens - unread - (1 if tokens and self._stopped else 0)
         if consumed and not self.matcher.rollback(consumed):
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
             del self.ids[-tokens:]
             if self.steps is not None:
                 del self.steps[len(self.ids) :]
+            self.mentions = frozenset(place for place in self.mentions if place < kept)
             self.done = self._stopped = False
             self._check_at = self.max_new_tokens
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
             if self._text_ids > len(self.ids):
-                self._text, self._text_ids = b"", 0
-                self._frontier = self.guard.completer.beginning
+                self._forget()
+
+    @property
+    def opened_in_prose(self) -> bool:
+        """Whether the last token is the opener of a call, stands after words of prose, and need not
+        be one."""
+        controls = self.guard.control_ids
+        place = len(self.ids) - 1
+        if place < 1 or self.ids[-1] != controls.get(self.guard.format.opener):
+            return False
+        if self.guard.tool_choice != "auto" or self.tight():
+            return False
+        before = self.ids[self._last(set(controls.values()), place) + 1 : place]
+        return place not in self.mentions and bool(self.guard.vocabulary.bytes_of(before).strip())
+
+    def mention(self) -> None:
+        """Lets the opener that was taken last stand as a word of prose, which opens no call."""
+        self.matcher.rollback(1)
+        self.mentions |= {len(self.ids) - 1}
+        self._way = None
+        if self._text_ids == len(self.ids):
+            self._forget()
 
     def bare_call(self) -> int:
         """How many tokens back the bare body of a call to an offered tool began; 0 if none did.
@@ -166,7 +197,7 @@ class GuardState:
         if not guard.format.opener or not self._may_be_bare or self.done:
             return 0
         controls = guard.control_ids.values()
-        start = max((i + 1 for i, token in enumerate(self.ids) if token in controls), default=0)
+        start = self._last(controls, len(self.ids)) + 1
         text = guard.vocabulary.bytes_of(self.ids[start:]).lstrip()
         if not text:
             return 0
@@ -231,13 +262,22 @@ class GuardState:
         pieces = completer.complete(frontier, text)
         return pieces is not None and len(self.guard.spell(pieces)) + 1 < self.remaining
 
-    def _text_after(self, index: int) -> bytes:
-        return self.guard.vocabulary.bytes_of(self.ids[index + 1 :])
+    def _last(self, controls: Container[int], end: int) -> int:
+        """Where the last of these control tokens stands before `end`; -1: nowhere."""
+        places = range(end - 1, -1, -1)
+        found = (i for i in places if self.ids[i] in controls and i not in self.mentions)
+        return next(found, -1)
+
+    def _forget(self) -> None:
+        self._text, self._text_ids = b"", 0
+        self._frontier = self.guard.completer.beginning
 
     def _follow(self) -> None:
         """Brings the frontier to the end of the ids."""
         if self._text_ids < len(self.ids):
-            self._text += self.guard.vocabulary.bytes_of(self.ids[self._text_ids :])
+            places = range(self._text_ids, len(self.ids))
+            read = [self.ids[place] for place in places if place not in self.mentions]
+            self._text += self.guard.vocabulary.bytes_of(read)
             self._text_ids = len(self.ids)
             self._frontier = self.guard.completer.advance(self._frontier, self._text)
 

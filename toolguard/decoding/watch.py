@@ -15,9 +15,11 @@ from functools import lru_cache
 
 import torch
 
+from ..grammar.engine import Vocabulary
 from ..report.report import Step
 from .guard import Guard
 from .state import GuardState
+from .structure import structure_tokens
 
 GATE = 1e-3
 """The smallest control mass that is looked at."""
@@ -50,10 +52,12 @@ class Watch:
     """Reads batches of one vocabulary and wire format. Make it with `Watch.of`.
 
     Attributes:
+        vocabulary: whose ids they are.
         tokens: the ids watched: the format's control tokens that are one id, and what ends a turn.
     """
 
-    def __init__(self, tokens: tuple[int, ...]) -> None:
+    def __init__(self, vocabulary: Vocabulary, tokens: tuple[int, ...]) -> None:
+        self.vocabulary = vocabulary
         self.tokens = tokens
         self._ids: dict[torch.device, torch.Tensor] = {}
         self._ring: list[torch.Tensor] = []
@@ -62,9 +66,8 @@ class Watch:
     @staticmethod
     def of(guard: Guard) -> Watch:
         """The watch of a guard; guards of one vocabulary and format share it."""
-        return _watch(
-            tuple(dict.fromkeys([*guard.control_ids.values(), *guard.vocabulary.end_ids]))
-        )
+        tokens = (*guard.control_ids.values(), *guard.vocabulary.end_ids)
+        return _watch(guard.vocabulary, tuple(dict.fromkeys(tokens)))
 
     def ids(self, device: torch.device) -> torch.Tensor:
         """The ids watched: int64 of shape [watched]."""
@@ -93,7 +96,7 @@ class Watch:
             total = torch.where(passed, raw.logsumexp(-1), total)
         else:
             total[rows] = raw.logsumexp(-1)
-        return Reading(self, wanted, legal, rows, raw, total, top.float(), controls)
+        return Reading(self, wanted, legal, passed, rows, raw, total, top.float(), controls)
 
     def to_host(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
         """A copy on the host, complete once the event is."""
@@ -112,18 +115,24 @@ class Watch:
 
 
 @lru_cache(maxsize=64)
-def _watch(tokens: tuple[int, ...]) -> Watch:
-    return Watch(tokens)
+def _watch(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> Watch:
+    return Watch(vocabulary, tokens)
 
 
 class Reading:
-    """What the watch read at one step of a batch."""
+    """What the watch read at one step of a batch.
+
+    Attributes:
+        wanted: the model's own first choices, int64 of shape [batch].
+        passed: where the gate passed, bool of shape [batch].
+    """
 
     def __init__(
         self,
         watch: Watch,
         wanted: torch.Tensor,
         legal: torch.Tensor,
+        passed: torch.Tensor,
         rows: torch.Tensor | None,
         raw: torch.Tensor,
         total: torch.Tensor,
@@ -132,6 +141,7 @@ class Reading:
     ) -> None:
         self.watch = watch
         self.wanted = wanted
+        self.passed = passed
         self._legal, self._rows, self._raw = legal, rows, raw
         self._total, self._top, self._controls = total, top, controls
         self._host: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
@@ -181,6 +191,21 @@ class Reading:
         score = self._raw.gather(1, chosen[rows].unsqueeze(1))
         found[rows] = (self._raw > score).sum(1) + 1
         return found.tolist()
+
+    def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+        """How likely the chosen tokens were as content, structure left out; nan: it is structure.
+
+        Args:
+            raw: the model's own logits, of shape [batch, vocabulary].
+
+        Returns:
+            Log-probabilities.
+        """
+        structure = structure_tokens(self.watch.vocabulary, raw)
+        kept = raw.float().masked_fill(structure, float("-inf"))
+        chosen = torch.tensor(tokens, device=raw.device).unsqueeze(1)
+        found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
+        return [math.nan if value == -math.inf else value for value in found]
 
     def trace(self, states: Sequence[GuardState], tokens: Sequence[int]) -> None:
         """Keeps the step in states that keep them, before they take the tokens."""

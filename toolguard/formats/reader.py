@@ -17,7 +17,7 @@ from lark import Lark
 
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
-_MARK = 0xDC00
+_MARK, _MENTION = 0xDC00, 0xDB00
 MARKED = re.compile(r"[\udc00-\udcff]")
 """Any marker."""
 STRAY = chr(_MARK + 0xFF)
@@ -45,10 +45,16 @@ def marker(index: int) -> str:
     return chr(_MARK + index)
 
 
+def mention(mark: str) -> str:
+    """What stands for a control token that is a word of prose: text, to the parser."""
+    return chr(ord(mark) - _MARK + _MENTION)
+
+
 def unmark(marked: str, controls: Sequence[str]) -> str:
     """Marked text as a reader sees it: control tokens spelled out."""
-    return MARKED.sub(
-        lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) - _MARK],
+    return re.sub(
+        r"[\udb00-\udcff]",
+        lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) & 0xFF],
         marked,
     )
 
@@ -94,12 +100,14 @@ class Reader:
         values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
+        reserved: the format's own words that may stand where a tool's name may: no tool's name.
     """
 
     lark: Lark
     values: Mapping[str, Value]
     json_literals: bool
     barred: str | None
+    reserved: re.Pattern[str]
 
 
 def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
@@ -168,7 +176,8 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         for name, node in {**libraries, **rules}.items()
         if name.islower() and name != "end"
     ]
-    lines += [f"name_: {terminal(TOOL_NAME)}", f"key_: {terminal(KEY)}", "begin_:"]
+    tool = terminal(TOOL_NAME)
+    lines += [f"name_: {tool}", f"key_: {terminal(KEY)}", "begin_:"]
     # An empty rule marks where an object begins: a parser that reads on sees it on its stack.
     lines += [
         f"{rule}: {before} {inner}"
@@ -191,8 +200,11 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         keep_all_tokens=True,
         maybe_placeholders=False,
     )
+    states = lark.parse_interactive("", start="start").parser_state.parse_conf.states.values()
+    rivals = {name for state in states if tool in state for name in state}
+    words = [f"(?:{regex})" for regex, name in names.items() if name in rivals]
     literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
-    return Reader(lark, values, bool(literals), barred)
+    return Reader(lark, values, bool(literals), barred, re.compile("|".join(words) or "(?!)"))
 
 
 _SLOT_RULES = {

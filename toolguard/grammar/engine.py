@@ -6,6 +6,7 @@ forced tokens.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ class Vocabulary:
     Attributes:
         engine: llguidance's tokenizer.
         size: the number of ids; masks have (size + 31) // 32 words.
-        added: id by text of the added tokens, special or not: no free text may contain them.
+        added: id by text of the added tokens, special or not, but for those that are text here: no
+            free text may contain them.
         end_ids: the ids that end a turn.
     """
 
@@ -52,8 +54,16 @@ class Vocabulary:
 
     @staticmethod
     @lru_cache(maxsize=16)
-    def of(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> Vocabulary:
+    def of(
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: tuple[int, ...],
+        texts: frozenset[str] = frozenset(),
+    ) -> Vocabulary:
         """The vocabulary of a fast tokenizer (about 1 s at 150k entries, then cached).
+
+        Args:
+            end_ids: the ids that end a turn.
+            texts: the added tokens that are text, as any other token: parts of spelled tags.
 
         Raises:
             TokenizerError: it has no token that ends a turn.
@@ -65,8 +75,11 @@ class Vocabulary:
                 f"{type(tokenizer).__name__} has no token that ends a turn: set its eos_token, or "
                 "pass end_tokens"
             )
+        added = {text: i for text, i in tokenizer.get_added_vocab().items() if text not in texts}
+        if texts:
+            tokenizer = _with_texts(tokenizer, texts)
         engine = from_tokenizer(tokenizer, eos_token=list(end_ids), slices=_SLICES)  # type: ignore[arg-type]
-        return Vocabulary(engine, tokenizer.get_added_vocab(), end_ids)
+        return Vocabulary(engine, added, end_ids)
 
     @cached_property
     def specials(self) -> frozenset[int]:
@@ -87,6 +100,20 @@ class Vocabulary:
     @cached_property
     def _added_texts(self) -> re.Pattern[bytes]:
         return re.compile("|".join(map(re.escape, self.added)).encode() or b"(?!)")
+
+
+def _with_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: frozenset[str]
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with the same ids to which these added tokens are not special."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in backend["added_tokens"]:
+        token["special"] = token["special"] and token["content"] not in texts
+    renewed = Tokenizer.from_str(json.dumps(backend))
+    return PreTrainedTokenizerFast(tokenizer_object=renewed)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=16)

@@ -84,7 +84,8 @@ def request_grammar(
 
     Raises:
         RequestError: the choice names no tool, or demands a call where no tools are offered.
-        ToolsetError: a tool's schema can be satisfied by no arguments.
+        ToolsetError: a tool's schema can be satisfied by no arguments, or its name means something
+            else in the format.
     """
     if reasoning not in _STARTS:
         raise RequestError(f"reasoning {reasoning!r}: use {', '.join(_STARTS)}")
@@ -105,11 +106,21 @@ def request_grammar(
     if tool_choice == "none" or not len(toolset):
         rules["calls"] = NEVER
     else:
+        _refuse_reserved(wire_format, toolset)
         relaxations = _offer(rules, toolset)
     if not parallel:
         rules["further"] = NEVER
     start = _STARTS[reasoning]
     return RequestGrammar(reachable(rules, start), start, tuple(relaxations))
+
+
+def _refuse_reserved(wire_format: WireFormat, toolset: Toolset) -> None:
+    """A call of such a tool would be read as something else."""
+    for name in filter(wire_format.reader.reserved.match, toolset.names):
+        raise ToolsetError(
+            f"tool {name!r}: in {wire_format.name} this word means something else where a tool's "
+            f"name stands: rename the tool"
+        )
 
 
 def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:

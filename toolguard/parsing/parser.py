@@ -21,7 +21,7 @@ from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
 from ..formats.nodes import Pattern
-from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, unmark
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, mention, unmark
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
@@ -77,6 +77,7 @@ class TurnParser:
         toolset: the tools offered.
         opened: the prompt had opened the reasoning already.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
+        mentions: the places of ids that are a control token's, but stand in prose as a word.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class TurnParser:
         *,
         opened: bool = False,
         spelling: Spelling | None = None,
+        mentions: frozenset[int] = frozenset(),
     ) -> None:
         self._format = wire_format
         self._toolset = toolset
         self._spelling = spelling
+        self._mentions = mentions
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
@@ -173,6 +176,8 @@ class TurnParser:
                 break
             self._ids.append(token)
             mark = self._spelling.marks.get(token)
+            if mark is not None and len(self._ids) - 1 in self._mentions:
+                mark = mention(mark)
             if token in self._spelling.end_ids:
                 self._ended = True
             elif mark is not None:
@@ -313,7 +318,11 @@ class TurnParser:
         return max(ends, default=0)
 
     def _say(self, kind: str, start: int, end: int) -> None:
-        text = self._prose[kind].more(self._source[max(start, self._said) : end])
+        prose = self._prose[kind]
+        if start >= self._said:
+            prose.fresh = True
+        said = unmark(self._source[max(start, self._said) : end], self._format.controls)
+        text = prose.more(said)
         self._said = max(self._said, end)
         if text:
             self._events.append(_PROSE[kind](text))
@@ -331,27 +340,23 @@ class TurnParser:
         self._tell_body(body)
 
     def _tell_body(self, body: _Body, until: int | None = None) -> None:
-        """The start, the name and the arguments of a call, as far as they were not told."""
+        """The start, the name and the arguments of a call, as far as they were not told, in the
+        order of the source."""
         begun, index = self._begun, self._told
         if body.name is None and body.start is None:
             return
         if not begun.started:
             begun.started = True
             self._events.append(CallStart(index))
+        written = self._source[body.start or 0 : until or body.end or self._at]
+        if body.leads:
+            self._write(written)
         if body.name is not None and begun.name is None:
-            begun.name = str(body.name)
-            if begun.name not in self._toolset.names:
-                offered = ", ".join(self._toolset.names) or "none"
-                begun.muted = True
-                start = body.name.start_pos or 0
-                message = f"no tool {begun.name!r} is offered ({offered})"
-                self._found("unknown_tool", start, start + len(body.name), message)
-            else:
-                self._events.append(CallName(index, begun.name))
+            self._tell_name(body.name)
         if begun.muted:
             return
         if body.start is not None:
-            self._write(self._source[body.start : until or body.end or self._at])
+            self._write(written)
         elif begun.name is not None:
             tool = self._toolset[begun.name]
             for tree in body.arguments[len(begun.arguments) :]:
@@ -362,6 +367,17 @@ class TurnParser:
                     return
                 begun.arguments.append(pair)
                 self._write(_object(begun.arguments)[:-1])
+
+    def _tell_name(self, name: Token) -> None:
+        self._begun.name = str(name)
+        if self._begun.name in self._toolset.names:
+            self._events.append(CallName(self._told, self._begun.name))
+            return
+        self._begun.muted = True
+        offered = ", ".join(self._toolset.names) or "none"
+        start = name.start_pos or 0
+        message = f"no tool {self._begun.name!r} is offered ({offered})"
+        self._found("unknown_tool", start, start + len(name), message)
 
     def _write(self, arguments: str) -> None:
         """Tells the rest of the arguments' text."""
@@ -438,16 +454,20 @@ class TurnParser:
 
 @dataclass(slots=True)
 class _Prose:
-    """Prose without the white space around it."""
+    """Prose without the white space around it; a line end stands between that of two messages."""
 
     told: str = ""
     space: str = ""
+    fresh: bool = True  # nothing of this message was told
 
     def more(self, text: str) -> str:
         """What can be told of it: not the white space that may turn out to be its end."""
-        text = self.space + text if self.told else text.lstrip(SPACE)
+        text = text.lstrip(SPACE) if self.fresh else self.space + text
         kept = text.rstrip(SPACE)
         self.space = text[len(kept) :]
+        if kept and self.fresh:
+            self.fresh = False
+            kept = f"\n{kept}" if self.told else kept
         self.told += kept
         return kept
 
@@ -465,6 +485,12 @@ class _Body:
     def is_open(self) -> bool:
         """Inside its arguments, one object."""
         return self.start is not None and self.end is None
+
+    @property
+    def leads(self) -> bool:
+        """Its arguments, one object, stand before its name."""
+        named = None if self.name is None else self.name.start_pos
+        return self.start is not None and (named is None or self.start < named)
 
 
 @dataclass(slots=True)

@@ -195,7 +195,7 @@ class Drift:
         """
         steps = list(steps)
         if not steps:
-            raise ProfileError("a turn without steps: have the watch keep them (Report.steps)")
+            raise ProfileError("a turn without steps: decode it with trace=True, which keeps them")
         rates = np.ones(len(self.signs))
         for sign, size in signs(steps).items():
             row = self._rows.get(sign)

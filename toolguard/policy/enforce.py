@@ -10,6 +10,8 @@ from ..decoding.batch import apply, fill
 from ..decoding.state import GuardState
 from ..decoding.watch import Reading, Watch
 from ..report.report import Action, Intervention
+from .despike import Despiker
+from .mention import leave_mentions
 
 PREFERRED = 16
 """How many of the likeliest legal tokens are tried when a budget is nearly spent."""
@@ -35,11 +37,18 @@ def observe(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
     return reading
 
 
-def hold(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
+def hold(
+    states: Sequence[GuardState], logits: torch.Tensor, despiker: Despiker | None = None
+) -> Reading:
     """Masks what is illegal, in place; what the watch read is yet to be recorded."""
     bitmask = fill(states)
+    leave_mentions(states, logits, bitmask)
     reading = Watch.of(states[0].guard).read(logits, bitmask)
+    points = despiker.points(states, reading, logits) if despiker else []
+    raw = logits[points]
     apply(bitmask, logits)
+    if despiker and points:
+        despiker(states, points, raw, logits)
     for row, state in enumerate(states):
         if state.tight():
             _narrow(state, logits[row])

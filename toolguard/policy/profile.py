@@ -109,7 +109,7 @@ class Profile:
         """
         steps = list(steps)
         if not steps:
-            raise ProfileError("a turn without steps: have the watch keep them (Report.steps)")
+            raise ProfileError("a turn without steps: decode it with trace=True, which keeps them")
         for step in steps:
             unknown = step.masses.keys() - set(self.controls)
             if unknown or not self.controls:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..formats.nodes import Region
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 Policy = Literal["observe", "enforce", "recover"]
 Action = Literal["mask", "close", "lead", "despike", "mention", "rollback"]
@@ -117,3 +120,22 @@ class Report:
                 {name: getattr(item, name) for name in item.__slots__} for item in fields[several]
             ]
         return fields
+
+    def to_html(self) -> str:
+        """The report as one HTML page that needs nothing else."""
+        from .page import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        from .page import fragment
+
+        return fragment(self)
+
+    def __rich__(self) -> Group:
+        """The report as `rich.print` shows it."""
+        # Neither rich nor the page is loaded before somebody looks at a report.
+        from .table import table
+
+        return table(self)

@@ -140,6 +140,7 @@ class GuardLogitsProcessor(LogitsProcessor):
             turn = self._guards[prompt].read(ids)
             state = self._state_of(prompt, turn.ids)
             if state is not None:
+                turn = self._guards[prompt].read(ids, state.mentions)
                 report = state.report(len(turn.ids), self._last - self._started)
                 turn = replace(turn, report=replace(report, tokens=len(turn.ids)))
             turns.append(turn)

@@ -1,0 +1,251 @@
+"""The decoding loop: one forward pass for all open rows, until every turn has ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import PreTrainedModel
+
+from ...decoding.guard import Guard
+from ...decoding.state import GuardState
+from ...errors import RequestError
+from ...parsing.turn import Turn
+from ...policy.despike import Despiker
+from ...policy.enforce import hold, observe, record
+from ...policy.recover import Recovery
+from ...report.report import Intervention, Policy
+from .feed import Feed
+from .sample import Sampler
+
+
+@dataclass
+class Row:
+    """One sequence.
+
+    Attributes:
+        prompt: its prompt's ids.
+        state: where it stands; holds the ids of the turn.
+        drafts: tokens to be fed after them, because the grammar forces them or they were written
+            before; kept as far as the model picks them itself.
+    """
+
+    guard: Guard
+    prompt: list[int]
+    state: GuardState
+    recovery: Recovery | None = None
+    drafts: list[int] = field(default_factory=list)
+    forced: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    done: bool = False
+    ids: list[int] = field(default_factory=list)
+
+    def turn(self, policy: Policy) -> Turn:
+        """The finished turn, with its report."""
+        turn = self.guard.read(self.ids, self.state.mentions)
+        report = self.state.report(self.passes, self.seconds, self.forced)
+        before = None
+        if self.state.interventions:
+            first = self.state.interventions[0]
+            heading = self.guard.read([*self.ids[: first.step], first.token_id])
+            before = heading.state
+        report = replace(
+            report,
+            policy=policy,
+            tokens=len(self.ids),
+            state_before=before,
+            state_after=turn.state,
+            retries=self.recovery.retries if self.recovery else 0,
+            retried_tokens=self.recovery.retried_tokens if self.recovery else 0,
+        )
+        return replace(turn, report=report)
+
+
+class Decoder:
+    """Decodes a batch of rows.
+
+    Each pass feeds every open row what its cache lacks, right-aligned: the token sampled last, and
+    after it the drafts. A draft that the model does not pick is taken back out of the cache.
+
+    Args:
+        reference: for the policy `recover`: see `toolguard.generate`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Row],
+        policy: Policy,
+        sampler: Sampler,
+        budget: int,
+        reference: PreTrainedModel | None = None,
+    ) -> None:
+        self.active = list(rows)
+        self.guarded = policy != "observe"
+        # A recurrent state cannot have holes: nothing can be taken back out of it.
+        self.drafting = self.guarded and not model._is_stateful
+        if policy == "recover" and (model._is_stateful or (reference and reference._is_stateful)):
+            raise RequestError(
+                "policy 'recover' takes tokens back, which a recurrent model's state cannot: use "
+                "'enforce'"
+            )
+        self.sampler, self.budget = sampler, budget
+        self.feed = Feed(model, len(rows))
+        self.reference = None if reference is None else Feed(reference, len(rows))
+        self.despiker = None if reference is None else Despiker(self._ask_reference)
+        self._asking: list[int] = []  # the rows of the batch that states stand for
+
+    @torch.inference_mode()
+    def decode(self) -> None:
+        """Decodes all rows to their ends."""
+        while self.active:
+            started = time.perf_counter()
+            queues = [
+                [*row.prompt, *row.ids][self.feed.fed(index) :] + row.drafts
+                for index, row in enumerate(self.active)
+            ]
+            logits = self.feed.feed(queues, 1 + max(len(row.drafts) for row in self.active))
+            self._verify(logits)
+            for index, row in enumerate(self.active):
+                row.passes += 1
+                row.drafts = []
+                self._keep(index, row)
+                if self.drafting and not row.done:
+                    self._draft(index, row)
+            elapsed = time.perf_counter() - started
+            for row in self.active:
+                row.seconds += elapsed
+            open_rows = [index for index, row in enumerate(self.active) if not row.done]
+            if len(open_rows) < len(self.active):
+                for feed in filter(None, (self.feed, self.reference)):
+                    feed.select(open_rows)
+                self.active = [self.active[index] for index in open_rows]
+
+    def _keep(self, index: int, row: Row, stable: int | None = None) -> None:
+        """Takes back what the caches hold beyond a row's tokens, or beyond the stable ones of them.
+
+        The last token is not kept: the next pass needs its logits.
+        """
+        same = len(row.ids) - 1 if stable is None else min(stable, len(row.ids) - 1)
+        for feed in filter(None, (self.feed, self.reference)):
+            feed.keep(index, len(row.prompt) + same)
+
+    def _draft(self, index: int, row: Row) -> None:
+        """Finds what to feed along with the token sampled last."""
+        body = self._led(row)
+        if body:
+            self._keep(index, row, len(row.ids) - len(row.guard.opener_ids))
+            row.drafts = body
+        else:
+            row.drafts = row.state.forced()[: self.budget - len(row.ids) - 1]
+
+    def _led(self, row: Row) -> list[int]:
+        """Takes back the bare body of a call, for the opener to go before it; returns the body."""
+        bare = row.state.bare_call()
+        opener = row.guard.opener_ids
+        if not bare or len(row.ids) + len(opener) >= row.state.max_new_tokens:
+            return []
+        body = row.ids[-bare:]
+        spelled = row.guard.vocabulary.bytes_of(body).decode("utf-8", "replace")
+        row.state.rollback(bare)
+        row.state.interventions.append(
+            Intervention(
+                len(row.state.ids), "text", spelled, body[0], None, "lead",
+                "a call without its opener",
+            )
+        )  # fmt: skip
+        for token in opener:
+            _accept(row.state, token)
+        row.ids = [*row.state.ids]
+        return body
+
+    def _verify(self, logits: torch.Tensor) -> None:
+        """Samples after each fed token, as long as the drafts are what is sampled."""
+        going = list(range(len(self.active)))
+        place = {index: logits.shape[1] - 1 - len(self.active[index].drafts) for index in going}
+        while going:
+            rows = [self.active[index] for index in going]
+            scores = torch.stack([logits[index, place[index]] for index in going])
+            self._asking = going
+            tokens, content = self._sample(rows, scores)
+            following = []
+            for index, row, token, sure in zip(going, rows, tokens, content, strict=True):
+                expected = row.drafts.pop(0) if row.drafts else None
+                self._take(index, row, token, sure)
+                if token == expected and not row.done and row.ids[-1:] == [token]:
+                    row.forced += 1
+                    place[index] += 1
+                    following.append(index)
+            going = following
+
+    def _sample(
+        self, rows: Sequence[Row], scores: torch.Tensor
+    ) -> tuple[list[int], Sequence[float]]:
+        """One token per row, and how sure the model was of it as content."""
+        states = [row.state for row in rows]
+        unsure = [math.nan] * len(rows)
+        traced = any(state.steps is not None for state in states)
+        if not self.guarded:
+            reading = observe(states, scores) if traced else None
+            tokens = self.sampler(scores)
+            if reading is not None:
+                reading.trace(states, tokens)
+            return tokens, unsure
+        recovering = any(row.recovery is not None for row in rows)
+        raw = scores.clone() if recovering else scores
+        reading = hold(states, scores, self.despiker)
+        for place, row in enumerate(rows):
+            banned = row.recovery.banned(row.ids) if row.recovery else set()
+            if banned:
+                _ban(scores[place], banned)
+        tokens = self.sampler(scores)
+        record(states, reading)
+        if traced:
+            reading.trace(states, tokens)
+        return tokens, reading.content(raw, tokens) if recovering else unsure
+
+    def _take(self, index: int, row: Row, token: int, sure: float) -> None:
+        if not self.guarded:
+            row.state.watch(token)
+            row.ids.append(token)
+            row.done = token in row.guard.vocabulary.end_ids or len(row.ids) == self.budget
+            return
+        _accept(row.state, token)
+        if row.recovery is None:
+            row.ids.append(token)
+        else:
+            row.state = row.recovery.follow(row.state, sure)
+            before, row.ids = row.ids, [*row.state.ids]
+            if row.ids[: len(before)] != before:
+                same = next(
+                    (i for i, (a, b) in enumerate(zip(before, row.ids, strict=False)) if a != b),
+                    min(len(before), len(row.ids)),
+                )
+                self._keep(index, row, same)
+        row.done = row.state.done
+
+    def _ask_reference(self, rows: Sequence[int]) -> torch.Tensor:
+        assert self.reference is not None
+        queues = [
+            [*row.prompt, *row.ids][self.reference.fed(index) :]
+            for index, row in enumerate(self.active)
+        ]
+        logits = self.reference.feed(queues)
+        return logits[[self._asking[row] for row in rows], -1]
+
+
+def _accept(state: GuardState, token: int) -> None:
+    if not state.accept(token):
+        raise AssertionError(f"token {token} was sampled from under a mask that forbids it")
+
+
+def _ban(scores: torch.Tensor, tokens: set[int]) -> None:
+    """Makes these tokens impossible, as long as others are possible."""
+    held = scores.clone()
+    held[[*tokens]] = float("-inf")
+    if held.max() > float("-inf"):
+        scores.copy_(held)

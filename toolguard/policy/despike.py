@@ -1,0 +1,95 @@
+"""De-spiking: structure is decided as often as a reference decides it, content is the model's own.
+
+Reinforcement learning over-amplifies tokens that carry structure, also where they are legal: an
+opener where no call is needed, an early closer. A reference (the model before that training, or a
+smaller one) says what the odds of structure against content were. Where the model wants structure,
+they are held to that; where it wants structure that the grammar forbids, its own odds say nothing
+any more and the reference's stand for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..decoding.state import GuardState
+from ..decoding.structure import control_tokens, structure_tokens
+from ..decoding.watch import Reading
+from ..report.report import Intervention
+
+Reference = Callable[[Sequence[int]], torch.Tensor]
+"""The reference's logits for the next token of some rows of a batch: [rows, vocabulary]."""
+
+_NOTHING = -20.0  # a log-probability that no choice is made by
+
+
+class Despiker:
+    """Holds the odds of structure to a reference's, at decision points only.
+
+    Args:
+        reference: see `Reference`; it has the model's tokenizer.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    def points(
+        self, states: Sequence[GuardState], reading: Reading, logits: torch.Tensor
+    ) -> list[int]:
+        """The rows that stand at a decision: the model wants structure, or what is illegal."""
+        structure = structure_tokens(states[0].guard.vocabulary, logits)
+        wanted = structure[reading.wanted] | reading.passed
+        return [
+            row
+            for row, (state, at) in enumerate(zip(states, wanted.tolist(), strict=True))
+            if at and not state.done
+        ]
+
+    def __call__(
+        self,
+        states: Sequence[GuardState],
+        rows: Sequence[int],
+        raw: torch.Tensor,
+        logits: torch.Tensor,
+    ) -> None:
+        """Changes the logits of these rows, in place, and records in the states what that changed.
+
+        Args:
+            raw: the model's own logits of these rows, of shape [rows, vocabulary].
+            logits: of the whole batch, with illegal tokens at -inf.
+        """
+        vocabulary = states[0].guard.vocabulary
+        structure = structure_tokens(vocabulary, logits)
+        controls = control_tokens(vocabulary, logits)
+        calling = torch.tensor([states[row].region == "call" for row in rows])
+        some = torch.where(calling.to(logits.device).unsqueeze(1), structure, controls)
+        masked = logits[rows].float()
+        own = raw.float().log_softmax(-1)
+        wanted = own.argmax(-1, keepdim=True)
+        spiked = (masked.gather(1, wanted).isinf() & some.gather(1, wanted)).squeeze(1)
+        legal = masked > float("-inf")
+        own = own.masked_fill(~legal, float("-inf"))
+        theirs = self._reference(rows).float()[:, : own.shape[1]]
+        theirs = theirs.masked_fill(~legal, float("-inf")).log_softmax(-1)
+        content = own.masked_fill(some, float("-inf")).logsumexp(-1, keepdim=True)
+        their_content = theirs.masked_fill(some, float("-inf")).logsumexp(-1, keepdim=True)
+        # Where there is no content to weigh against, structure is weighed against itself.
+        alone = content.isinf() | (spiked.unsqueeze(1) & (their_content < _NOTHING))
+        held = torch.where(alone, theirs, content + theirs - their_content.clamp_min(_NOTHING))
+        cap = torch.where(spiked.unsqueeze(1), held, torch.minimum(own, held))
+        result = torch.where(some & legal, cap, own)
+        result = torch.where(alone & ~some, float("-inf"), result)
+        before, after = masked.argmax(-1), result.argmax(-1)
+        for place, row in enumerate(rows):
+            token = int(before[place])
+            if token != int(after[place]):
+                mass = float(own[place, token].exp())
+                states[row].interventions.append(_intervention(states[row], token, mass))
+        logits[rows] = result.to(logits.dtype)
+
+
+def _intervention(state: GuardState, token: int, mass: float) -> Intervention:
+    spelled = state.guard.vocabulary.bytes_of([token]).decode("utf-8", "replace")
+    reason = "the reference gives it far smaller odds here"
+    return Intervention(len(state.ids), state.region, spelled, token, mass, "despike", reason)

@@ -1,0 +1,199 @@
+"""The policy `recover`: what was written is taken back to a sound point, and tried again.
+
+The measure of a call is its content: the model's own probability of its names and values among all
+names and values, structure left out. Training damages structure; of content a model that knows what
+to call is sure, and one that was driven into a call is not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..decoding.guard import Guard
+from ..decoding.state import GuardState
+from ..parsing.events import CallEnd, FaultFound
+from ..report.report import Intervention
+
+RETRIES = 3
+"""How often a turn may be taken back."""
+CONFIDENCE = 0.9
+"""A call whose content has a smaller geometric mean of probability is doubted."""
+ANSWER = 0.6
+"""What is said instead of it has to be that likely at least."""
+_LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
+
+Kind = Literal["doubted", "doubled", "invalid", "loop"]
+_WHY: dict[Kind, str] = {
+    "doubted": "the model is not sure of anything in this call",
+    "doubled": "the same call a second time",
+    "invalid": "the call does not satisfy its tool's schema",
+    "loop": "it goes round in a loop",
+}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way that was left, to come back to if no better one is found."""
+
+    state: GuardState
+    content: list[float]
+    score: float
+
+
+class Recovery:
+    """Watches one turn while it is written, and says when and how far to take it back.
+
+    Attributes:
+        retries: how often it was taken back.
+        retried_tokens: how many tokens were taken back in all.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.retries = 0
+        self.retried_tokens = 0
+        self._content: list[float] = []  # how likely each token was as content; nan: structure
+        self._dead: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        self._openers: list[int] = []  # where each call begins
+        self._made: list[str] = []
+        self._parser = guard.parser()
+        opener = guard.control_ids.get(guard.format.opener)
+        self._opener = set() if opener is None else {opener}
+        self._candidate: _Candidate | None = None
+        self._branch_at = 0
+
+    def banned(self, ids: Sequence[int]) -> set[int]:
+        """The tokens that would lead into what was taken back before."""
+        if not self._dead:
+            return set()
+        found = self._dead.get(tuple(ids), set())
+        # The other way than a doubted call is none.
+        return found | self._opener if self._candidate else found
+
+    def follow(self, state: GuardState, content: float) -> GuardState:
+        """Looks at the turn after a token was accepted.
+
+        Args:
+            state: where the turn stands.
+            content: the log-probability of that token as content (`Reading.content`).
+
+        Returns:
+            The state to go on from: the same one, perhaps rolled back, or an earlier copy.
+        """
+        self._content.append(content)
+        if state.ids[-1] in self._opener:
+            self._openers.append(len(state.ids) - 1)
+        tripped = self._trip(state)
+        if tripped is not None and self.retries < RETRIES:
+            self._take_back(state, *tripped)
+        elif state.done:
+            return self._better(state)
+        return state
+
+    def _trip(self, state: GuardState) -> tuple[Kind, int] | None:
+        """What is wrong, and the place of the token that must not be chosen again."""
+        events = self._parser.feed(state.ids[-1:])
+        if state.done:
+            events += self._parser.finish()
+        for event in events:
+            if isinstance(event, CallEnd) and event.index < len(self._openers):
+                # The end of a call is certain only when the token after it is there.
+                start, *later = [*self._openers[event.index :], len(state.ids)]
+                made = _canonical(event)
+                if made in self._made:
+                    return "doubled", start
+                self._made.append(made)
+                doubted = self._score(start, later[0]) < math.log(CONFIDENCE)
+                if doubted and self._may_doubt(event.index):
+                    return "doubted", start
+            elif isinstance(event, FaultFound) and event.fault.kind == "bad_arguments":
+                return "invalid", _last_value(state)
+        period = _period(state.ids)
+        if period:
+            return "loop", len(state.ids) - _LOOP + period
+        return None
+
+    def _may_doubt(self, index: int) -> bool:
+        """Whether something else could be said than this call: it is the first, and none is asked
+        for."""
+        return index == 0 and self._candidate is None and self.guard.tool_choice == "auto"
+
+    def _score(self, start: int, end: int | None = None) -> float:
+        """The mean log-probability of the content from a token on; -inf where there is none."""
+        said = [value for value in self._content[start:end] if not math.isnan(value)]
+        return sum(said) / len(said) if said else -math.inf
+
+    def _take_back(self, state: GuardState, kind: Kind, back: int) -> None:
+        if kind == "doubted":
+            self._candidate = _Candidate(state.copy(), [*self._content], self._score(back))
+            self._branch_at = back
+        self._dead[tuple(state.ids[:back])].add(state.ids[back])
+        taken = state.ids[back:]
+        spelled = self.guard.vocabulary.bytes_of(taken).decode("utf-8", "replace")
+        region = state.region
+        state.rollback(len(taken))
+        self.retries += 1
+        self.retried_tokens += len(taken)
+        self._go_on(state, self._content[:back])
+        state.interventions.append(
+            Intervention(back, region, spelled, taken[0], None, "rollback", _WHY[kind])
+        )
+
+    def _better(self, state: GuardState) -> GuardState:
+        """The turn, or the way that was left, whichever the model itself finds likelier."""
+        left, self._candidate = self._candidate, None
+        score = self._score(self._branch_at)
+        if left is None or score >= max(left.score, math.log(ANSWER)):
+            return state
+        spelled = self.guard.vocabulary.bytes_of(state.ids[self._branch_at :])
+        left.state.interventions = [
+            *state.interventions,
+            Intervention(
+                self._branch_at,
+                "text",
+                spelled.decode("utf-8", "replace"),
+                state.ids[self._branch_at],
+                None,
+                "rollback",
+                "the call that was left is likelier than this",
+            ),
+        ]
+        self.retries, self.retried_tokens = RETRIES, self.retried_tokens + len(state.ids)
+        self._go_on(left.state, left.content)
+        return left.state
+
+    def _go_on(self, state: GuardState, content: list[float]) -> None:
+        """Takes up a turn that was changed."""
+        self._content = content
+        self._openers = [place for place in self._openers if place < len(state.ids)]
+        self._parser = self.guard.parser()
+        events = self._parser.feed(state.ids)
+        self._made = [_canonical(event) for event in events if isinstance(event, CallEnd)]
+
+
+def _canonical(event: CallEnd) -> str:
+    return json.dumps([event.call.name, event.call.arguments], sort_keys=True)
+
+
+def _period(ids: Sequence[int]) -> int:
+    """The period of the last tokens, if they go round often enough; else 0."""
+    tail = list(ids[-_LOOP:])
+    if len(tail) < _LOOP:
+        return 0
+    periods = range(1, _LOOP // _PERIODS + 1)
+    return next((period for period in periods if tail[period:] == tail[:-period]), 0)
+
+
+def _last_value(state: GuardState) -> int:
+    """Where the last value of a call begins."""
+    state = state.copy()
+    while state.ids and state.position != "value":
+        state.rollback(1)
+    while state.ids and state.position == "value":
+        state.rollback(1)
+    return len(state.ids)
