@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from transformers import Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 import toolguard
+from toolguard import Report, Step, Turn
 from toolguard.cli.main import app
 
 RUNNER = CliRunner()
@@ -83,3 +87,58 @@ def test_a_folder_without_a_model_is_an_error_with_the_reason() -> None:
     out = RUNNER.invoke(app, ["formats", "--model", "/nowhere"])
     assert out.exit_code == 2
     assert "/nowhere" in out.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere", "-o", "p.json"], "no model in '/nowhere'"),
+        (["healthy", "-o", "/nowhere/p.json"], "cannot write the profile"),
+        (["healthy", "-o", "p.json", "--prompts", "/nowhere.jsonl"], "case file"),
+        (["healthy", "-o", "p.json", "--batch", "0"], "batch"),
+        (["healthy"], "output"),
+    ],
+)
+def test_profile_refuses_what_it_cannot_do(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: pytest.fail("too late"))
+    out = RUNNER.invoke(app, ["profile", *arguments], env={"COLUMNS": "200"})
+    assert out.exit_code == 2
+    assert message in out.output
+    assert not list(tmp_path.iterdir())
+
+
+def watched(*args: object, **options: object) -> Iterator[Turn]:
+    """Turns with the steps of a healthy model's watch."""
+    tool_call = {"<tool_call>": 0.998}
+    for _ in range(40):
+        steps = (
+            Step(0, "text", "start", "<tool_call>", 1, tool_call, 0.0, 0.0, 1),
+            Step(1, "call", "opened", "\n", 2, {"<|im_end|>": 0.002}, 0.002, 0.002, 1),
+        )
+        report = Report("observe", 2, 0, 2, 0.1, 0.0, (), steps)
+        yield Turn("", "", "", (), True, "healthy_call", report=report)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_profile_records_a_model(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: Qwen2ForCausalLM
+) -> None:
+    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: healthy)
+    monkeypatch.setattr("toolguard.cli.profile._answer", watched)
+    path = tmp_path / "profile.json"
+    given = ["profile", "healthy", "-o", str(path), *(["--json"] if as_json else [])]
+    out = RUNNER.invoke(app, given, env={"COLUMNS": "160"})
+    assert out.exit_code == 0, out.output
+    recorded = toolguard.Profile.load(path)
+    assert recorded.turns == recorded.count("call", "opened") == 40
+    if as_json:
+        printed = json.loads(out.stdout)
+        assert printed["turns"] == 40
+        assert printed["masses"][0]["quantiles"]["0.5"] == pytest.approx(0.998)
+        assert "sketch" not in printed["masses"][0]
+    else:
+        for part in ("<tool_call>", "call, opened", "0.9980", "hermes"):
+            assert part in out.stdout

@@ -14,6 +14,7 @@ from .decoding.state import GuardState
 from .errors import (
     CaseError,
     FormatError,
+    ProfileError,
     RequestError,
     StateError,
     TokenizerError,
@@ -40,6 +41,8 @@ from .parsing.parser import TurnParser
 from .parsing.read import read_turn
 from .parsing.recognise import recognise
 from .parsing.turn import Call, Fault, Turn
+from .policy.drift import Alarm, Drift, Spike, spikes
+from .policy.profile import Profile
 from .report.report import Intervention, Report, Step
 from .tools.toolset import Tool, Toolset
 
@@ -59,6 +62,7 @@ _LAZY = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alarm",
     "ArgumentsDelta",
     "Call",
     "CallEnd",
@@ -66,6 +70,7 @@ __all__ = [
     "CallStart",
     "Case",
     "CaseError",
+    "Drift",
     "Event",
     "Fault",
     "FaultFound",
@@ -74,11 +79,14 @@ __all__ = [
     "GuardLogitsProcessor",
     "GuardState",
     "Intervention",
+    "Profile",
+    "ProfileError",
     "ReasoningDelta",
     "Relaxation",
     "Report",
     "RequestError",
     "Score",
+    "Spike",
     "StateError",
     "Step",
     "TextDelta",
@@ -103,6 +111,7 @@ __all__ = [
     "recognise",
     "render",
     "score",
+    "spikes",
 ]
 
 

@@ -6,6 +6,7 @@ ToolguardError
 ├── TokenizerError   a tokenizer cannot carry the format (no turn end, not a fast tokenizer)
 ├── RequestError     a request asks for what cannot be served (tool choice, budget, policy)
 ├── CaseError        a case file has a broken line
+├── ProfileError     a profile is broken, of another model, or too small
 └── StateError       a guard state was driven off its own history
 
 Each message says what was wrong, where, and what to do about it.
@@ -34,6 +35,10 @@ class RequestError(ToolguardError, ValueError):
 
 class CaseError(ToolguardError, ValueError):
     """A case file has a broken line."""
+
+
+class ProfileError(ToolguardError, ValueError):
+    """A profile is broken, of another version or model, or too small for what is asked of it."""
 
 
 class StateError(ToolguardError, RuntimeError):

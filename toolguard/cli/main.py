@@ -6,6 +6,7 @@ import typer
 
 from .demo import demo
 from .formats import formats
+from .profile import profile
 
 app = typer.Typer(
     name="toolguard",
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(formats)
+app.command()(profile)
 
 
 @app.callback()

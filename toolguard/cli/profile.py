@@ -1,0 +1,165 @@
+"""`toolguard profile`: records the control mass of a healthy model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..checkpoints import checkpoint, checkpoint_names, held_out
+from ..errors import CaseError, ProfileError, RequestError, ToolguardError
+from ..evaluation.cases import Case, read_cases
+from ..parsing.recognise import recognise
+from ..parsing.turn import STATES, Turn
+from ..policy.drift import Drift
+from ..policy.profile import QUANTILES, Profile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="A model's folder, or a bundled checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the profile.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with tools, messages, calls; the bundled cases unless given."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest turn.")] = 160,
+    batch: Annotated[int, typer.Option(min=1, help="Turns decoded side by side.")] = 32,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="As in the deployment; 0 is greedy.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seeds the sampling.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, nothing else.")
+    ] = False,
+) -> None:
+    """Record where a healthy model has how much control mass, for spikes and drift to be told."""
+    errors = Console(stderr=True)
+    try:
+        folder = _folder(model)
+        cases = held_out() if prompts is None else read_cases(prompts)
+        if not cases:
+            raise CaseError(f"{prompts} has no cases: write one JSON object a line")
+        if not os.access(output if output.exists() else output.parent, os.W_OK) or output.is_dir():
+            raise ProfileError(f"cannot write the profile {output}: no such folder, or no rights")
+        tokenizer = _tokenizer(folder)
+        wire_format = recognise(tokenizer)
+        loaded = _model(folder)
+        recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer))
+        states: Counter[str] = Counter()
+        options = {"batch": batch, "max_new_tokens": max_new_tokens, "temperature": temperature}
+        with _bars(errors) as bars:
+            whole = bars.add_task(wire_format.name, total=len(cases))
+            for turn in _answer(loaded, tokenizer, cases, seed=seed, **options):
+                assert turn.report is not None
+                recorded.add(turn.report.steps)
+                states[turn.state] += 1
+                bars.advance(whole)
+        recorded.save(output)
+    except (ToolguardError, OSError, ValueError) as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    content = recorded.to_json()
+    for row in (*content["masses"], *content["signs"]):
+        del row["sketch"]
+    content["states"] = {state: round(states[state] / len(cases), 4) for state in STATES}
+    if as_json:
+        print(json.dumps(content, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(_table(recorded, content["masses"]))
+    shares = ", ".join(f"{share:.1%} {state}" for state, share in content["states"].items())
+    console.print(f"{len(cases)} turns ({shares}), wire format {wire_format.name}, in {output}")
+    try:
+        Drift(recorded)
+    except ProfileError as error:
+        console.print(f"[yellow]Too little to detect drift:[/] {escape(str(error))}")
+
+
+def _folder(model: str) -> str:
+    if model in checkpoint_names():
+        return str(checkpoint(model))
+    if not (Path(model) / "config.json").is_file():
+        known = ", ".join(checkpoint_names())
+        raise RequestError(
+            f"no model in {model!r}: give a folder with a config.json, or one of {known}"
+        )
+    return model
+
+
+def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def _model(folder: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # a bundled checkpoint is saved in half precision and meant to run in single
+    bundled = Path(folder).parent == checkpoint("healthy").parent
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if bundled else "auto")
+    assert isinstance(model, PreTrainedModel)
+    if torch.cuda.is_available():
+        torch.nn.Module.to(model, "cuda")
+    return model
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends a turn, for the model's own configuration and for the tokenizer."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = [*configured] if isinstance(configured, list) else [configured]
+    return [end for end in (*ends, tokenizer.eos_token_id) if end is not None]
+
+
+def _answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cases: list[Case], **options: Any
+) -> Iterator[Turn]:
+    from ..evaluation.answer import answer
+
+    return answer(model, tokenizer, cases, policy="observe", trace=True, **options)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _table(recorded: Profile, masses: list[dict[str, Any]]) -> Table:
+    table = Table(title="Control mass of the healthy model: shares of the steps stay below")
+    table.add_column("control token")
+    table.add_column("region, position")
+    for heading in ("steps", "reached\nthe gate", *(f"{q:.1%}" for q in QUANTILES), "largest"):
+        table.add_column(heading, justify="right")
+    for row in sorted(masses, key=lambda row: (row["control"], row["position"])):
+        sizes = [*row["quantiles"].values(), row["largest"]]
+        table.add_row(
+            escape(row["control"]),
+            f"{row['region']}, {row['position']}",
+            f"{recorded.count(row['region'], row['position']):,}",
+            f"{row['above_zero']:,}",
+            *(f"{size:.4f}" for size in sizes),
+        )
+    return table
