@@ -1,0 +1,174 @@
+"""The policy `recover`: what is taken back, what is come back to, and what it gives back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+import toolguard
+from toolguard import Case, Guard, GuardState, Score
+from toolguard.policy.recover import RETRIES, Recovery
+
+CALL = '<tool_call>\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n</tool_call>'
+OTHER = CALL.replace("UTC", "CET")
+SURE, UNSURE = math.log(0.99), math.log(0.5)
+
+
+def write(
+    recovery: Recovery, state: GuardState, ids: list[int], content: float = SURE
+) -> GuardState:
+    """Lets a turn go on with these ids, as far as it is not taken back."""
+    for token in ids:
+        before = len(state.ids)
+        assert token not in recovery.banned(state.ids)
+        assert state.accept(token)
+        control = token in state.guard.control_texts
+        state = recovery.follow(state, math.nan if control else content)
+        if len(state.ids) != before + 1:
+            break
+    return state
+
+
+@pytest.fixture
+def guard(tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]) -> Guard:
+    return Guard.compile("hermes", tools, tokenizer)
+
+
+def test_a_sure_call_stays(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> None:
+    recovery = Recovery(guard)
+    ids = [*tokenizer(f"{CALL}\n{OTHER}")["input_ids"], guard.vocabulary.end_ids[0]]
+    state = write(recovery, guard.start(300), ids)
+    assert state.ids == ids
+    assert state.done
+    assert recovery.retries == 0
+    assert state.interventions == []
+
+
+def test_the_same_call_twice_is_taken_back_and_cannot_recur(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    first = tokenizer(f"{CALL}\n")["input_ids"]
+    end = guard.vocabulary.end_ids[0]
+    state = write(recovery, guard.start(300), [*first, *tokenizer(CALL)["input_ids"], end])
+    assert state.ids == first
+    assert recovery.banned(state.ids) == {guard.opener_ids[0]}
+    assert [item.action for item in state.interventions] == ["rollback"]
+    state = write(recovery, state, [end])
+    assert state.done
+    assert len(guard.read(state.ids).calls) == 1
+    assert recovery.retried_tokens == len(tokenizer(CALL)["input_ids"]) + 1
+
+
+@pytest.mark.parametrize(("reply", "kept"), [(math.log(0.95), "reply"), (math.log(0.4), "call")])
+def test_a_doubted_call_gives_way_to_a_likelier_reply_only(
+    reply: float, kept: str, guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    end = guard.vocabulary.end_ids[0]
+    call = [*tokenizer(CALL)["input_ids"], end]
+    state = write(recovery, guard.start(300), call, UNSURE)
+    assert state.ids == []
+    assert not state.done
+    text = [*tokenizer("It is late.")["input_ids"], end]
+    state = write(recovery, state, text, reply)
+    assert state.done
+    assert state.ids == (text if kept == "reply" else call)
+    turn = guard.read(state.ids)
+    assert turn.state == ("healthy_response" if kept == "reply" else "healthy_call")
+    assert [item.action for item in state.interventions][0] == "rollback"
+    assert recovery.retries <= RETRIES
+
+
+def test_a_call_that_is_demanded_is_not_doubted(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer, tool_choice="required")
+    recovery = Recovery(guard)
+    ids = [*tokenizer(CALL)["input_ids"], guard.vocabulary.end_ids[0]]
+    assert write(recovery, guard.start(300), ids, UNSURE).ids == ids
+
+
+def test_a_loop_is_left_after_its_first_round(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    said = tokenizer("You. " * 40)["input_ids"]
+    state = write(recovery, guard.start(300), said)
+    assert recovery.retries == 1
+    assert len(state.ids) < 12
+    assert recovery.banned(state.ids)
+
+
+def test_what_only_the_validator_sees_is_taken_back_to_its_last_value(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    tools = [{"name": "f", "parameters": {"properties": {"x": numbers}, "required": ["x"]}}]
+    guard = Guard.compile("hermes", tools, tokenizer)
+    assert guard.relaxations
+    recovery = Recovery(guard)
+    text = '<tool_call>\n{"name": "f", "arguments": {"x": [17, 17]}}\n</tool_call>'
+    ids = [*tokenizer(text)["input_ids"], guard.vocabulary.end_ids[0]]
+    state = write(recovery, guard.start(300), ids)
+    assert tokenizer.decode(state.ids).rstrip().endswith("[17,")
+    assert recovery.banned(state.ids)
+
+
+def test_a_turn_is_taken_back_a_few_times_at_most(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    state = guard.start(2000)
+    for word in ("You. ", "Also. ", "Yes. ", "No. ", "So. ", "But. "):
+        state = write(recovery, state, tokenizer(word * 40)["input_ids"])
+    assert recovery.retries == RETRIES
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return toolguard.held_out()[:60]
+
+
+def scored(name: str, cases: list[Case], **options: Any) -> Score:
+    path = toolguard.checkpoint(name)
+    model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    turns = list(toolguard.answer(model, tokenizer, cases, **options))
+    assert all(turn.faults == () for turn in turns)
+    assert all(turn.report and turn.report.retries <= RETRIES for turn in turns)
+    return toolguard.score(cases, turns, 1.0)
+
+
+def test_a_healthy_model_loses_nothing(cases: list[Case], healthy: Qwen2ForCausalLM) -> None:
+    plain = scored("healthy", cases, policy="enforce")
+    for reference in (None, healthy):
+        score = scored("healthy", cases, policy="recover", reference=reference)
+        assert score.exact_match >= plain.exact_match
+        assert score.no_call_kept >= plain.no_call_kept
+
+
+@pytest.mark.parametrize("name", ["open_then_stop", "opener_everywhere"])
+def test_replies_come_back_where_the_opener_is_legal(
+    name: str, cases: list[Case], healthy: Qwen2ForCausalLM
+) -> None:
+    enforced = scored(name, cases, policy="enforce")
+    recovered = scored(name, cases, policy="recover")
+    referred = scored(name, cases, policy="recover", reference=healthy)
+    assert recovered.no_call_kept >= enforced.no_call_kept + 0.3
+    assert recovered.exact_match >= enforced.exact_match - 0.03
+    assert referred.no_call_kept >= 0.95
+    assert referred.exact_match >= enforced.exact_match
+
+
+def test_a_reference_is_refused_where_nothing_asks_it(
+    healthy: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(toolguard.RequestError, match="a reference serves policy 'recover'"):
+        toolguard.generate(
+            healthy, tokenizer, [{"role": "user", "content": "Hi"}], tools, reference=healthy
+        )
