@@ -210,7 +210,7 @@ def test_assisted_generation_is_refused(
     [
         ({"max_new_tokens": 0}, "at least 1"),
         ({"max_new_tokens": 1}, "too small"),
-        ({"policy": "recover"}, "use observe, enforce, recover"),
+        ({"policy": "heal"}, "use observe, enforce, recover"),
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": -1}, "top_k"),

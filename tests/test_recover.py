@@ -80,7 +80,7 @@ def test_a_doubted_call_gives_way_to_a_likelier_reply_only(
     assert state.ids == (text if kept == "reply" else call)
     turn = guard.read(state.ids)
     assert turn.state == ("healthy_response" if kept == "reply" else "healthy_call")
-    assert [item.action for item in state.interventions][0] == "rollback"
+    assert next(item.action for item in state.interventions) == "rollback"
     assert recovery.retries <= RETRIES
 
 

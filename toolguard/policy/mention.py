@@ -30,7 +30,7 @@ def leave_mentions(
         return
     mass = logits[rows].float().softmax(-1)
     call = unpack(bitmask[rows], logits.device)[:, : mass.shape[1]]
-    call[:, Watch.of(states[0].guard).ids(logits.device)] = True
+    call[:, [*Watch.of(states[0].guard).tokens]] = True
     mass = mass[:, : call.shape[1]]
     prose = mass.masked_fill(call, 0.0).sum(-1)
     # Where the likeliest token of all goes on with a call, greedy decoding would have made one.

@@ -1,0 +1,105 @@
+"""What the watch costs on top of filling and applying masks.
+
+`python -m benchmarks.watch [--vocabulary 151936] [--repeats 15]`: medians of repeats, side by side,
+for batches of 1, 8 and 64 rows in a call whose logits are a healthy model's: one likely legal token
+and no control token near the gate; and, as the worst case, one where each row's gate passes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from transformers import AutoTokenizer
+
+import toolguard
+from toolguard import Guard
+from toolguard.decoding.batch import apply, fill
+from toolguard.decoding.watch import Watch
+
+TOOLS = [{"name": "f", "parameters": {"properties": {"x": {"type": "string"}}, "required": ["x"]}}]
+PREFIX = '<tool_call>\n{"name": "f", "arguments": {"x": "Par'
+
+
+def main(
+    tokenizer: Annotated[str, typer.Option(help="A folder; its vocabulary is padded.")] = "",
+    vocabulary: Annotated[int, typer.Option(min=1024)] = 151_936,
+    repeats: Annotated[int, typer.Option(min=3)] = 15,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    torch.set_num_threads(threads)
+    loaded = AutoTokenizer.from_pretrained(tokenizer or toolguard.checkpoint("healthy"))
+    guard = Guard.compile("hermes", TOOLS, loaded)
+    rows: list[dict[str, Any]] = []
+    for batch in track((1, 8, 64), "batches", console=Console(stderr=True), transient=True):
+        states = [guard.start(1000) for _ in range(batch)]
+        for token in loaded(PREFIX, add_special_tokens=False)["input_ids"]:
+            assert all(state.accept(token) for state in states)
+        likely = loaded("is", add_special_tokens=False)["input_ids"][0]
+        for spiked in (False, True):
+            logits = torch.randn((batch, vocabulary), generator=torch.Generator().manual_seed(0))
+            logits[:, likely] = 25.0
+            if spiked:
+                logits[:, guard.vocabulary.end_ids[0]] = 24.0
+            rows.append(
+                {"batch": batch, "gate passes": spiked, **compare(guard, states, logits, repeats)}
+            )
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(title=f"Microseconds a row, {vocabulary:,} logits, {threads} thread(s)")
+    for heading in rows[0]:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+
+
+def compare(guard: Guard, states: list[Any], logits: torch.Tensor, repeats: int) -> dict[str, Any]:
+    watch = Watch.of(guard)
+
+    def mask(scores: torch.Tensor) -> None:
+        apply(fill(states), scores)
+
+    def masked_and_watched(scores: torch.Tensor) -> None:
+        bitmask = fill(states)
+        reading = watch.read(scores, bitmask)
+        apply(bitmask, scores)
+        reading.close(scores)
+        reading.records()
+
+    plain, watched = [], []
+    for _ in range(repeats):
+        plain.append(seconds(mask, logits))
+        watched.append(seconds(masked_and_watched, logits))
+    pairs = zip(plain, watched, strict=True)
+    ratio = statistics.median(after / before for before, after in pairs)
+    return {
+        "fill and apply": round(1e6 * statistics.median(plain) / len(states), 1),
+        "with the watch": round(1e6 * statistics.median(watched) / len(states), 1),
+        "ratio": round(ratio, 3),
+    }
+
+
+def seconds(work: Callable[[torch.Tensor], None], logits: torch.Tensor) -> float:
+    """The mean of ten runs, each on a fresh copy whose making is not timed."""
+    spent = 0.0
+    for _ in range(10):
+        scores = logits.clone()
+        started = time.perf_counter()
+        work(scores)
+        spent += time.perf_counter() - started
+    return spent / 10
+
+
+if __name__ == "__main__":
+    typer.run(main)
