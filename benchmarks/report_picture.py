@@ -161,7 +161,7 @@ def _decode(checkpoint: str, name: str) -> Report:
     model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(path)
     cases = [case for case in toolguard.held_out() if case.id == name]
-    report = next(toolguard.answer(model, tokenizer, cases)).report
+    report = next(toolguard.answer(model, tokenizer, cases, trace=True)).report
     assert report is not None
     return report
 
