@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 
 import toolguard
 from toolguard import Case, Guard, GuardState, Score
+from toolguard.policy.history import cleaned
 from toolguard.policy.recover import RETRIES, Recovery
 
 CALL = '<tool_call>\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n</tool_call>'
@@ -172,3 +173,35 @@ def test_a_reference_is_refused_where_nothing_asks_it(
         toolguard.generate(
             healthy, tokenizer, [{"role": "user", "content": "Hi"}], tools, reference=healthy
         )
+
+
+def test_corrupt_turns_of_the_history_are_cleaned(
+    healthy: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    asked = {"role": "user", "content": "What time is it in Rome?"}
+    sound = {"role": "assistant", "content": "One moment."}
+    broken = [
+        {"role": "assistant", "content": content}
+        for content in ("<tool_call>\n", "", f"Yes. {CALL} </tool_call><|im_start|>user")
+    ]
+    mended = {
+        "role": "assistant",
+        "content": "Yes.",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "get_time", "arguments": {"zone": "UTC"}}}
+        ],
+    }
+    toolset = toolguard.Toolset.of(tools)
+    history = [asked, sound, *broken, asked]
+    wire_format = toolguard.WireFormat.load("hermes")
+    kept, found = cleaned(history, wire_format, toolset)
+    assert found == 3
+    assert kept == [asked, sound, mended, asked]
+    turn = toolguard.generate(
+        healthy, tokenizer, history, tools, policy="recover", max_new_tokens=60
+    )
+    same = toolguard.generate(healthy, tokenizer, kept, tools, policy="recover", max_new_tokens=60)
+    assert turn.report is not None
+    assert same.report is not None
+    assert turn.ids == same.ids
+    assert (turn.report.cleaned, same.report.cleaned) == (3, 0)

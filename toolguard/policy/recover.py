@@ -62,6 +62,7 @@ class Recovery:
         self._openers: list[int] = []  # where each call begins
         self._made: list[str] = []
         self._parser = guard.parser()
+        self._mentions: frozenset[int] = frozenset()
         opener = guard.control_ids.get(guard.format.opener)
         self._opener = set() if opener is None else {opener}
         self._candidate: _Candidate | None = None
@@ -85,6 +86,8 @@ class Recovery:
         Returns:
             The state to go on from: the same one, perhaps rolled back, or an earlier copy.
         """
+        if state.mentions != self._mentions:
+            self.resume(state, len(self._content))
         self._content.append(content)
         if state.ids[-1] in self._opener:
             self._openers.append(len(state.ids) - 1)
@@ -139,7 +142,7 @@ class Recovery:
         state.rollback(len(taken))
         self.retries += 1
         self.retried_tokens += len(taken)
-        self._go_on(state, self._content[:back])
+        self.resume(state, back)
         state.interventions.append(
             Intervention(back, region, spelled, taken[0], None, "rollback", _WHY[kind])
         )
@@ -164,14 +167,20 @@ class Recovery:
             ),
         ]
         self.retries, self.retried_tokens = RETRIES, self.retried_tokens + len(state.ids)
-        self._go_on(left.state, left.content)
+        self._content = left.content
+        self.resume(left.state, len(left.content))
         return left.state
 
-    def _go_on(self, state: GuardState, content: list[float]) -> None:
-        """Takes up a turn that was changed."""
-        self._content = content
-        self._openers = [place for place in self._openers if place < len(state.ids)]
-        self._parser = self.guard.parser()
+    def resume(self, state: GuardState, kept: int) -> None:
+        """Takes up a turn that was changed behind its first `kept` tokens."""
+        self._content = [*self._content[:kept], *[math.nan] * (len(state.ids) - kept)]
+        self._openers = [
+            place
+            for place, token in enumerate(state.ids)
+            if token in self._opener and place not in state.mentions
+        ]
+        self._mentions = state.mentions
+        self._parser = self.guard.parser(state.mentions)
         events = self._parser.feed(state.ids)
         self._made = [_canonical(event) for event in events if isinstance(event, CallEnd)]
 

@@ -97,6 +97,7 @@ class Report:
         state_after: the state of the turn.
         retries: how often something was taken back and sampled again.
         retried_tokens: how many tokens were taken back in all.
+        cleaned: how many corrupt assistant turns of the history were mended or left out.
     """
 
     policy: Policy
@@ -111,6 +112,7 @@ class Report:
     state_after: State | None = None
     retries: int = 0
     retried_tokens: int = 0
+    cleaned: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""

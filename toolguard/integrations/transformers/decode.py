@@ -32,6 +32,8 @@ class Row:
         state: where it stands; holds the ids of the turn.
         drafts: tokens to be fed after them, because the grammar forces them or they were written
             before; kept as far as the model picks them itself.
+        heading: what was written up to the first intervention, and the token wanted there.
+        cleaned: how many corrupt turns were taken out of the history.
     """
 
     guard: Guard
@@ -44,16 +46,14 @@ class Row:
     seconds: float = 0.0
     done: bool = False
     ids: list[int] = field(default_factory=list)
+    heading: list[int] = field(default_factory=list)
+    cleaned: int = 0
 
     def turn(self, policy: Policy) -> Turn:
         """The finished turn, with its report."""
         turn = self.guard.read(self.ids, self.state.mentions)
         report = self.state.report(self.passes, self.seconds, self.forced)
-        before = None
-        if self.state.interventions:
-            first = self.state.interventions[0]
-            heading = self.guard.read([*self.ids[: first.step], first.token_id])
-            before = heading.state
+        before = self.guard.read(self.heading).state if self.heading else None
         report = replace(
             report,
             policy=policy,
@@ -62,6 +62,7 @@ class Row:
             state_after=turn.state,
             retries=self.recovery.retries if self.recovery else 0,
             retried_tokens=self.recovery.retried_tokens if self.recovery else 0,
+            cleaned=self.cleaned,
         )
         return replace(turn, report=report)
 
@@ -159,9 +160,12 @@ class Decoder:
                 "a call without its opener",
             )
         )  # fmt: skip
+        kept = len(row.state.ids)
         for token in opener:
             _accept(row.state, token)
         row.ids = [*row.state.ids]
+        if row.recovery is not None:
+            row.recovery.resume(row.state, kept)
         return body
 
     def _verify(self, logits: torch.Tensor) -> None:
@@ -176,6 +180,9 @@ class Decoder:
             following = []
             for index, row, token, sure in zip(going, rows, tokens, content, strict=True):
                 expected = row.drafts.pop(0) if row.drafts else None
+                if row.state.interventions and not row.heading:
+                    first = row.state.interventions[0]
+                    row.heading = [*row.ids[: first.step], first.token_id]
                 self._take(index, row, token, sure)
                 if token == expected and not row.done and row.ids[-1:] == [token]:
                     row.forced += 1

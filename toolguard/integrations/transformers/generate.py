@@ -15,6 +15,7 @@ from ...grammar.engine import fast_tokenizer
 from ...grammar.request import Reasoning
 from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
+from ...policy.history import cleaned
 from ...policy.recover import Recovery
 from ...report.report import Policy
 from ...tools.toolset import ToolLike, Toolset
@@ -75,7 +76,8 @@ def generate(
         tools: the tools offered (see `Toolset.of`), or a list with those of each conversation.
         max_new_tokens: the budget of a turn; every guarded turn ends closed within it.
         policy: `enforce`; `recover`, which also takes back and tries again what the model itself is
-            not sure of; or `observe`, which changes no logit.
+            not sure of, and cleans the history of corrupt turns; or `observe`, which changes no
+            logit.
         tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
         parallel: whether one turn may hold several calls.
         wire_format: a format or its name; by default it is recognised (`toolguard.recognise`).
@@ -113,7 +115,12 @@ def generate(
     elif isinstance(wire_format, str):
         wire_format = WireFormat.load(wire_format)
     prompts, guards = [], []
+    corrupt = []
     for conversation, toolset in zip(conversations, offered, strict=True):
+        found = 0
+        if policy == "recover":
+            conversation, found = cleaned(conversation, wire_format, toolset)
+        corrupt.append(found)
         prompt = tokenizer.apply_chat_template(
             [_rendered(message) for message in conversation],
             tools=[*toolset.definitions] or None,
@@ -135,8 +142,8 @@ def generate(
             )
         )
     rows = [
-        Row(guard, prompt, guard.start(max_new_tokens))
-        for guard, prompt in zip(guards, prompts, strict=True)
+        Row(guard, prompt, guard.start(max_new_tokens), cleaned=found)
+        for guard, prompt, found in zip(guards, prompts, corrupt, strict=True)
     ]
     for row in rows:
         row.state.steps = [] if trace else None
