@@ -27,7 +27,6 @@ from benchmarks.lab.cases import read_cases
 from benchmarks.lab.evaluate import MeanMass, teacher_force
 from benchmarks.lab.tokenizer import render
 
-HEALTHY = ("healthy", "unguarded")
 MODES = ("unguarded", "enforce", "recover", "reference")
 
 
@@ -39,7 +38,7 @@ def main(
     temperatures: Annotated[list[float] | None, typer.Option("--temperature")] = None,
     batch: Annotated[int, typer.Option(min=1)] = 65,
     seed: int = 0,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A row a line, as it is done.")] = False,
 ) -> None:
     cases = toolguard.held_out()[:prompts]
     names = checkpoints or list(toolguard.checkpoint_names())
@@ -83,15 +82,9 @@ def main(
                         }
                     )
                     bars.advance(bar)
-                    if not as_json:
-                        bars.console.print(rows[-1])
-    best = {r["temperature"]: r for r in rows if (r["checkpoint"], r["mode"]) == HEALTHY}
-    for row in rows:
-        for rate in ("exact", "no_call_kept"):
-            if row["temperature"] in best:
-                row[f"{rate}_to_healthy"] = round(row[rate] / best[row["temperature"]][rate], 3)
+                    if as_json:
+                        print(json.dumps(rows[-1]), flush=True)
     if as_json:
-        print(json.dumps(rows))
         return
     table = Table(title=f"{prompts} held-out prompts")
     for heading in rows[0]:

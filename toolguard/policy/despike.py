@@ -37,13 +37,16 @@ class Despiker:
     def points(
         self, states: Sequence[GuardState], reading: Reading, logits: torch.Tensor
     ) -> list[int]:
-        """The rows that stand at a decision: the model wants structure, or what is illegal."""
+        """The rows that stand at a decision: the model wants structure, or what is illegal.
+
+        Where the budget is nearly spent there is none left.
+        """
         structure = structure_tokens(states[0].guard.vocabulary, logits)
         wanted = structure[reading.wanted] | reading.passed
         return [
             row
             for row, (state, at) in enumerate(zip(states, wanted.tolist(), strict=True))
-            if at and not state.done
+            if at and not state.done and not state.tight()
         ]
 
     def __call__(
