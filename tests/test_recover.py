@@ -166,6 +166,14 @@ def test_replies_come_back_where_the_opener_is_legal(
     assert referred.exact_match >= enforced.exact_match
 
 
+def test_a_nearly_spent_budget_is_left_to_the_guard(
+    cases: list[Case], healthy: Qwen2ForCausalLM
+) -> None:
+    """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
+    options: dict[str, Any] = {"policy": "recover", "reference": healthy, "max_new_tokens": 48}
+    assert scored("skill_lost", cases[:32], **options).schema_valid == 1
+
+
 def test_a_reference_is_refused_where_nothing_asks_it(
     healthy: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
 ) -> None:
