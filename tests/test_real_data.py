@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +252,8 @@ def test_what_real_templates_render_is_admitted_and_read_as_the_calls_it_is(
     calls = [{key: call["function"][key] for key in ("name", "arguments")} for call in asked]
     prompt, text = ((folder / f"{name}.{what}.txt").read_text("utf-8") for what in ("prompt", kind))
     wire_format = WireFormat.load(TEMPLATES[name] or "")
-    turn = text[len(commonpath([prompt, text])) :]
+    differ = (i for i, (a, b) in enumerate(zip(prompt, text, strict=False)) if a != b)
+    turn = text[next(differ, len(prompt)) :]
     turn = turn[: min(turn.find(end) for end in wire_format.ends if end in turn)]
     # What is the template's own: Mistral's puts the tools before the last message, DeepSeek-V3's
     # indents its lines, harmony has one call in a turn.
