@@ -56,11 +56,13 @@ class Watch:
     Attributes:
         vocabulary: whose ids they are.
         tokens: the ids watched: the format's control tokens that are one id, and what ends a turn.
+        names: their texts.
     """
 
     def __init__(self, vocabulary: Vocabulary, tokens: tuple[int, ...]) -> None:
         self.vocabulary = vocabulary
         self.tokens = tokens
+        self.names = [vocabulary.text_of([token]) for token in tokens]
         self._ids: dict[torch.device, torch.Tensor] = {}
         self._ring: list[torch.Tensor] = []
         self._next = 0
@@ -116,16 +118,6 @@ def _watch(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> Watch:
     return Watch(vocabulary, tokens)
 
 
-class _Rows:
-    """Columns that are on the host already, to be read by row."""
-
-    def __init__(self, columns: Sequence[Any]) -> None:
-        self._columns = columns
-
-    def tolist(self) -> list[Any]:
-        return [*zip(*(column.tolist() for column in self._columns), strict=True)]
-
-
 class Reading:
     """What the watch read at one step of a batch.
 
@@ -168,7 +160,7 @@ class Reading:
         every = _every(len(masked), masked.device)
         kept = _array(masked)[every, self._wanted] > float("-inf")
         if masked.device.type == "cpu":
-            self._flags = _Rows([self._wanted, self._legal, kept]), None
+            self._flags = np.stack([self._wanted, self._legal, kept], 1), None
         else:
             self._flags = self.watch.to_host(torch.stack([self._wanted, self._legal, kept], 1))
         rows = self._rows
@@ -221,20 +213,16 @@ class Reading:
 
     def trace(self, states: Sequence[GuardState], tokens: Sequence[int]) -> None:
         """Keeps the step in states that keep them, before they take the tokens."""
-        names = [
-            states[0].guard.vocabulary.bytes_of([token]).decode("utf-8", "replace")
-            for token in self.watch.tokens
-        ]
         records, ranks = self.records(), self.ranks(tokens)
         for state, record, token, rank in zip(states, records, tokens, ranks, strict=True):
             if state.steps is not None and not state.done:
-                found = zip(names, record.masses, strict=True)
+                found = zip(self.watch.names, record.masses, strict=True)
                 state.steps.append(
                     Step(
                         step=len(state.ids),
                         region=state.region,
                         position=state.position,
-                        token=state.guard.vocabulary.bytes_of([token]).decode("utf-8", "replace"),
+                        token=state.guard.vocabulary.text_of([token]),
                         token_id=token,
                         masses={name: mass for name, mass in found if mass > GATE},
                         illegal=-math.expm1(-record.pressure),

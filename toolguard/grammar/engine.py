@@ -90,6 +90,10 @@ class Vocabulary:
         """The bytes that the ids spell; special tokens by their name."""
         return self.engine.decode_bytes(list(ids))
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The same as a reader sees it; what is no UTF-8 is replaced."""
+        return self.bytes_of(ids).decode("utf-8", "replace")
+
     def ids_of(self, data: bytes) -> list[int]:
         """The ids that spell the bytes; no added token among them."""
         # The tokenizer takes the text of an added token for that token: cut it in two.

@@ -93,6 +93,6 @@ class Despiker:
 
 
 def _intervention(state: GuardState, token: int, mass: float) -> Intervention:
-    spelled = state.guard.vocabulary.bytes_of([token]).decode("utf-8", "replace")
+    spelled = state.guard.vocabulary.text_of([token])
     reason = "the reference gives it far smaller odds here"
     return Intervention(len(state.ids), state.region, spelled, token, mass, "despike", reason)

@@ -84,7 +84,7 @@ def _narrow(state: GuardState, row: torch.Tensor) -> None:
 def _intervention(state: GuardState, token: int, mass: float, action: Action) -> Intervention:
     region = state.region
     vocabulary = state.guard.vocabulary
-    spelled = vocabulary.bytes_of([token]).decode("utf-8", "replace")
+    spelled = vocabulary.text_of([token])
     if action == "close":
         reason = f"{state.remaining} tokens are left: the turn has to be ended"
     elif token in vocabulary.end_ids:

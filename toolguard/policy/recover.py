@@ -137,7 +137,7 @@ class Recovery:
             self._branch_at = back
         self._dead[tuple(state.ids[:back])].add(state.ids[back])
         taken = state.ids[back:]
-        spelled = self.guard.vocabulary.bytes_of(taken).decode("utf-8", "replace")
+        spelled = self.guard.vocabulary.text_of(taken)
         region = state.region
         state.rollback(len(taken))
         self.retries += 1
@@ -153,13 +153,13 @@ class Recovery:
         score = self._score(self._branch_at)
         if left is None or score >= max(left.score, math.log(ANSWER)):
             return state
-        spelled = self.guard.vocabulary.bytes_of(state.ids[self._branch_at :])
+        spelled = self.guard.vocabulary.text_of(state.ids[self._branch_at :])
         left.state.interventions = [
             *state.interventions,
             Intervention(
                 self._branch_at,
                 "text",
-                spelled.decode("utf-8", "replace"),
+                spelled,
                 state.ids[self._branch_at],
                 None,
                 "rollback",

@@ -152,7 +152,7 @@ class Decoder:
         if not bare or len(row.ids) + len(opener) >= row.state.max_new_tokens:
             return []
         body = row.ids[-bare:]
-        spelled = row.guard.vocabulary.bytes_of(body).decode("utf-8", "replace")
+        spelled = row.guard.vocabulary.text_of(body)
         row.state.rollback(bare)
         row.state.interventions.append(
             Intervention(

@@ -137,10 +137,9 @@ class GuardLogitsProcessor(LogitsProcessor):
         turns = []
         for index, ids in enumerate(sequences[:, self._prompt_length :].tolist()):
             prompt = index // per_guard
-            turn = self._guards[prompt].read(ids)
-            state = self._state_of(prompt, turn.ids)
+            state = self._state_of(prompt, ids)
+            turn = self._guards[prompt].read(ids, state.mentions if state else frozenset())
             if state is not None:
-                turn = self._guards[prompt].read(ids, state.mentions)
                 report = state.report(len(turn.ids), self._last - self._started)
                 turn = replace(turn, report=replace(report, tokens=len(turn.ids)))
             turns.append(turn)
