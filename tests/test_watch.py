@@ -86,6 +86,22 @@ def test_holding_reads_the_same_as_observing(
     assert [found.kept for found in held.records()] == [True, False, True]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_every_floating_type_is_held_alike(
+    dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    logits = torch.randn((2, len(tokenizer)), generator=torch.Generator().manual_seed(3))
+    logits[1, guard.vocabulary.end_ids[0]] = 30.0  # an empty turn
+    plain, typed = logits.clone(), logits.to(dtype)
+    for scores in (plain, typed):
+        states = [guard.start(100) for _ in range(2)]
+        toolguard.enforce(states, scores)
+        assert [len(state.interventions) for state in states] == [0, 1]
+        assert states[1].interventions[0].mass == pytest.approx(1.0)
+    assert torch.equal(plain.isinf(), typed.isinf())
+
+
 def test_steps_are_kept_on_request_and_say_where_each_token_stands(
     damaged: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -74,10 +74,10 @@ class Watch:
         return _watch(guard.vocabulary, tuple(dict.fromkeys(tokens)))
 
     def _controls(self, logits: torch.Tensor) -> Any:
-        """The ids watched, as what `_array` makes of the logits is indexed by them."""
+        """The ids watched, to index the logits with."""
         if logits.device not in self._ids:
             self._ids[logits.device] = torch.tensor(self.tokens, device=logits.device)
-        return _array(self._ids[logits.device]) if _on_numpy(logits) else self._ids[logits.device]
+        return _array(self._ids[logits.device], logits)
 
     def read(self, logits: torch.Tensor, bitmask: torch.Tensor) -> Reading:
         """Reads a step before its mask. No logit is changed, and nothing waits for the device.
@@ -86,9 +86,10 @@ class Watch:
             logits: the model's own, floating point of shape [batch, vocabulary].
             bitmask: the legal tokens, int32 of shape [batch, words], on the CPU or beside `logits`.
         """
-        scores, words = _array(logits), _array(bitmask.to(logits.device, non_blocking=True))
+        scores = _array(logits, logits)
+        words = _array(bitmask.to(logits.device, non_blocking=True), logits)
         wanted = scores.argmax(-1)
-        every = _every(len(logits), logits.device)
+        every = _every(logits)
         top, controls = scores[every, wanted], scores[:, self._controls(logits)]
         legal = words[every, wanted >> 5] >> (wanted & 31) & 1
         passed = (controls > (top + _LOG_GATE)[:, None]).any(1) | (legal == 0)
@@ -157,9 +158,9 @@ class Reading:
         Args:
             masked: the logits with illegal tokens at -inf, of shape [batch, vocabulary].
         """
-        every = _every(len(masked), masked.device)
-        kept = _array(masked)[every, self._wanted] > float("-inf")
-        if masked.device.type == "cpu":
+        every = _every(masked)
+        kept = _array(masked, masked)[every, self._wanted] > float("-inf")
+        if _on_numpy(masked):
             self._flags = np.stack([self._wanted, self._legal, kept], 1), None
         else:
             self._flags = self.watch.to_host(torch.stack([self._wanted, self._legal, kept], 1))
@@ -236,15 +237,18 @@ def _on_numpy(values: torch.Tensor) -> bool:
     return values.device.type == "cpu" and values.dtype is not torch.bfloat16
 
 
-def _every(rows: int, device: torch.device) -> Any:
+def _every(logits: torch.Tensor) -> Any:
     """The numbers of the rows, to index with."""
-    return np.arange(rows) if device.type == "cpu" else torch.arange(rows, device=device)
+    if _on_numpy(logits):
+        return np.arange(len(logits))
+    return torch.arange(len(logits), device=logits.device)
 
 
-def _array(values: torch.Tensor) -> Any:
+def _array(values: torch.Tensor, logits: torch.Tensor) -> Any:
     """On a CPU, the same memory as NumPy sees it: its arg-max is ten times as fast as torch's, and
-    small arrays cost it less. What is done with it means the same to both."""
-    return values.numpy() if _on_numpy(values) else values
+    small arrays cost it less. What is done with it means the same to both. NumPy has no bfloat16:
+    beside such logits all stays torch's."""
+    return values.detach().numpy() if _on_numpy(logits) else values
 
 
 def _arrived(copy: tuple[Any, torch.cuda.Event | None]) -> Any:
