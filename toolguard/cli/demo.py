@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from ..evaluation.score import Score, is_exact, score
 from ..parsing.turn import STATES, Turn
 from ..report.report import Policy
 from ..report.words import DONE
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,15 +61,7 @@ def demo(
     started = time.perf_counter()
     results: dict[str, dict[str, Score]] = {}
     turns: dict[str, dict[str, list[Turn]]] = {}
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-    )
-    with bars:
+    with progress_bars(errors) as bars:
         whole = bars.add_task("loading", total=len(names) * len(_MODES) * prompts)
         for name, path in zip(names, paths, strict=True):
             model, tokenizer = _load(str(path))

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..checkpoints import checkpoint, checkpoint_names, held_out
 from ..errors import CaseError, ProfileError, RequestError, ToolguardError
 from ..evaluation.cases import Case, read_cases
+from ..formats.wire_format import WireFormat
 from ..parsing.recognise import recognise
 from ..parsing.turn import STATES, Turn
 from ..policy.drift import Drift
 from ..policy.profile import QUANTILES, Profile
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,10 +57,10 @@ def profile(
         tokenizer = _tokenizer(folder)
         wire_format = recognise(tokenizer)
         loaded = _model(folder)
-        recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer))
+        recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer, wire_format))
         states: Counter[str] = Counter()
         options = {"batch": batch, "max_new_tokens": max_new_tokens, "temperature": temperature}
-        with _bars(errors) as bars:
+        with progress_bars(errors) as bars:
             whole = bars.add_task(wire_format.name, total=len(cases))
             for turn in _answer(loaded, tokenizer, cases, seed=seed, **options):
                 assert turn.report is not None
@@ -121,11 +122,12 @@ def _model(folder: str) -> PreTrainedModel:
     return model
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What ends a turn, for the model's own configuration and for the tokenizer."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    ends = [*configured] if isinstance(configured, list) else [configured]
-    return [end for end in (*ends, tokenizer.eos_token_id) if end is not None]
+def _ends(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat
+) -> list[int]:
+    from ..integrations.transformers.generate import end_tokens
+
+    return end_tokens(model, tokenizer, wire_format)
 
 
 def _answer(
@@ -134,17 +136,6 @@ def _answer(
     from ..evaluation.answer import answer
 
     return answer(model, tokenizer, cases, policy="observe", trace=True, **options)
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _table(recorded: Profile, masses: list[dict[str, Any]]) -> Table:

@@ -18,13 +18,11 @@ import numpy as np
 import torch
 
 from ..grammar.engine import Vocabulary
-from ..report.report import Step
+from ..report.report import GATE, Step
 from .guard import Guard
 from .state import GuardState
 from .structure import structure_tokens
 
-GATE = 1e-3
-"""The smallest control mass that is looked at."""
 _LOG_GATE = math.log(GATE)
 _RING = 8  # how many readings may be on their way to the host
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from ..errors import ProfileError
 from ..formats.nodes import Region
 from ..formats.wire_format import WireFormat
-from ..report.report import Position, Step
+from ..report.report import GATE, Position, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,10 +25,6 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999)
 ILLEGAL = "illegal tokens"
 """Stands for all illegal tokens of a step together, among the control tokens of a sign."""
 POSITIONS: tuple[Position, ...] = get_args(Position)
-
-GATE = 1e-3
-"""The watch does not read what is smaller. It counts as 0, and what is as near to 1 as 1: a model
-that becomes surer of what it was sure of does no harm."""
 
 # REQ's size: with it, the largest 150 masses of a place are kept one by one.
 _K = 50
@@ -305,6 +301,8 @@ def signs(steps: Iterable[Step]) -> dict[Sign, float]:
 
 
 def _whole(mass: float) -> float:
+    """What is as near to 1 as the gate is to 0 counts as 1: a model that becomes surer of what it
+    was sure of does no harm."""
     return 1.0 if mass > 1 - GATE else mass
 
 

@@ -20,6 +20,9 @@ reasoning."""
 State = Literal["healthy_call", "healthy_response", "polluted", "collapsed"]
 """The four structural states of arXiv 2606.26027, section 4.3."""
 
+GATE = 1e-3
+"""The smallest control mass that the watch reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
@@ -53,7 +56,7 @@ class Step:
     """What the watch read before one token was chosen.
 
     Masses are the model's own probabilities at temperature 1, before any mask. They are read where
-    some control token may reach `toolguard.decoding.watch.GATE`, or the likeliest token is illegal;
+    some control token may reach `GATE`, or the likeliest token is illegal;
     elsewhere `masses` is empty, and `illegal` and `pressure` are 0.
 
     Attributes:

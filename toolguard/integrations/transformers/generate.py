@@ -138,7 +138,7 @@ def generate(
                 tool_choice=tool_choice,
                 parallel=parallel,
                 reasoning=_reasoning(prompt, wire_format),
-                end_tokens=_end_tokens(model, tokenizer, wire_format),
+                end_tokens=end_tokens(model, tokenizer, wire_format),
             )
         )
     rows = [
@@ -206,7 +206,7 @@ def _reasoning(prompt: str, wire_format: WireFormat) -> Reasoning:
     return "none" if closer and prompt.rstrip().endswith(closer) else "auto"
 
 
-def _end_tokens(
+def end_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat
 ) -> list[int]:
     """What ends a turn: for the model's own configuration, the tokenizer, and the format."""
