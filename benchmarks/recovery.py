@@ -5,7 +5,8 @@ bundled checkpoint answer the first held-out prompts unguarded, under `enforce`,
 and under `recover` with `healthy` as the reference. The last 120 prompts are left out by default:
 one threshold of `recover` (`ANSWER`) was chosen on them. `skill` is the share of turns whose names
 and values come out right when the model is given the right turn so far and may not choose a control
-token: about what any guard can give back.
+token. It is no ceiling: where a value ends counts as a part of it there, and a reference decides
+that.
 """
 
 from __future__ import annotations
