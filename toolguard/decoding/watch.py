@@ -19,6 +19,7 @@ import torch
 
 from ..grammar.engine import Vocabulary
 from ..report.report import GATE, Step
+from .arrays import array, log_sum_exp, on_numpy
 from .guard import Guard
 from .state import GuardState
 from .structure import structure_tokens
@@ -75,7 +76,7 @@ class Watch:
         """The ids watched, to index the logits with."""
         if logits.device not in self._ids:
             self._ids[logits.device] = torch.tensor(self.tokens, device=logits.device)
-        return _array(self._ids[logits.device], logits)
+        return array(self._ids[logits.device], logits)
 
     def read(self, logits: torch.Tensor, bitmask: torch.Tensor) -> Reading:
         """Reads a step before its mask. No logit is changed, and nothing waits for the device.
@@ -84,15 +85,15 @@ class Watch:
             logits: the model's own, floating point of shape [batch, vocabulary].
             bitmask: the legal tokens, int32 of shape [batch, words], on the CPU or beside `logits`.
         """
-        scores = _array(logits, logits)
-        words = _array(bitmask.to(logits.device, non_blocking=True), logits)
+        on_host = logits.device.type == "cpu"
+        words = bitmask if on_host else bitmask.to(logits.device, non_blocking=True)
+        scores, words = array(logits, logits), array(words, logits)
         wanted = scores.argmax(-1)
         every = _every(logits)
         top, controls = scores[every, wanted], scores[:, self._controls(logits)]
         legal = words[every, wanted >> 5] >> (wanted & 31) & 1
         passed = (controls > (top + _LOG_GATE)[:, None]).any(1) | (legal == 0)
         # An accelerator is not asked which rows passed: there the sum is cheaper than waiting.
-        on_host = logits.device.type == "cpu"
         rows = [row for row, at in enumerate(passed) if at] if on_host else [*range(len(logits))]
         return Reading(self, wanted, legal, passed, rows, logits, controls)
 
@@ -138,7 +139,8 @@ class Reading:
         self.watch = watch
         self._wanted, self._passed, self._legal = wanted, passed, legal
         self._rows, self._controls = rows, controls
-        self._raw = logits[rows].float() if rows else logits[:0]
+        kept = torch.tensor(rows, dtype=torch.long, device=logits.device)
+        self._raw = logits.index_select(0, kept) if rows else logits[:0]  # whole rows at a time
         self._flags: tuple[Any, torch.cuda.Event | None] | None = None
         self._sums: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
 
@@ -157,15 +159,16 @@ class Reading:
             masked: the logits with illegal tokens at -inf, of shape [batch, vocabulary].
         """
         every = _every(masked)
-        kept = _array(masked, masked)[every, self._wanted] > float("-inf")
-        if _on_numpy(masked):
-            self._flags = np.stack([self._wanted, self._legal, kept], 1), None
+        kept = array(masked, masked)[every, self._wanted] > float("-inf")
+        flags = self._wanted, self._legal, kept
+        if on_numpy(masked):
+            self._flags = np.array(flags), None
         else:
-            self._flags = self.watch.to_host(torch.stack([self._wanted, self._legal, kept], 1))
+            self._flags = self.watch.to_host(torch.stack(flags))
         rows = self._rows
         if rows:
-            total = self._raw.logsumexp(-1)
-            pressure = (total - masked[rows].float().logsumexp(-1)).clamp_min(0.0)
+            total = log_sum_exp(self._raw, range(len(rows)))
+            pressure = (total - log_sum_exp(masked, rows)).clamp_min(0.0)
             first = self._raw.gather(1, self.wanted[rows].unsqueeze(1)).squeeze(1)
             columns = torch.stack([(first - total).exp(), pressure], 1)
             controls = torch.as_tensor(self._controls)[rows].float()
@@ -179,7 +182,7 @@ class Reading:
         sums = dict(zip(self._rows, _arrived(self._sums), strict=True)) if self._sums else {}
         nothing = [0.0] * (2 + len(self.watch.tokens))
         found = []
-        for row, (wanted, legal, kept) in enumerate(_arrived(self._flags)):
+        for row, (wanted, legal, kept) in enumerate(zip(*_arrived(self._flags), strict=True)):
             mass, pressure, *masses = sums.get(row, nothing)
             found.append(Record(wanted, mass, legal > 0, kept > 0, pressure, masses))
         return found
@@ -231,22 +234,11 @@ class Reading:
                 )
 
 
-def _on_numpy(values: torch.Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype is not torch.bfloat16
-
-
 def _every(logits: torch.Tensor) -> Any:
     """The numbers of the rows, to index with."""
-    if _on_numpy(logits):
+    if on_numpy(logits):
         return np.arange(len(logits))
     return torch.arange(len(logits), device=logits.device)
-
-
-def _array(values: torch.Tensor, logits: torch.Tensor) -> Any:
-    """On a CPU, the same memory as NumPy sees it: its arg-max is ten times as fast as torch's, and
-    small arrays cost it less. What is done with it means the same to both. NumPy has no bfloat16:
-    beside such logits all stays torch's."""
-    return values.detach().numpy() if _on_numpy(logits) else values
 
 
 def _arrived(copy: tuple[Any, torch.cuda.Event | None]) -> Any:
