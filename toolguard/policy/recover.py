@@ -23,8 +23,10 @@ RETRIES = 3
 """How often a turn may be taken back."""
 CONFIDENCE = 0.9
 """A call whose content has a smaller geometric mean of probability is doubted."""
-ANSWER = 0.6
+ANSWER = 0.5
 """What is said instead of it has to be that likely at least."""
+MARGIN = 0.4
+"""And its surprise (the negative logarithm) at most that share of the call's."""
 _LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
 
 Kind = Literal["doubted", "doubled", "invalid", "loop"]
@@ -151,7 +153,7 @@ class Recovery:
         """The turn, or the way that was left, whichever the model itself finds likelier."""
         left, self._candidate = self._candidate, None
         score = self._score(self._branch_at)
-        if left is None or score >= max(left.score, math.log(ANSWER)):
+        if left is None or score >= max(MARGIN * left.score, math.log(ANSWER)):
             return state
         spelled = self.guard.vocabulary.text_of(state.ids[self._branch_at :])
         left.state.interventions = [
