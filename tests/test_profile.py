@@ -157,7 +157,7 @@ def damaged(content: dict[str, Any]) -> str:
     [
         (lambda content: "{", "cannot read"),
         (lambda content: "[]", "is no profile"),
-        (lambda content: json.dumps({**content, "toolguard_profile": 2}), "version 2"),
+        (lambda content: json.dumps({**content, "toolguard_profile": 3}), "version 3"),
         (lambda content: json.dumps({**content, "turns": 7}), "checksum"),
         (damaged, "checksum"),
     ],

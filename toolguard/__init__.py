@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from .evaluation.answer import answer
     from .integrations.transformers.generate import generate
     from .integrations.transformers.processor import GuardLogitsProcessor
+    from .policy.calibrate import Calibration
     from .policy.enforce import enforce
 
 _LAZY = {
+    "Calibration": "toolguard.policy.calibrate",
     "GuardLogitsProcessor": "toolguard.integrations.transformers.processor",
     "answer": "toolguard.evaluation.answer",
     "enforce": "toolguard.policy.enforce",
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Alarm",
     "ArgumentsDelta",
+    "Calibration",
     "Call",
     "CallEnd",
     "CallName",

@@ -72,7 +72,8 @@ def profile(
         errors.print(f"[red]error:[/] {escape(str(error))}")
         raise typer.Exit(2) from error
     content = recorded.to_json()
-    for row in (*content["masses"], *content["signs"]):
+    decisions = [content["decisions"]] if "decisions" in content else []
+    for row in (*content["masses"], *content["signs"], *decisions):
         del row["sketch"]
     content["states"] = {state: round(states[state] / len(cases), 4) for state in STATES}
     if as_json:

@@ -37,6 +37,7 @@ class GuardState:
         steps: what the watch read so far, where it is to be kept.
         mentions: the places of ids that are an opener in prose, and open no call.
         lost: the turn is unguarded, and has left the grammar.
+        opener_shift: by how much a calibration moved the opener's log-odds.
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -49,6 +50,7 @@ class GuardState:
         self.steps: list[Step] | None = None
         self.mentions: frozenset[int] = frozenset()
         self.lost = False
+        self.opener_shift = 0.0
         self.matcher = guard.matcher.deep_copy()
         self._controls: list[int] = []  # where control tokens stand
         self._stopped = False  # the end was taken after the engine had stopped
@@ -97,6 +99,24 @@ class GuardState:
                 return "closed"
             case _:
                 return "start" if blank and last < 0 else "text"
+
+    @property
+    def before_calls(self) -> bool:
+        """Whether it stands in text that no call came before, and one may be opened."""
+        if self.guard.tool_choice != "auto" or self.region != "text":
+            return False
+        last = self._last_control(len(self.ids))
+        before = self.guard.control_texts[self.ids[last]] if last >= 0 else ""
+        return before in ("", self.guard.format.reasoning_closer)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the turn has yet to decide between a call and a reply: nothing but white space
+        stands there, or nothing but that after the reasoning."""
+        last = self._last_control(len(self.ids))
+        return (
+            self.before_calls and not self.guard.vocabulary.bytes_of(self.ids[last + 1 :]).strip()
+        )
 
     def mask(self, preferred: Sequence[int] = ()) -> Mask:
         """The legal next tokens, one bit each, as int32 words of shape [(vocabulary + 31) // 32].

@@ -9,7 +9,7 @@ chosen.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -213,10 +213,18 @@ class Reading:
         found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
         return [math.nan if value == -math.inf else value for value in found]
 
-    def trace(self, states: Sequence[GuardState], tokens: Sequence[int]) -> None:
-        """Keeps the step in states that keep them, before they take the tokens."""
+    def trace(
+        self, states: Sequence[GuardState], tokens: Sequence[int], odds: Mapping[int, float]
+    ) -> None:
+        """Keeps the step in states that keep them, before they take the tokens.
+
+        Args:
+            odds: see `opener_odds`.
+        """
         records, ranks = self.records(), self.ranks(tokens)
-        for state, record, token, rank in zip(states, records, tokens, ranks, strict=True):
+        for row, (state, record, token, rank) in enumerate(
+            zip(states, records, tokens, ranks, strict=True)
+        ):
             if state.steps is not None and not state.done:
                 found = zip(self.watch.names, record.masses, strict=True)
                 state.steps.append(
@@ -230,6 +238,7 @@ class Reading:
                         illegal=-math.expm1(-record.pressure),
                         pressure=record.pressure,
                         rank=rank,
+                        odds=odds.get(row),
                     )
                 )
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from ..decoding.batch import apply, fill
+from ..decoding.decision import opener_odds
 from ..decoding.state import GuardState
 from ..decoding.watch import Reading, Watch
 from ..report.report import Action, Intervention
+from .calibrate import Calibration
 from .despike import Despiker
 from .mention import leave_mentions
 
@@ -38,7 +40,10 @@ def observe(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
 
 
 def hold(
-    states: Sequence[GuardState], logits: torch.Tensor, despiker: Despiker | None = None
+    states: Sequence[GuardState],
+    logits: torch.Tensor,
+    despiker: Despiker | None = None,
+    calibration: Calibration | None = None,
 ) -> Reading:
     """Masks what is illegal, in place; what the watch read is yet to be recorded."""
     bitmask = fill(states)
@@ -46,9 +51,12 @@ def hold(
     reading = Watch.of(states[0].guard).read(logits, bitmask)
     points = despiker.points(states, reading, logits) if despiker else []
     raw = logits[points]
+    odds = opener_odds(states, logits) if calibration else {}
     apply(bitmask, logits)
     if despiker and points:
         despiker(states, points, raw, logits)
+    if calibration:
+        calibration(states, odds, logits)
     for row, state in enumerate(states):
         if state.tight():
             _narrow(state, logits[row])

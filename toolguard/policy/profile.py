@@ -19,9 +19,10 @@ from ..report.report import GATE, Position, Step
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
-"""Those that a profile's file shows beside its sketches."""
+ODDS_QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+"""Those that a profile's file shows beside its sketches: of masses, and of log-odds."""
 ILLEGAL = "illegal tokens"
 """Stands for all illegal tokens of a step together, among the control tokens of a sign."""
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -65,6 +66,7 @@ class Profile:
         self._steps: Counter[Place] = Counter()
         self._masses: dict[tuple[str, Place], Any] = {}
         self._signs: dict[Sign, Any] = {}
+        self._odds: Any = None
 
     @staticmethod
     def of(
@@ -120,6 +122,10 @@ class Profile:
                 _record(self._masses, (control, place), _whole(mass))
         for sign, size in signs(steps).items():
             _record(self._signs, sign, size)
+        decided = [step.odds for step in steps if step.odds is not None]
+        if decided:
+            self._odds = self._odds or _kll()
+            self._odds.update(decided[-1])
         self.turns += 1
 
     def merge(self, other: Profile) -> None:
@@ -136,6 +142,9 @@ class Profile:
         self._steps += other._steps
         _merge(self._masses, other._masses)
         _merge(self._signs, other._signs)
+        if other._odds is not None:
+            self._odds = self._odds or _kll()
+            self._odds.merge(other._odds)
         self.turns += other.turns
 
     def count(self, region: Region, position: Position) -> int:
@@ -181,6 +190,17 @@ class Profile:
         return _quantile(self._signs.get(sign), self.turns, q)
 
     @property
+    def decisions(self) -> int:
+        """How many turns decided between a call and a reply by the odds of an opener."""
+        return self._odds.n if self._odds is not None else 0
+
+    def odds_quantile(self, q: float) -> float:
+        """The log-odds of the opener there that a share `q` of these turns does not exceed; NaN if
+        there were none. Kept in a KLL sketch (Karnin, Lang and Liberty, arXiv 1603.05346), exact up
+        to 1,000 turns."""
+        return float(self._odds.get_quantile(q)) if self._odds is not None else math.nan
+
+    @property
     def places(self) -> tuple[Place, ...]:
         """The places where steps were recorded, in the order of `Position`."""
         return tuple(sorted(self._steps, key=lambda place: (POSITIONS.index(place[1]), place[0])))
@@ -216,6 +236,12 @@ class Profile:
                 for (control, position, measure), sketch in self._signs.items()
             ],
         }
+        if self._odds is not None:
+            content["decisions"] = {
+                "turns": self.decisions,
+                "quantiles": {str(q): round(self.odds_quantile(q), 3) for q in ODDS_QUANTILES},
+                "sketch": base64.b64encode(self._odds.serialize()).decode("ascii"),
+            }
         return {**content, "checksum": _checksum(content)}
 
     def save(self, path: Path) -> None:
@@ -344,6 +370,12 @@ def _record(sketches: dict[Any, Any], key: Any, size: float) -> None:
     sketches[key].update(size)
 
 
+def _kll() -> Any:
+    from datasketches import kll_doubles_sketch
+
+    return kll_doubles_sketch(1000)
+
+
 def _merge(into: dict[Any, Any], sketches: dict[Any, Any]) -> None:
     from datasketches import req_floats_sketch
 
@@ -385,7 +417,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _read(content: dict[str, Any]) -> Profile:
-    from datasketches import req_floats_sketch
+    from datasketches import kll_doubles_sketch, req_floats_sketch
 
     profile = Profile(content["wire_format"], content["controls"], content["fingerprint"])
     profile.turns = int(content["turns"])
@@ -397,4 +429,7 @@ def _read(content: dict[str, Any]) -> Profile:
     for row in content["signs"]:
         sketch = req_floats_sketch.deserialize(base64.b64decode(row["sketch"]))
         profile._signs[row["control"], row["position"], row["measure"]] = sketch
+    if "decisions" in content:
+        sketch = kll_doubles_sketch.deserialize(base64.b64decode(content["decisions"]["sketch"]))
+        profile._odds = sketch
     return profile

@@ -69,6 +69,8 @@ class Step:
         illegal: the mass of all illegal tokens together.
         pressure: mask pressure, in nats: -log of the mass that the mask left.
         rank: of the chosen token among all tokens, by the model's own probability; 1 is the first.
+        odds: the log-odds of the opener against content, where the turn decides between a call and
+            a reply; None elsewhere, and where the opener is not one token.
     """
 
     step: int
@@ -80,6 +82,7 @@ class Step:
     illegal: float
     pressure: float
     rank: int
+    odds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers import PreTrainedModel
 
+from ...decoding.decision import opener_odds
 from ...decoding.guard import Guard
 from ...decoding.state import GuardState
 from ...errors import RequestError
 from ...parsing.turn import Turn
+from ...policy.calibrate import Calibration
 from ...policy.despike import Despiker
 from ...policy.enforce import hold, observe, record
 from ...policy.optimistic import choose
@@ -74,7 +76,7 @@ class Decoder:
     after it the drafts. A draft that the model does not pick is taken back out of the cache.
 
     Args:
-        reference: for the policy `recover`: see `toolguard.generate`.
+        reference, calibration: for the policy `recover`: see `toolguard.generate`.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Decoder:
         sampler: Sampler,
         budget: int,
         reference: PreTrainedModel | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.active = list(rows)
         self.guarded = policy != "observe"
@@ -99,6 +102,7 @@ class Decoder:
         self.feed = Feed(model, len(rows))
         self.reference = None if reference is None else Feed(reference, len(rows))
         self.despiker = None if reference is None else Despiker(self._ask_reference)
+        self.calibration = calibration
         self._asking: list[int] = []  # the rows of the batch that states stand for
 
     @torch.inference_mode()
@@ -197,17 +201,18 @@ class Decoder:
         states = [row.state for row in rows]
         unsure = [math.nan] * len(rows)
         traced = any(state.steps is not None for state in states)
+        odds = opener_odds(states, scores) if traced else {}
         if not self.guarded:
             reading = observe(states, scores) if traced else None
             tokens = self.sampler(scores)
             if reading is not None:
-                reading.trace(states, tokens)
+                reading.trace(states, tokens, odds)
             return tokens, unsure
         recovering = any(row.recovery is not None for row in rows)
         if self.sampler.by_mass and not traced and not recovering:
             return choose(states, scores, self.sampler), unsure
         raw = scores.clone() if recovering else scores
-        reading = hold(states, scores, self.despiker)
+        reading = hold(states, scores, self.despiker, self.calibration)
         for place, row in enumerate(rows):
             banned = row.recovery.banned(row.ids) if row.recovery else set()
             if banned:
@@ -215,7 +220,7 @@ class Decoder:
         tokens = self.sampler(scores)
         record(states, reading)
         if traced:
-            reading.trace(states, tokens)
+            reading.trace(states, tokens, odds)
         return tokens, reading.content(raw, tokens) if recovering else unsure
 
     def _take(self, index: int, row: Row, token: int, sure: float) -> None:

@@ -15,6 +15,7 @@ from ...grammar.engine import fast_tokenizer
 from ...grammar.request import Reasoning
 from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
+from ...policy.calibrate import Calibration
 from ...policy.history import cleaned
 from ...policy.recover import Recovery
 from ...report.report import Policy
@@ -60,6 +61,7 @@ def generate(
     top_p: float = 1.0,
     seed: int | None = None,
     reference: PreTrainedModel | None = None,
+    calibration: Calibration | None = None,
     trace: bool = False,
     **template: Any,
 ) -> Turn | list[Turn]:
@@ -88,6 +90,8 @@ def generate(
         reference: for `recover`: a model with the same tokenizer from before the training that did
             the damage, or a smaller one. It decides about structure where the model's own odds are
             spiked; it is fed every token once, and asked at decision points only.
+        calibration: for `recover`, instead of a reference: maps the model's odds of a call to those
+            of the healthy model, from profiles of both (`toolguard.Calibration`).
         trace: keep what the watch reads before every token (`Report.steps`).
         template: passed to the chat template (`enable_thinking=False`, ...).
 
@@ -99,8 +103,11 @@ def generate(
         FormatError, ToolsetError, TokenizerError: see `toolguard.errors`.
     """
     _check(max_new_tokens, policy, temperature, top_k, top_p)
-    if reference is not None and policy != "recover":
-        raise RequestError(f"a reference serves policy 'recover', not {policy!r}")
+    for name, given in (("reference", reference), ("calibration", calibration)):
+        if given is not None and policy != "recover":
+            raise RequestError(f"a {name} serves policy 'recover', not {policy!r}")
+    if reference is not None and calibration is not None:
+        raise RequestError("a reference decides what a calibration would: give one of them")
     tokenizer = fast_tokenizer(tokenizer)
     if not messages:
         raise RequestError("no messages: give a conversation, or a list of conversations")
@@ -149,7 +156,7 @@ def generate(
         row.state.steps = [] if trace else None
         row.recovery = Recovery(row.guard) if policy == "recover" else None
     sampler = Sampler(temperature, top_k, top_p, seed, model.device)
-    Decoder(model, rows, policy, sampler, max_new_tokens, reference).decode()
+    Decoder(model, rows, policy, sampler, max_new_tokens, reference, calibration).decode()
     turns = [row.turn(policy) for row in rows]
     return turns[0] if isinstance(messages[0], Mapping) else turns
 
