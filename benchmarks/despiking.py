@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -36,8 +34,8 @@ from transformers import AutoTokenizer
 import toolguard
 from benchmarks.drift import fresh_cases
 from benchmarks.lab.cases import Case as LabCase
-from benchmarks.lab.cases import read_cases, write_cases
-from benchmarks.recovery import load
+from benchmarks.lab.cases import read_cases
+from benchmarks.recovery import CALIBRATION, SEED, load, toolguard_cases
 from toolguard.decoding.state import GuardState
 from toolguard.decoding.structure import control_tokens
 from toolguard.integrations.transformers import decode
@@ -45,7 +43,6 @@ from toolguard.policy.despike import Despiker
 
 CURES = ("none", "cap", "calibration", "formula", "odds", "self")
 QUANTILE = 0.99
-CALIBRATION, SEED = 240, 11
 FORMS = {
     "pythonic": "[name(argument=...)]",
     "json": '{"name": ...}',
@@ -120,7 +117,7 @@ def main(
 
     def recorded(model: Any) -> toolguard.Profile:
         profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
-        for turn in answer(model, as_cases(fresh), policy="observe", trace=True):
+        for turn in answer(model, toolguard_cases(fresh), policy="observe", trace=True):
             profile.add(turn.report.steps)
         return profile
 
@@ -170,16 +167,9 @@ def main(
         Console().print(table(rows, wanted))
 
 
-def as_cases(cases: Sequence[LabCase]) -> list[toolguard.Case]:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "cases.jsonl"
-        write_cases(path, list(cases))
-        return toolguard.read_cases(path)
-
-
 def best_form(model: Any, tokenizer: Any, fresh: Sequence[LabCase]) -> tuple[str, float]:
     """The format that tells best whether a call is needed, and the threshold that tells best."""
-    cases = as_cases(fresh)
+    cases = toolguard_cases(fresh)
     needed = torch.tensor([bool(case.calls) for case in cases])
     found = {form: call_odds(model, tokenizer, cases, form) for form in FORMS}
     best = max(found, key=lambda form: auc(found[form], needed))

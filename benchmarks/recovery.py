@@ -2,8 +2,9 @@
 
 `python -m benchmarks.recovery [--prompts 520] [--temperature 0] [--temperature 0.8]` has every
 bundled checkpoint answer the first held-out prompts unguarded, under `enforce`, under `recover`,
-and under `recover` with `healthy` as the reference. The last 120 prompts are left out by default:
-one threshold of `recover` (`ANSWER`) was chosen on them. `skill` is the share of turns whose names
+under `recover` with a calibration (240 prompts used nowhere else), and under `recover` with
+`healthy` as the reference. The last 120 prompts are left out by default: thresholds of `recover`
+were chosen on them and on cases used nowhere else. `skill` is the share of turns whose names
 and values come out right when the model is given the right turn so far and may not choose a control
 token. It is no ceiling: where a value ends counts as a part of it there, and a reference decides
 that.
@@ -13,6 +14,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -23,12 +27,14 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toolguard
+from benchmarks.drift import fresh_cases
 from benchmarks.lab.batches import encode
-from benchmarks.lab.cases import read_cases
+from benchmarks.lab.cases import Case, read_cases, write_cases
 from benchmarks.lab.evaluate import MeanMass, teacher_force
 from benchmarks.lab.tokenizer import render
 
-MODES = ("unguarded", "enforce", "recover", "reference")
+MODES = ("unguarded", "enforce", "recover", "calibration", "reference")
+CALIBRATION, SEED = 240, 11
 
 
 def main(
@@ -45,8 +51,20 @@ def main(
     names = checkpoints or list(toolguard.checkpoint_names())
     heats = temperatures or [0.0]
     rows: list[dict[str, Any]] = []
+    fresh = toolguard_cases(fresh_cases(CALIBRATION, SEED, read_cases()))
     reference = load("healthy")
     tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+
+    def recorded(model: Any, heat: float) -> toolguard.Profile:
+        profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
+        for turn in toolguard.answer(
+            model, tokenizer, fresh, batch=batch, temperature=heat, seed=seed, policy="observe",
+            trace=True,
+        ):  # fmt: skip
+            assert turn.report is not None
+            profile.add(turn.report.steps)
+        return profile
+
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("", total=len(names) * len(heats) * len(MODES))
         for name in names:
@@ -56,6 +74,12 @@ def main(
                 for mode in MODES:
                     bars.update(bar, description=f"{name}, {mode}, T {heat}")
                     options: dict[str, Any] = {"policy": "observe" if mode == MODES[0] else mode}
+                    if mode == "calibration":
+                        profiles = recorded(model, heat), recorded(reference, heat)
+                        options = {
+                            "policy": "recover",
+                            "calibration": toolguard.Calibration(*profiles),
+                        }
                     if mode == "reference":
                         options = {"policy": "recover", "reference": reference}
                     started = time.perf_counter()
@@ -93,6 +117,14 @@ def main(
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)
+
+
+def toolguard_cases(cases: Sequence[Case]) -> list[toolguard.Case]:
+    """The lab's cases as toolguard reads them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "cases.jsonl"
+        write_cases(path, list(cases))
+        return toolguard.read_cases(path)
 
 
 def load(name: str) -> Any:
