@@ -43,6 +43,8 @@ from .parsing.recognise import recognise
 from .parsing.turn import Call, Fault, Turn
 from .policy.drift import Alarm, Drift, Spike, spikes
 from .policy.profile import Profile
+from .repair.edits import Edit, Repair
+from .repair.repair import repair
 from .report.report import Intervention, Report, Step
 from .tools.toolset import Tool, Toolset
 
@@ -74,6 +76,7 @@ __all__ = [
     "Case",
     "CaseError",
     "Drift",
+    "Edit",
     "Event",
     "Fault",
     "FaultFound",
@@ -86,6 +89,7 @@ __all__ = [
     "ProfileError",
     "ReasoningDelta",
     "Relaxation",
+    "Repair",
     "Report",
     "RequestError",
     "Score",
@@ -113,6 +117,7 @@ __all__ = [
     "read_turn",
     "recognise",
     "render",
+    "repair",
     "score",
     "spikes",
 ]
