@@ -30,7 +30,9 @@ SPEAKER = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 """Where another speaker begins: a role header, or what a tool would answer."""
-HEAD = re.compile(rf"\s*(?:[!?.>]?\s*{_HEADER}[ \t]*(?:\n\s*|(?=[{{\[<])))+")
+HEAD = re.compile(
+    rf"\s{{0,16}}(?:[!?.>]?\s{{0,16}}{_HEADER}[ \t]{{0,16}}(?:\n\s{{0,16}}|(?=[{{\[<])))+"
+)
 """Role headers at the head of a turn."""
 _RESPONSE = re.compile(r"tool_response|result|observation|output", re.IGNORECASE)
 
@@ -47,7 +49,7 @@ _FIELDS = {
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _WORD = re.compile(r"[^\W\d][\w-]*")
-_TAIL = re.compile(r"[\s}\])]*\Z")
+_TAIL = 32  # how many characters the brackets at the end of a call may take
 _AFTER_VALUE = r"\s*(?:[,}\]:]|\Z)"
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _STRUCTURE = "=:;,(){}[]<>|"
@@ -61,6 +63,9 @@ class Changes:
         self.toolset = toolset
         self.reader: Reader = wire_format.reader
         self.names = toolset.names
+        self.keys = {
+            key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
+        }
         self._tool = self._terminal_of(TOOL_NAME)
         tags = sorted({*wire_format.controls, *self.reader.written.values()}, key=len, reverse=True)
         self._markup = re.compile("|".join(re.escape(tag) for tag in tags if len(tag) > 3))
@@ -196,6 +201,7 @@ class Changes:
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
+                yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = re.compile(rf"'{_AFTER_VALUE}").search(text, place + 1)
             if closing:
@@ -273,6 +279,15 @@ class Changes:
         elif not (text[place].isascii() and text[place].isalnum()) and text[place] not in "\"'":
             yield Change(place, place + 1, "", "drop_stray")
 
+    def _pair(self, inner: str, start: int, end: int) -> Iterator[Change]:
+        """A key and its value in one string."""
+        pair = re.compile(r"(\w+)\s?[=:]\s?").match(inner)
+        if pair and pair[1] in self.keys:
+            value = inner[pair.end() :]
+            yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
+            if re.fullmatch(r"-?\d+(\.\d+)?|true|false|null", value):
+                yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
+
     # What was taken wrongly before
 
     def _before(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
@@ -283,6 +298,8 @@ class Changes:
         start, end = token.start_pos or 0, token.end_pos or 0
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
+        if token.type in self.reader.strings:
+            yield from self._pair(token[1:-1], start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
             closing = re.compile(rf'"{_AFTER_VALUE}').search(text, end)
@@ -299,9 +316,9 @@ class Changes:
 
 def _closings(text: str, start: int, end: int) -> Iterator[Change]:
     """Where a string could have ended: in front of the brackets and the comma at its end."""
-    tail = re.compile(r"[\s}\]),]*").match(text[start:end][::-1])
-    size = tail.end() if tail else 0
-    for at in range(end - size, end):
+    tail = text[max(start, end - _TAIL) : end]
+    inside = len(tail.rstrip(f"{SPACE}}}]),"))
+    for at in range(end - len(tail) + inside, end):
         if text[at] not in SPACE:
             yield Change(at, at, '"', "add_quote")
 

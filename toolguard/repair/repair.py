@@ -24,7 +24,7 @@ Tools: TypeAlias = Toolset | Sequence[ToolLike]
 _AROUND = ("drop_head", "unfence", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
-_FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
 
 
 def repair(text: str, tools: Tools, format: WireFormat | str = "auto") -> Repair:

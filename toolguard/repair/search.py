@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -130,16 +131,20 @@ def solutions(
     """
     lexer = wire_format.reader.lark.parse_interactive("", start="start").lexer_thread.lexer
     order = count()
-    agenda = [(way.cost, next(order), way) for way in starts]
+    # A way's text is made when its turn comes: most never have one.
+    agenda: list[tuple[int, int, Callable[[], Way]]] = [
+        (way.cost, next(order), partial(_itself, way)) for way in starts
+    ]
     heapq.heapify(agenda)
     found: list[Way] = []
     texts: set[str] = set()
     looked = 0
     while agenda and looked < MAX_WAYS:
-        cost, _, way = heapq.heappop(agenda)
+        cost, _, make = heapq.heappop(agenda)
         if found and cost > found[0].cost:
             break
         looked += 1
+        way = make()
         stumble = _read(lexer, way)
         if stumble is None:
             if way.text not in texts and sound(way):
@@ -151,10 +156,15 @@ def solutions(
                 continue
             if change.start == change.end == way.done and way.insertions >= _SAME_PLACE:
                 continue
-            at, state = _resume(stumble, change.start)
-            further = way.changed(change, at, state)
-            heapq.heappush(agenda, (further.cost, next(order), further))
+            further: Callable[[], Way] = partial(
+                way.changed, change, *_resume(stumble, change.start)
+            )
+            heapq.heappush(agenda, (way.cost + change.cost, next(order), further))
     return found
+
+
+def _itself(way: Way) -> Way:
+    return way
 
 
 def _resume(stumble: Stumble, start: int) -> tuple[int, State]:
