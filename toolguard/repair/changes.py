@@ -131,6 +131,8 @@ class Changes:
         text, place = stumble.way.text, stumble.place
         ends = place == len(text) and not stumble.way.insertions
         for piece, name in written.items():
+            if piece == self.format.reasoning_closer:
+                continue  # what was thought is not what was said
             try:
                 after(stumble.state, Token(name, piece))
             except UnexpectedInput:

@@ -107,7 +107,7 @@ def _mended(
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset)
         read[way.text] = turn
-        if turn.faults or not turn.calls:
+        if turn.faults or not turn.calls or _is_quoted(way, text, turn):
             return False
         return all(invented(call, text) is None for call in turn.calls)
 
@@ -122,6 +122,16 @@ def _mended(
         turn = read[way.text]
         different.setdefault(_said(turn.calls), (turn, way.edits))
     return list(different.values())
+
+
+def _is_quoted(way: Way, text: str, turn: Turn) -> bool:
+    """Whether what was mended may be an example, or may have been cut off."""
+    rules = {edit.rule for edit in way.edits}
+    if turn.text and "cut_text" in rules and len(rules) > 1:
+        return True  # a damaged call in the middle of prose
+    said = text.rstrip(SPACE)
+    closed = any(edit.span[0] >= len(said) and edit.after for edit in way.edits)
+    return closed and said[-1] not in "}])>"
 
 
 def _starts(text: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[Way]:
