@@ -115,15 +115,19 @@ def main(
     def answer(model: Any, chosen: Sequence[toolguard.Case], **options: Any) -> list[Any]:
         return list(toolguard.answer(model, tokenizer, chosen, batch=65, **options))
 
-    def recorded(model: Any) -> toolguard.Profile:
+    def recorded(model: Any) -> tuple[toolguard.Profile, float]:
+        """A model's profile, and how well its odds of a call tell whether one is needed."""
+        calibrating, odds = toolguard_cases(fresh), []
         profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
-        for turn in answer(model, toolguard_cases(fresh), policy="observe", trace=True):
+        for turn in answer(model, calibrating, policy="observe", trace=True):
             profile.add(turn.report.steps)
-        return profile
+            odds.append([step.odds for step in turn.report.steps if step.odds is not None][-1])
+        needed = torch.tensor([bool(case.calls) for case in calibrating])
+        return profile, round(auc(torch.tensor(odds), needed), 4)
 
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("calibration", total=len(names) * len(wanted))
-        profile = recorded(reference)
+        profile, _ = recorded(reference)
         form, limit = best_form(reference, tokenizer, fresh)
         kinds = {"cap": profile_cap(profile), "formula": Formula, "odds": Despiker}
         for name in names:
@@ -151,7 +155,8 @@ def main(
                     turns = [next(parts["auto" if call else "none"]) for call in calls]
                 elif cure in ("none", "calibration"):
                     if cure == "calibration":
-                        options["calibration"] = toolguard.Calibration(recorded(model), profile)
+                        own, row["auc"] = recorded(model)
+                        options["calibration"] = toolguard.Calibration(own, profile)
                     turns = answer(model, cases, **options)
                 else:
                     before, decode.Despiker = decode.Despiker, kinds[cure]  # type: ignore[misc]

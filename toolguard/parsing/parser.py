@@ -512,11 +512,21 @@ class _Begun:
 
 def after(state: ParserState[Any], token: Token) -> ParserState[Any]:
     """A parser's state after a token, without the tree."""
-    following = state.copy(deepcopy_values=False)
-    following.parse_conf = copy(state.parse_conf)
-    following.parse_conf.callbacks = {}
-    following.feed_token(token, token.type == "$END")
+    following = recogniser(state)
+    feed(following, token)
     return following
+
+
+def recogniser(state: ParserState[Any]) -> ParserState[Any]:
+    """A copy of a parser's state that builds no tree."""
+    copied = state.copy(deepcopy_values=False)
+    copied.parse_conf = copy(state.parse_conf)
+    copied.parse_conf.callbacks = {}
+    return copied
+
+
+def feed(state: ParserState[Any], token: Token) -> None:
+    state.feed_token(token, token.type == "$END")
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> str:

@@ -49,9 +49,13 @@ _FIELDS = {
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _WORD = re.compile(r"[^\W\d][\w-]*")
+_KEPT = "\"',:{[(<.-+_"
+"""What is never left out alone: something may have been meant to stand beside it."""
 _TAIL = 32  # how many characters the brackets at the end of a call may take
 _AFTER_VALUE = r"\s*(?:[,}\]:]|\Z)"
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
+_ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
+"""Between two strings: what holds this is not one."""
 _STRUCTURE = "=:;,(){}[]<>|"
 
 
@@ -278,7 +282,7 @@ class Changes:
             word = _WORD.match(text, control.end())
             if word:
                 yield Change(place, word.end(), "", "drop_control")
-        elif not (text[place].isascii() and text[place].isalnum()) and text[place] not in "\"'":
+        elif not ((text[place].isascii() and text[place].isalnum()) or text[place] in _KEPT):
             yield Change(place, place + 1, "", "drop_stray")
 
     def _pair(self, inner: str, start: int, end: int) -> Iterator[Change]:
@@ -298,6 +302,10 @@ class Changes:
         text, place = stumble.way.text, stumble.place
         token = stumble.tokens[0][0]
         start, end = token.start_pos or 0, token.end_pos or 0
+        for opener, _ in stumble.tokens:
+            rest = text[opener.end_pos :]
+            if opener in self.format.controls and len(rest) < 64 and not rest.strip(SPACE):
+                yield Change(opener.start_pos or 0, len(text), "", "cut_controls")
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
         if token.type in self.reader.strings:
@@ -306,8 +314,10 @@ class Changes:
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
             closing = re.compile(rf'"{_AFTER_VALUE}').search(text, end)
             if closing and "\n" not in text[end : closing.start()]:
-                inner = text[end - 1 : closing.start()].replace('\\"', '"').replace('"', '\\"')
-                yield Change(end - 1, closing.start(), inner, "escape_quotes")
+                inner = text[end - 1 : closing.start()]
+                if not _ACROSS.search(inner + '"'):
+                    inner = inner.replace('\\"', '"').replace('"', '\\"')
+                    yield Change(end - 1, closing.start(), inner, "escape_quotes")
             yield from _closings(text, start + 1, end - 1)
         if token.type == self._tool:
             for name in self.names:

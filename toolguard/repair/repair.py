@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import FormatError
+from ..decoding.guard import Guard
+from ..errors import FormatError, RequestError
 from ..formats.reader import SPACE
 from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names
 from ..parsing.read import read_turn
+from ..parsing.recognise import recognise
 from ..parsing.turn import Call, Turn
 from ..tools.toolset import ToolLike, Toolset
 from .changes import HEAD, Changes
@@ -19,15 +20,25 @@ from .edits import Confidence, Edit, Repair
 from .evidence import invented
 from .search import Change, Way, begin, solutions
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Tools: TypeAlias = Toolset | Sequence[ToolLike]
 
 _AROUND = ("drop_head", "unfence", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
+_LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
 
 
-def repair(text: str, tools: Tools, format: WireFormat | str = "auto") -> Repair:
+def repair(
+    turn: str | Sequence[int],
+    tools: Tools,
+    format: WireFormat | str = "auto",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Repair:
     """Gives back the calls of a finished turn that can be proved, and only those.
 
     A turn that its format's parser reads without a fault comes back byte for byte, unless all of it
@@ -37,29 +48,32 @@ def repair(text: str, tools: Tools, format: WireFormat | str = "auto") -> Repair
     in it is no call.
 
     Args:
-        text: the turn, control tokens spelled out, without its end token.
+        turn: its text, control tokens spelled out, without its end token; or its ids.
         tools: the tools that were offered (see `Toolset.of`).
-        format: the model's wire format, or its name; `auto` takes the one that reads the turn best.
+        format: the model's wire format, or its name; `auto` takes the one that the tokenizer says,
+            or that reads the turn best.
+        tokenizer: the model's, for ids.
 
     Raises:
         FormatError: there is no such format.
         ToolsetError: the tools are malformed.
+        RequestError: ids without a tokenizer, or tools that the mask engine refuses.
+        TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
     toolset = Toolset.of(tools)
-    wire_format = format if isinstance(format, WireFormat) else _named(format, text, toolset)
-    turn = read_turn(text, wire_format, toolset)
-    headed = bool(HEAD.match(text))
-    if turn.calls and not turn.faults and not headed:
-        return Repair(wire_format.name, turn, turn, "exact")
+    wire_format, before = _read(turn, toolset, format, tokenizer)
+    text = before.raw
+    if before.calls and not before.faults and not HEAD.match(text):
+        return Repair(wire_format.name, before, before, "exact")
     if not any(name in text for name in toolset.names):
-        return _unchanged(wire_format, turn)
+        return _unchanged(wire_format, before)
     for way in (_mended, _rerouted):
         found = way(text, wire_format, toolset)
         if len(found) > 1:
             return Repair(
                 wire_format.name,
-                turn,
-                turn,
+                before,
+                before,
                 "ambiguous",
                 candidates=tuple(after.calls for after, _ in found),
                 reason=f"{len(found)} repairs are as small as each other, and call differently",
@@ -72,9 +86,25 @@ def repair(text: str, tools: Tools, format: WireFormat | str = "auto") -> Repair
                 for edit in edits
             )
             confidence: Confidence = "exact" if around else "minimal"
-            after = replace(after, ids=turn.ids)
-            return Repair(wire_format.name, turn, after, confidence, edits)
-    return _unchanged(wire_format, turn)
+            return Repair(wire_format.name, before, after, confidence, edits)
+    return _unchanged(wire_format, before)
+
+
+def _read(
+    turn: str | Sequence[int],
+    toolset: Toolset,
+    format: WireFormat | str,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> tuple[WireFormat, Turn]:
+    """The format, and what the turn says in it."""
+    if isinstance(turn, str):
+        wire_format = format if isinstance(format, WireFormat) else _named(format, turn, toolset)
+        return wire_format, read_turn(turn, wire_format, toolset)
+    if tokenizer is None:
+        raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
+    if isinstance(format, str):
+        format = recognise(tokenizer) if format == "auto" else WireFormat.load(format)
+    return format, Guard.compile(format, toolset, tokenizer).read(turn)
 
 
 def _unchanged(wire_format: WireFormat, turn: Turn) -> Repair:
@@ -167,44 +197,63 @@ def _rerouted(
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """All of the turn as calls in other formats, re-emitted in this one."""
     head = HEAD.match(text)
-    body = text[head.end() if head else 0 :].strip(SPACE)
-    fenced = _FENCED.fullmatch(body)
-    bodies = [fenced[1].strip(SPACE)] if fenced else [body]
-    opener, closer = wire_format.opener, wire_format.closer
-    if opener and closer and body.startswith(opener) and body.endswith(closer):
-        bodies.append(body[len(opener) : -len(closer)].strip(SPACE))
-    different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
-    for each in bodies:
-        for calls in _foreign(each, wire_format, toolset):
-            try:
-                native = render(
-                    wire_format,
-                    [{"name": call.name, "arguments": call.arguments} for call in calls],
-                )
-            except FormatError:
-                continue
+    own = text[head.end() if head else 0 :]
+    for bodies in _readings(own, wire_format):
+        different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
+        for other, body in bodies:
+            calls = _alone(body, other, toolset)
+            native = _native(calls, wire_format)
             turn = read_turn(native, wire_format, toolset)
-            if _said(turn.calls) == _said(calls) and not turn.faults:
+            if calls and _said(turn.calls) == _said(calls) and not turn.faults:
                 edit = Edit((0, len(text)), text, native, "reroute")
                 different.setdefault(_said(calls), (turn, (edit,)))
-    return list(different.values())
+        if different:
+            return list(different.values())
+    return []
 
 
-def _foreign(body: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[tuple[Call, ...]]:
-    """The calls that other formats read in a whole turn, with or without their tags."""
-    if not re.match(r"[\[{<`]|\w+\(", body) and "<" not in body[:40] and "[" not in body[:20]:
-        return
-    for name in format_names():
-        other = WireFormat.load(name)
-        texts = [body]
-        if other.opener and not body.startswith(other.opener):
-            texts.append(f"{other.opener}{body}{other.closer}")
-        for each in texts:
-            turn = read_turn(each, other, toolset)
-            calls = turn.calls
-            alone = calls and not (turn.faults or turn.text or turn.reasoning)
-            if alone and all(invented(call, body) is None for call in calls):
-                yield calls
+def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[WireFormat, str]]]:
+    """What the turn may be in other formats: as it stands; without a fence, or the format's own
+    tags; with the tags that the other format would have."""
+    body = text.strip(SPACE)
+    fenced = _FENCED.fullmatch(body)
+    opener, closer = wire_format.opener, wire_format.closer
+    inner = fenced[1].strip(SPACE) if fenced else body
+    if opener and closer and body.startswith(opener) and body.endswith(closer):
+        inner = body[len(opener) : -len(closer)].strip(SPACE)
+    others = [WireFormat.load(name) for name in format_names() if name != wire_format.name]
+    tagless = [other for other in others if not other.opener]
+    yield (
+        (other, each)
+        for other in others
+        if not other.opener or any(control in text for control in other.controls)
+        for each in dict.fromkeys((body, text))
+    )
+    yield ((other, inner) for other in tagless if inner != body)
+    if len(inner) <= _LONGEST_UNTAGGED and inner[:1] in ("{", "[", "<"):
+        yield (
+            (other, f"{other.opener}{inner}{other.closer}")
+            for other in [*others, WireFormat.load("hermes")]
+            if other.opener
+        )
+
+
+def _alone(body: str, other: WireFormat, toolset: Toolset) -> tuple[Call, ...]:
+    """The calls of a turn that says nothing else, and whose words are all its own."""
+    turn = read_turn(body, other, toolset)
+    if turn.faults or turn.text or turn.reasoning:
+        return ()
+    return turn.calls if all(invented(call, body) is None for call in turn.calls) else ()
+
+
+def _native(calls: Sequence[Call], wire_format: WireFormat) -> str:
+    """These calls in the format; empty if it cannot write them."""
+    try:
+        return render(
+            wire_format, [{"name": call.name, "arguments": call.arguments} for call in calls]
+        )
+    except FormatError:
+        return ""
 
 
 def _said(calls: Sequence[Call]) -> str:

@@ -20,13 +20,14 @@ from lark.lexer import LexerState, LineCounter
 from lark.parsers.lalr_parser_state import ParserState
 
 from ..formats.wire_format import WireFormat
-from ..parsing.parser import after
+from ..parsing.parser import after, feed, recogniser
 from .edits import Edit
 
 MAX_EDITS = 8
 """More than these in one turn are no repair."""
 MAX_WAYS = 400
 """How many ways are looked at."""
+_LAST = 3  # how many tokens back something may be changed
 _SAME_PLACE = 5  # how much may be put in at one place
 
 State: TypeAlias = "ParserState[Any]"
@@ -184,17 +185,27 @@ def _read(lexer: Any, way: Way) -> Stumble | None:
     lines = LineCounter("\n")  # type: ignore[no-untyped-call]
     lines.char_pos = way.at
     lexing = LexerState(TextSlice(way.text, way.at, len(way.text)), lines)
-    state = way.state
-    tokens: tuple[tuple[Token, State], ...] = ()
+    state = recogniser(way.state)
+    tokens: list[Token] = []
     while True:
         try:
             token = next(lexer.lex(lexing, state), None)
-            if token is None:
-                after(state, Token("$END", ""))
-                return None
-            following = after(state, token)
+            feed(state, token or Token("$END", ""))
         except UnexpectedInput as failure:
             place = failure.pos_in_stream
-            return Stumble(way, len(way.text) if place is None else place, state, tokens)
-        tokens = ((token, state), *tokens[:2])
-        state = following
+            return _stumbled(way, len(way.text) if place is None else place, tokens)
+        if token is None:
+            return None
+        tokens.append(token)
+
+
+def _stumbled(way: Way, place: int, tokens: Sequence[Token]) -> Stumble:
+    """How the parser stood before each of the last tokens."""
+    state = recogniser(way.state)
+    for token in tokens[:-_LAST]:
+        feed(state, token)
+    last: list[tuple[Token, State]] = []
+    for token in tokens[-_LAST:]:
+        last.insert(0, (token, state))
+        state = after(state, token)
+    return Stumble(way, place, state, tuple(last))
