@@ -314,7 +314,7 @@ ROWS = [
         CALL.replace("merchant_name", "shop"),
         "bad_arguments",
         "call",
-        CALL.removeprefix("<tool_call>"),
+        CALL.removeprefix("<tool_call>").replace("merchant_name", "shop"),
     ),
 ]
 
@@ -348,6 +348,8 @@ def test_every_row_of_the_catalogue_has_an_example() -> None:
         ("hermes", "Who is it?\n\nuser: a person\nassistant\nand so on."),
         ("hermes", f"<think>I could call {PRODUCTS}, but no.</think>No."),
         ("hermes", "na " * 400),
+        ("hermes", "user\norder\nitem"),
+        ("hermes", "- user\n- what the user has ordered"),
         ("hermes", CALL.replace("Domino", "C:\\\\new\\\\nuser")),
         ("hermes", CALL.replace("Domino", "“user = (user)” ")),
     ],

@@ -100,6 +100,7 @@ class Reader:
         values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
+        tool: the terminal that is a tool's name.
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
     """
 
@@ -107,6 +108,7 @@ class Reader:
     values: Mapping[str, Value]
     json_literals: bool
     barred: str | None
+    tool: str
     reserved: re.Pattern[str]
 
 
@@ -204,7 +206,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
     rivals = {name for state in states if tool in state for name in state}
     words = [f"(?:{regex})" for regex, name in names.items() if name in rivals]
     literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
-    return Reader(lark, values, bool(literals), barred, re.compile("|".join(words) or "(?!)"))
+    return Reader(lark, values, bool(literals), barred, tool, re.compile("|".join(words) or "(?!)"))
 
 
 _SLOT_RULES = {

@@ -112,8 +112,6 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
     own, inside = place.wire_format, place.body is not None
     spelled = unmark(control, own.controls)
     size = len(control)
-    if reasoning:
-        return place.found("stray_control", size, f"{spelled!r} inside the reasoning", "turn")
     if control == STRAY:
         where: Where = "call" if inside else "around"
         message = "a special token that the format does not have"
@@ -121,6 +119,8 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
     if is_response(spelled):
         message = f"{spelled!r}: the model writes what only a tool may answer"
         return place.found("fabricated_response", size, message, "turn")
+    if reasoning and not is_role(spelled, own):
+        return place.found("stray_control", size, f"{spelled!r} inside the reasoning", "turn")
     if not inside:
         if is_role(spelled, own):
             message = f"{spelled!r}: the turn goes on as another speaker's"
@@ -152,13 +152,16 @@ def name_in_call(place: Place) -> Found:
     """Text inside a call that cannot be there."""
     rest, before = place.rest, place.before.strip(SPACE)
     near = unmark(rest[:20], place.wire_format.controls)
-    space = _SPACES.match(rest)
-    if space and len(space[0]) > _LONGEST_SPACE:
-        return place.found("whitespace_loop", len(space[0]), "white space without an end")
+    if space := _SPACES.match(rest):
+        start = place.position - len(place.before) + len(place.before.rstrip(SPACE))
+        end = place.position + space.end()
+        if end - start > _LONGEST_SPACE:
+            message = "white space without an end"
+            return Found("whitespace_loop", start, end, message, "call")
     if sentinel := re.match(SENTINEL, rest):
         message = f"{sentinel[0]!r} is no token of the format"
         return place.found("foreign_token", len(sentinel[0]), message)
-    if not before:
+    if not re.sub(control_pattern(place.wire_format.controls), "", before):
         if role := re.match(rf"(?:{ROLES})(?![\w.-])", rest):
             return place.found("role_in_call", len(role[0]), f"the role {role[0]!r} inside a call")
         head = re.split(rf"[{SPACE}{{(\[]|{MARKED.pattern}|<", rest, maxsplit=1)[0]
@@ -283,7 +286,7 @@ def _awaited(place: Place) -> list[str]:
 
 def _torn_tag(place: Place) -> str:
     """The markup of a call that stands there, its bracket or slash lost; empty if none does."""
-    for text in place.wire_format.markup:
+    for text in sorted(place.wire_format.markup, key=len, reverse=True):
         bare = text.lstrip("</").rstrip(">")
         if text[0] == "<" and len(bare) > 3 and place.rest.startswith(bare):
             return bare

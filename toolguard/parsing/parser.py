@@ -292,15 +292,22 @@ class TurnParser:
         self._broken = True
         self._tell_calls()
         self._tell_string()
-        body = self._begun.body
-        starts = [place for place in (body.name and body.name.start_pos, body.start) if place]
-        named = body.name is not None
+        body, last = self._begun.body, self._last
+        starts = [] if body.start is None else [body.start]
+        if body.name is not None:
+            starts.append(body.name.start_pos or 0)
+        # A name that nothing has followed yet is no part of the tree.
+        bare = last is not None and last.type == self._format.reader.tool and body.name is None
+        if last is not None and bare:
+            starts.append(last.start_pos or 0)
+            if fused(str(last), self._toolset):
+                self._tell_name(last)
         place = Place(
             source=self._source,
             position=position,
             body=min(starts, default=None),
-            named=named,
-            ends_in_name=body.name is not None and body.name.end_pos == position,
+            named=body.name is not None or bare,
+            ends_in_name=bare and last is not None and last.end_pos == position,
             expected=expected,
             wire_format=self._format,
             toolset=self._toolset,

@@ -21,7 +21,11 @@ from .turn import Call, Fault, FaultKind
 Read = Callable[[str, WireFormat], tuple[Sequence[Call], str]]
 """The calls and the text of a turn that is sound in a format; no calls if it is not."""
 
-_OPENING_ROLE = re.compile(r"[^\w<{\[]*(user|assistant)[ \t]*\n(?=\s*\S)")
+# A list of words may begin with "user": of a header, somebody's words or structure follow.
+_OPENING_ROLE = re.compile(
+    r"(?:[^\w<{\[]*\n)?[ \t]*(user|assistant)[ \t]*\n"
+    r"(?=\s*(?:(?:user|assistant)\b|[<{\[]|\S+ \S+ \S+))"
+)
 _ROLE_LINE = re.compile(rf"(?:^|[\n>])[ \t]*({ROLES})[ \t]*(?=\n|$)")
 _ANSWER = re.compile(rf"(?:^|\n)({RESPONSE}[^\n]*)")
 _LEAK = re.compile(rf"(?:{SENTINEL})\s*\Z")
@@ -58,7 +62,8 @@ def faults_of_turn(
     if calls and text:
         start = raw.find(wire_format.opener, 0, calls[0].span[0] + 1) if wire_format.opener else -1
         head = raw[: start if start >= 0 else calls[0].span[0]]
-        if leak := _LEAK.search(head, max(0, len(head) - 64)):
+        leak = _LEAK.search(head, max(0, len(head) - 64))
+        if leak and leak[0].strip() not in wire_format.controls:
             message = f"{leak[0].strip()!r} is no token of the format"
             yield Found("foreign_token", *leak.span(), message, "around")
     if faults:
