@@ -58,6 +58,19 @@ FaultKind = Literal[
 
 Where: TypeAlias = Literal["call", "around", "turn"]
 
+OF_TEXT: frozenset[FaultKind] = frozenset(
+    {
+        "untagged_call",
+        "drifted_tag",
+        "opener_as_word",
+        "foreign_format",
+        "foreign_token",
+        "run_on",
+    }
+)
+"""What may be wrong with a turn that every mask admits: text is free, and says something else than
+it means."""
+
 INVALID: tuple[FaultKind, ...] = ("bad_arguments", "double_encoded", "double_escaped")
 """The call is well-formed, and its tool's schema refuses it."""
 
