@@ -33,6 +33,7 @@ from tests.strategies import bare_toolsets
 from tests.turns import examples, random_turns
 from toolguard import Guard, Toolset, Turn, WireFormat
 from toolguard.grammar.request import Reasoning
+from toolguard.parsing.turn import OF_TEXT
 
 from .formats import expected_calls
 
@@ -222,9 +223,9 @@ def explained(
     In each of these cases the mask is right to be narrower, or the parser to tell more.
     """
     if admitted:
-        # A bare body is text to the mask, and the policy's work; the parser says what it is.
-        untagged = {fault.kind for fault in guard.read(ids).faults} == {"untagged_call"}
-        return "an untagged call" if untagged else ""
+        # A call without its frame is text to the mask; the parser says what it is.
+        kinds = {fault.kind for fault in guard.read(ids).faults}
+        return "a fault of text" if kinds and kinds <= OF_TEXT else ""
     # What a model says is read all the same, U+FFFD for what is no character (llguidance spells
     # the byte 0xFF as nothing), but no mask leads into it.
     spelled = [guard.vocabulary.bytes_of([token]) for token in ids]

@@ -157,7 +157,7 @@ def test_what_is_wrong_for_certain_is_told_at_once(
     assert parser.feed(encode(tokenizer, '<tool_call>{"name')) == ()
     (fault,) = parser.feed(encode(tokenizer, "<|im_start|>"))
     assert isinstance(fault, toolguard.FaultFound)
-    assert fault.fault.kind == "stray_control"
+    assert fault.fault.kind == "role_in_call"
 
 
 def test_ids_split_inside_a_character_are_read_whole(

@@ -237,7 +237,8 @@ def test_transcripts_of_damaged_models_are_told_apart() -> None:
             # The labels look at tags and JSON alone.
             kinds = {fault.kind for fault in turn.faults}
             seen = {"bad_arguments", "unknown_tool", "text_after_call", "malformed_call"}
-            assert kinds <= seen | {"stray_control"}, (row["id"], kinds)
+            run_on = {"run_on", "fabricated_response", "repetition_loop"}
+            assert kinds <= seen | run_on | {"stray_control"}, (row["id"], kinds)
 
 
 @pytest.mark.parametrize("kind", ["single", "parallel"])

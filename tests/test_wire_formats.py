@@ -16,6 +16,7 @@ from benchmarks.formats import made_calls
 from toolguard import Guard, Toolset, WireFormat
 from toolguard.formats.nodes import Literal, walk
 from toolguard.formats.reader import TOOL_NAME
+from toolguard.parsing.turn import OF_TEXT
 
 from .strategies import bare_toolsets
 from .test_masks import encode, values, walks
@@ -255,7 +256,11 @@ def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedToke
         mutated = text[:place] + sign + text[place + data.draw(st.integers(0, 1)) :]
         ids = [*encode(tokenizer, mutated), guard.vocabulary.end_ids[0]]
         turn = guard.read(ids)
-        assert walks(guard, ids) == turn.state.startswith("healthy"), (mutated, turn.faults)
+        kinds = {fault.kind for fault in turn.faults}
+        if walks(guard, ids):
+            assert kinds <= OF_TEXT, (mutated, turn.faults)
+        else:
+            assert kinds, mutated
 
     check()
 

@@ -100,6 +100,7 @@ class Reader:
         values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
+        tool: the terminal that is a tool's name.
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
         written: what is written for a terminal that leaves no choice, but white space.
         strings: the terminals that are a whole string of JSON or of Python.
@@ -109,6 +110,7 @@ class Reader:
     values: Mapping[str, Value]
     json_literals: bool
     barred: str | None
+    tool: str
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
@@ -221,6 +223,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         values,
         bool(literals),
         barred,
+        tool,
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import FormatError
-from .nodes import EMPTY, Alt, Control, Node, Ref, Repeat, Rules, Seq, Slot, walk
+from .nodes import EMPTY, Alt, Control, Literal, Node, Ref, Repeat, Rules, Seq, Slot, walk
 from .notation import controls, read_grammar, read_header
 from .reader import Reader, build_reader
 
@@ -105,6 +105,29 @@ class WireFormat:
     def closer(self) -> str:
         """The control token that closes a call; empty where a format has none."""
         return _last_control(self.rules["call"]) or _last_control(self.rules["calls"]) or ""
+
+    @cached_property
+    def framing(self) -> frozenset[str]:
+        """The control tokens that no turn has: they frame what others say."""
+        used = {node.text for node in self._below("start") if isinstance(node, Control)}
+        return frozenset(self.controls) - used - {*self.ends}
+
+    @cached_property
+    def inner(self) -> frozenset[str]:
+        """The control tokens inside a call, its opener and its closer left out."""
+        used = {node.text for node in self._below("call") if isinstance(node, Control)}
+        return frozenset(used - {self.opener, self.closer})
+
+    @cached_property
+    def markup(self) -> tuple[str, ...]:
+        """What else a call is written with, as far as it is not a word or punctuation."""
+        texts = {node.text for node in self._below("call") if isinstance(node, Literal)}
+        return tuple(sorted(text for text in texts if len(text) > 3 and not text.isalnum()))
+
+    @cached_property
+    def is_json(self) -> bool:
+        """The arguments of a call are a JSON object."""
+        return any(node == Slot("ARGUMENTS") for node in self._below("call"))
 
     def _below(self, rule: str) -> Iterator[Node]:
         """All nodes of a rule and of the rules that it refers to."""

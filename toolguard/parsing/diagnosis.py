@@ -2,59 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lark import Token
 
-from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
+from ..formats.reader import MARKED, SPACE, control_pattern, marker
 from ..formats.wire_format import WireFormat
 from ..report.report import State
-from .turn import Call, Fault, FaultKind
+from .faults import RESPONSE, ROLES, Found, Place, control_there, name_control, name_in_call
+from .turn import Call, Fault
 
-_OF_CALLS = {"untagged_call", "malformed_call", "unknown_tool", "bad_arguments"}
+_ATTEMPTS = {"untagged_call", "foreign_format", "orphan_closer", "opener_as_word", "drifted_tag"}
 
 
-def diagnose(
-    source: str, position: int, last: Token | None, wire_format: WireFormat
-) -> tuple[FaultKind, int, int, str]:
-    """What the parser stumbled over: kind, start, end, message.
+def diagnose(place: Place, last: Token | None) -> Found:
+    """What the parser stumbled over.
 
     Args:
-        source: the turn as marked text; all of it, or as far as a control token after `position`.
-        position: where it stumbled.
+        place: where it did; its source is all of the turn, or as far as a control token behind.
         last: the token before.
     """
+    source, position, own = place.source, place.position, place.wire_format
     size = len(source)
-    opener = last_control(source[:position], wire_format.opener, wire_format)
-    closer = last_control(source[:position], wire_format.closer, wire_format)
-    inside = opener is not None and (closer is None or closer.start() < opener.start())
+    opener = last_control(source[:position], own.opener, own)
+    closer = last_control(source[:position], own.closer, own)
+    if opener is not None and (closer is None or closer.start() < opener.start()):
+        place = replace(place, body=opener.end())
+    elif own.opener:
+        place = replace(place, body=None)
     if position == size:
-        if inside and opener is not None:
-            start = opener.start()
-            if not source[opener.end() :].strip(SPACE):
-                return "open_then_stop", start, size, f"{wire_format.opener}, then the turn ends"
-            return "missing_close", start, size, "the turn ends inside a call"
-        if not source.strip(SPACE):
-            return "empty_turn", 0, size, "nothing at all"
-        if last is not None and last.type in ("FREE", "THOUGHT"):
-            return "unclosed_reasoning", 0, size, "the reasoning is never closed"
-        return "empty_turn", 0, size, "reasoning and nothing after it"
+        return _at_the_end(place, opener, last)
+    reasoning = "THOUGHT" in place.expected or (last is not None and last.type == "THOUGHT")
     mark = MARKED.search(source, position)
     if mark and source[position] in "\"'":
-        position = mark.start()  # a string that a control token cuts off
-    control = re.compile(control_pattern(wire_format.controls)).match(source, position)
+        # a string that a control token cuts off
+        place = replace(place, position=mark.start())
+    control = control_there(place)
     if control:
-        spelled = unmark(control[0], wire_format.controls)
-        where = "inside a call" if inside else "where it has no business"
-        return "stray_control", position, control.end(), f"{spelled!r} {where}"
+        return name_control(place, control, reasoning)
+    if place.body is not None:
+        return name_in_call(replace(place, source=source[: mark.end()] if mark else source))
     size = mark.end() if mark else size
-    if inside:
-        near = unmark(source[position : min(position + 20, size)], wire_format.controls)
-        return "malformed_call", position, size, f"the call breaks off at {near!r}"
-    if closer is not None:
-        return "text_after_call", position, size, "text after the calls"
-    return "blank_run", position, size, "the turn opens with a run of white space"
+    if closer is None:
+        message = "the turn opens with a run of white space"
+        return Found("blank_run", position, size, message, "around")
+    rest = source[position:size]
+    if re.match(RESPONSE, rest):
+        message = "the model writes what only a tool may answer"
+        return Found("fabricated_response", position, size, message, "turn")
+    if role := re.match(rf"(?:{ROLES})(?=[\s:]|$)", rest):
+        message = f"{role[0]!r}: the turn goes on as another speaker's"
+        return Found("run_on", position, size, message, "turn")
+    return Found("text_after_call", position, size, "text after the calls", "around")
+
+
+def _at_the_end(place: Place, opener: re.Match[str] | None, last: Token | None) -> Found:
+    """What is missing at the end of a turn."""
+    source, own = place.source, place.wire_format
+    size = len(source)
+    if place.body is not None:
+        start = place.body if opener is None else opener.start()
+        if place.before.strip(SPACE):
+            return Found("missing_close", start, size, "the turn ends inside a call", "call")
+        prose = source[:start].rpartition(own.reasoning_closer or "\0")[2]
+        if re.search(r"\w", re.sub(control_pattern(own.controls), "", prose)):
+            message = f"{own.opener} at the end of prose, and no call"
+            return Found("opener_after_prose", start, size, message, "around")
+        message = f"{own.opener}, then the turn ends"
+        return Found("open_then_stop", start, size, message, "around")
+    if not source.strip(SPACE):
+        return Found("empty_turn", 0, size, "nothing at all", "turn")
+    if last is not None and last.type in ("FREE", "THOUGHT"):
+        return Found("unclosed_reasoning", 0, size, "the reasoning is never closed", "turn")
+    payload = re.search(rf"\{{[^\udc00-\udcff]*\}}(?=[{SPACE}]*(?:<|[\udc00-\udcff]))", source)
+    if not own.reasoning_closer and payload and _is_object(payload[0]):
+        message = "the arguments of a call as content: it has no recipient"
+        return Found("missing_recipient", payload.start(), payload.end(), message, "around")
+    return Found("empty_turn", 0, size, "reasoning and nothing after it", "turn")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def last_control(text: str, control: str, wire_format: WireFormat) -> re.Match[str] | None:
@@ -68,7 +102,7 @@ def is_calling(
     source: str, calls: Sequence[Call], faults: Sequence[Fault], wire_format: WireFormat
 ) -> bool:
     """Whether a turn makes a call, or tries to."""
-    tried = any(fault.kind in _OF_CALLS for fault in faults)
+    tried = any(fault.where == "call" or fault.kind in _ATTEMPTS for fault in faults)
     return bool(calls) or tried or last_control(source, wire_format.opener, wire_format) is not None
 
 

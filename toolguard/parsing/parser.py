@@ -38,7 +38,9 @@ from .events import (
     TextDelta,
     TurnEnd,
 )
-from .turn import Call, Fault, FaultKind, Turn
+from .faults import Place, encoded_twice, fused
+from .turn import Call, Fault, FaultKind, Turn, Where
+from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
 
 _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
@@ -147,6 +149,17 @@ class TurnParser:
         self._advance(final=True)
         self._close(self._ended is not False if ended is None else ended)
         spelled = unmark(self._source, self._format.controls)
+        whole = faults_of_turn(
+            spelled,
+            self._prose["FREE"].told,
+            self._calls,
+            tuple(self._faults),
+            self._format,
+            self._toolset,
+            self._read,
+        )
+        for kind, *span, message, where in whole:
+            self._tell_fault(kind, (span[0], span[1]), message, where)
         turn = Turn(
             raw=spelled,
             text=self._prose["FREE"].told,
@@ -200,7 +213,7 @@ class TurnParser:
             self._commit(pending)
             pending = None
         if place is not None and (final or stopped):
-            self._break(place)
+            self._break(place, expected)
         elif final:
             self._commit(Token("$END", ""))
         self._tell_calls()
@@ -265,7 +278,8 @@ class TurnParser:
         try:
             root = self._state.feed_token(token, end)
         except UnexpectedToken:
-            self._break(len(self._source) if end else token.start_pos or 0)
+            place = len(self._source) if end else token.start_pos or 0
+            self._break(place, _expected(self._state))
             return
         if end:
             self._state.value_stack[:] = [root]
@@ -276,13 +290,34 @@ class TurnParser:
         if token.type in _PROSE:
             self._say(token.type, token.start_pos, token.end_pos)
 
-    def _break(self, place: int) -> None:
+    def _break(self, position: int, expected: Collection[str]) -> None:
         """The parser cannot follow any more."""
-        if not self._broken:
-            self._broken = True
-            self._tell_calls()
-            self._tell_string()
-            self._found(*diagnose(self._source, place, self._last, self._format))
+        if self._broken:
+            return
+        self._broken = True
+        self._tell_calls()
+        self._tell_string()
+        body, last = self._begun.body, self._last
+        starts = [] if body.start is None else [body.start]
+        if body.name is not None:
+            starts.append(body.name.start_pos or 0)
+        # A name that nothing has followed yet is no part of the tree.
+        bare = last is not None and last.type == self._format.reader.tool and body.name is None
+        if last is not None and bare:
+            starts.append(last.start_pos or 0)
+            if fused(str(last), self._toolset):
+                self._tell_name(last)
+        place = Place(
+            source=self._source,
+            position=position,
+            body=min(starts, default=None),
+            named=body.name is not None or bare,
+            ends_in_name=bare and last is not None and last.end_pos == position,
+            expected=expected,
+            wire_format=self._format,
+            toolset=self._toolset,
+        )
+        self._found(*diagnose(place, self._last))
 
     # Events
 
@@ -381,8 +416,11 @@ class TurnParser:
         self._begun.muted = True
         offered = ", ".join(self._toolset.names) or "none"
         start = name.start_pos or 0
+        kind: FaultKind = "unknown_tool"
         message = f"no tool {self._begun.name!r} is offered ({offered})"
-        self._found("unknown_tool", start, start + len(name), message)
+        if parts := fused(self._begun.name, self._toolset):
+            kind, message = "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
+        self._found(kind, start, start + len(name), message, "call")
 
     def _write(self, arguments: str) -> None:
         """Tells the rest of the arguments' text."""
@@ -404,17 +442,19 @@ class TurnParser:
         others = {str(node.children[0]) for node in tree.find_data("name_")} - {name}
         if others:
             message = f"the call is to {name!r} and to {others.pop()!r}"
-            self._found("malformed_call", start, end, message)
+            self._found("malformed_call", start, end, message, "call")
             return
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
         except ValueError as refused:
-            self._found("malformed_call", start, end, f"the arguments cannot be read: {refused}")
+            message = f"the arguments cannot be read: {_line(refused)}"
+            self._found("malformed_call", start, end, message, "call")
             return
         errors = self._toolset.errors(name, arguments)
-        for error in errors:
-            self._found("bad_arguments", start, end, error)
+        kind = encoded_twice(arguments, tool, self._toolset) if errors else None
+        for error in errors[: 1 if kind else None]:
+            self._found(kind or "bad_arguments", start, end, _line(error), "call")
         if not errors:
             call = Call(name, arguments, self._span(start, end))
             if body.start is None:
@@ -427,25 +467,41 @@ class TurnParser:
         size = len(self._source)
         text = self._prose["FREE"].told
         if not (self._broken or self._calls or self._faults or text):
-            self._found("empty_turn", 0, size, "nothing but white space")
+            self._found("empty_turn", 0, size, "nothing but white space", "turn")
         if not ended:
             message = "the budget ran out before the turn's end"
-            self._found("unfinished_turn", size, size, message)
+            self._found("unfinished_turn", size, size, message, "turn")
         if not (self._calls or self._faults) and self._is_untagged(text):
-            self._found("untagged_call", 0, size, "a call without its control tokens")
+            message = "a call without its control tokens"
+            self._found("untagged_call", 0, size, message, "around")
 
     def _is_untagged(self, text: str) -> bool:
         """Whether prose is the bare body of a call to an offered tool."""
         if not self._format.opener:
             return False
-        parser = TurnParser(self._format, self._toolset)
-        parser.feed(f"{self._format.opener}{text}{self._format.closer}")
-        parser.finish()
+        parser = self._trial(f"{self._format.opener}{text}{self._format.closer}", self._format)
         kinds = {fault.kind for fault in parser._faults}
-        return not parser._broken and "unknown_tool" not in kinds
+        return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
 
-    def _found(self, kind: FaultKind, start: int, end: int, message: str) -> None:
-        fault = Fault(kind, self._span(start, end), message)
+    def _read(self, text: str, wire_format: WireFormat) -> tuple[Sequence[Call], str]:
+        """See `turn_faults.Read`."""
+        parser = self._trial(text, wire_format)
+        return () if parser._faults else parser._calls, parser._prose["FREE"].told
+
+    def _trial(self, text: str, wire_format: WireFormat) -> TurnParser:
+        """A parser that was fed all of a text, of which nobody is told."""
+        parser = TurnParser(wire_format, self._toolset)
+        parser._source = text
+        parser._advance(final=True)
+        return parser
+
+    def _found(self, kind: FaultKind, start: int, end: int, message: str, where: Where) -> None:
+        self._tell_fault(kind, self._span(start, end), message, where)
+
+    def _tell_fault(
+        self, kind: FaultKind, span: tuple[int, int], message: str, where: Where
+    ) -> None:
+        fault = Fault(kind, span, message, where, self._format.name)
         self._faults.append(fault)
         self._events.append(FaultFound(fault))
 
@@ -527,6 +583,12 @@ def recogniser(state: ParserState[Any]) -> ParserState[Any]:
 
 def feed(state: ParserState[Any], token: Token) -> None:
     state.feed_token(token, token.type == "$END")
+
+
+def _line(error: object) -> str:
+    """What an error says, on one line of bearable length."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:199]}…"
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> str:

@@ -3,26 +3,76 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ..report.report import Report, State
 
 STATES: tuple[State, ...] = ("healthy_call", "healthy_response", "polluted", "collapsed")
 
 FaultKind = Literal[
+    # the turn
     "empty_turn",
+    "unfinished_turn",
+    "unclosed_reasoning",
+    "call_in_reasoning",
+    "run_on",
+    "fabricated_response",
+    "repetition_loop",
+    # around a call
     "open_then_stop",
-    "missing_close",
-    "malformed_call",
+    "opener_after_prose",
+    "opener_as_word",
+    "orphan_closer",
+    "untagged_call",
+    "drifted_tag",
+    "foreign_format",
+    "foreign_token",
+    "missing_recipient",
     "stray_control",
     "text_after_call",
-    "untagged_call",
-    "unclosed_reasoning",
     "blank_run",
+    # in a call
+    "missing_close",
+    "doubled_opener",
+    "role_in_call",
+    "stray_prefix",
     "unknown_tool",
+    "fused_name",
+    "control_in_name",
+    "wrong_call_id",
+    "dropped_tag",
+    "dropped_brackets",
+    "bracket_mismatch",
+    "unclosed_string",
+    "curly_quotes",
+    "equals_for_colon",
+    "flattened_arguments",
+    "code_as_value",
+    "whitespace_loop",
+    "double_encoded",
+    "double_escaped",
     "bad_arguments",
-    "unfinished_turn",
+    "malformed_call",
 ]
+"""What is wrong; `where` it usually is, is what the headings say."""
+
+Where: TypeAlias = Literal["call", "around", "turn"]
+
+OF_TEXT: frozenset[FaultKind] = frozenset(
+    {
+        "untagged_call",
+        "drifted_tag",
+        "opener_as_word",
+        "foreign_format",
+        "foreign_token",
+        "run_on",
+    }
+)
+"""What may be wrong with a turn that every mask admits: text is free, and says something else than
+it means."""
+
+INVALID: tuple[FaultKind, ...] = ("bad_arguments", "double_encoded", "double_escaped")
+"""The call is well-formed, and its tool's schema refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +98,15 @@ class Fault:
         kind: what is wrong.
         span: where in the turn's `raw` text (start, end).
         message: one line that explains it.
+        where: in a call, around calls (what frames them), or of the turn as a whole.
+        format: the name of the wire format that the turn was read as.
     """
 
     kind: FaultKind
     span: tuple[int, int]
     message: str
+    where: Where
+    format: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +144,13 @@ class Turn:
             "calls": [{"name": call.name, "arguments": call.arguments} for call in self.calls],
             "state": self.state,
             "faults": [
-                {"kind": fault.kind, "span": list(fault.span), "message": fault.message}
+                {
+                    "kind": fault.kind,
+                    "span": list(fault.span),
+                    "message": fault.message,
+                    "where": fault.where,
+                    "format": fault.format,
+                }
                 for fault in self.faults
             ],
             "report": self.report and self.report.to_json(),

@@ -17,6 +17,7 @@ from typing import Literal
 from ..decoding.guard import Guard
 from ..decoding.state import GuardState
 from ..parsing.events import CallEnd, FaultFound
+from ..parsing.turn import INVALID
 from ..report.report import Intervention
 
 RETRIES = 3
@@ -116,7 +117,7 @@ class Recovery:
                 doubted = self._score(start, later[0]) < math.log(CONFIDENCE)
                 if doubted and self._may_doubt(event.index):
                     return "doubted", start
-            elif isinstance(event, FaultFound) and event.fault.kind == "bad_arguments":
+            elif isinstance(event, FaultFound) and event.fault.kind in INVALID:
                 return "invalid", _last_value(state)
         period = _period(state.ids)
         if period:

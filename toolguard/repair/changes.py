@@ -15,7 +15,7 @@ from difflib import SequenceMatcher
 from lark import UnexpectedInput
 from lark.lexer import Token
 
-from ..formats.reader import SPACE, TOOL_NAME, Reader
+from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
 from ..parsing.parser import TurnParser, after
 from ..tools.toolset import Toolset
@@ -70,7 +70,6 @@ class Changes:
         self.keys = {
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
-        self._tool = self._terminal_of(TOOL_NAME)
         tags = sorted({*wire_format.controls, *self.reader.written.values()}, key=len, reverse=True)
         self._markup = re.compile("|".join(re.escape(tag) for tag in tags if len(tag) > 3))
         self._controls = re.compile(
@@ -91,10 +90,6 @@ class Changes:
                 yield from self._replacements(stumble, written, expected)
                 yield from self._deletions(stumble)
         yield from self._before(stumble, written)
-
-    def _terminal_of(self, regex: str) -> str:
-        terminals = self.reader.lark.terminals
-        return next(t.name for t in terminals if t.pattern.value.replace("\\/", "/") == regex)
 
     # After the calls
 
@@ -319,7 +314,7 @@ class Changes:
                     inner = inner.replace('\\"', '"').replace('"', '\\"')
                     yield Change(end - 1, closing.start(), inner, "escape_quotes")
             yield from _closings(text, start + 1, end - 1)
-        if token.type == self._tool:
+        if token.type == self.reader.tool:
             for name in self.names:
                 if len(name) < len(token) and token.startswith(name):
                     for piece in written:

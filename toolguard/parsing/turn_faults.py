@@ -1,0 +1,223 @@
+"""Faults that only the whole of a finished turn shows: of other speakers, loops, other formats.
+
+Nearly all of it is looked for in turns that have a fault already. In the others there are three
+cheap signs: the turn begins with a role, a special token stands right before a call, or the name
+of an offered tool stands in a turn that makes no call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
+from functools import cache
+
+from ..formats.reader import SPACE
+from ..formats.wire_format import GRAMMARS, WireFormat, format_names
+from ..tools.toolset import Toolset
+from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
+from .turn import Call, Fault, FaultKind
+
+Read = Callable[[str, WireFormat], tuple[Sequence[Call], str]]
+"""The calls and the text of a turn that is sound in a format; no calls if it is not."""
+
+# A list of words may begin with "user": of a header, somebody's words or structure follow.
+_OPENING_ROLE = re.compile(
+    r"(?:[^\w<{\[]*\n)?[ \t]*(user|assistant)[ \t]*\n"
+    r"(?=\s*(?:(?:user|assistant)\b|[<{\[]|\S+ \S+ \S+))"
+)
+_ROLE_LINE = re.compile(rf"(?:^|[\n>])[ \t]*({ROLES})[ \t]*(?=\n|$)")
+_ANSWER = re.compile(rf"(?:^|\n)({RESPONSE}[^\n]*)")
+_LEAK = re.compile(rf"(?:{SENTINEL})\s*\Z")
+_TAG = re.compile(r"<[^<>\n]{1,60}>")
+_WORD = re.compile(r"\s*(\w{1,20})\s*\Z")
+_SPELLED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_TAIL, _PERIOD, _TIMES = 2000, 200, 6
+_NEAR = 0.75
+
+
+def faults_of_turn(
+    raw: str,
+    text: str,
+    calls: Sequence[Call],
+    faults: Sequence[Fault],
+    wire_format: WireFormat,
+    toolset: Toolset,
+    read: Read,
+) -> Iterator[Found]:
+    """What else is wrong with a finished turn.
+
+    Args:
+        raw: the turn, control tokens spelled out; the spans are of it.
+        text: its prose.
+        calls: its sound calls.
+        faults: what is known to be wrong with it.
+        read: reads a text as a turn of its own.
+    """
+    known: set[FaultKind] = {fault.kind for fault in faults}
+    if "run_on" not in known and (role := _OPENING_ROLE.match(raw)):
+        message = f"{role[1]!r}: the turn opens with the header of a speaker"
+        yield Found("run_on", *role.span(1), message, "turn")
+        known.add("run_on")
+    if calls and text:
+        start = raw.find(wire_format.opener, 0, calls[0].span[0] + 1) if wire_format.opener else -1
+        head = raw[: start if start >= 0 else calls[0].span[0]]
+        leak = _LEAK.search(head, max(0, len(head) - 64))
+        if leak and leak[0].strip() not in wire_format.controls:
+            message = f"{leak[0].strip()!r} is no token of the format"
+            yield Found("foreign_token", *leak.span(), message, "around")
+    if faults:
+        yield from _after(raw, calls, faults, known, wire_format)
+        yield from _in_reasoning(raw, calls, faults, wire_format, read)
+        yield from _loop(raw)
+    if not calls and any(name in raw for name in toolset.names):
+        yield from _attempts(raw, text, faults, wire_format, toolset, read)
+
+
+def _after(
+    raw: str,
+    calls: Sequence[Call],
+    faults: Sequence[Fault],
+    known: set[FaultKind],
+    wire_format: WireFormat,
+) -> Iterator[Found]:
+    """Other speakers, behind the first fault or the last sound call."""
+    start = min([fault.span[0] for fault in faults] + [call.span[1] for call in calls[-1:]])
+    if "run_on" not in known and (role := _ROLE_LINE.search(raw, start)):
+        message = f"{role[1]!r}: the turn goes on as another speaker's"
+        yield Found("run_on", *role.span(1), message, "turn")
+    if "fabricated_response" in known:
+        return
+    controls = [re.escape(control) for control in wire_format.framing if is_response(control)]
+    framed = re.compile("|".join(controls)).search(raw, start) if controls else None
+    if answer := framed or _ANSWER.search(raw, start):
+        group = 0 if answer is framed else 1
+        message = "the model writes what only a tool may answer"
+        yield Found("fabricated_response", *answer.span(group), message, "turn")
+
+
+def _in_reasoning(
+    raw: str,
+    calls: Sequence[Call],
+    faults: Sequence[Fault],
+    wire_format: WireFormat,
+    read: Read,
+) -> Iterator[Found]:
+    """A complete call between the reasoning tags of a turn that makes none."""
+    stuck = [fault for fault in faults if fault.where == "turn" and fault.kind == "stray_control"]
+    opener, closer = wire_format.opener, wire_format.closer
+    if calls or not stuck or not opener or not raw.startswith(opener, stuck[0].span[0]):
+        return
+    start = stuck[0].span[0]
+    end = (
+        raw.find(closer, start) + len(closer)
+        if closer
+        else raw.find(wire_format.reasoning_closer, start)
+    )
+    if end > start and read(raw[start:end], wire_format)[0]:
+        yield Found("call_in_reasoning", start, end, "a call inside the reasoning", "turn")
+
+
+def _loop(raw: str) -> Iterator[Found]:
+    """The end of the turn goes round."""
+    tail = raw[-_TAIL:][::-1]
+    best = _period(tail[: _PERIOD * _TIMES])
+    if best and re.search(r"\w", tail[:best]):
+        run = best
+        while run < len(tail) and tail[run] == tail[run - best]:
+            run += 1
+        if run >= max(_TIMES * best, 30):
+            unit = raw[len(raw) - best :]
+            message = f"it goes round: {unit[:40]!r}"
+            yield Found("repetition_loop", len(raw) - run, len(raw), message, "turn")
+
+
+def _period(text: str) -> int:
+    """The smallest period of which a prefix of `text` has the most; 0 if none repeats."""
+    borders = [0] * len(text)
+    for place in range(1, len(text)):
+        size = borders[place - 1]
+        while size and text[place] != text[size]:
+            size = borders[size - 1]
+        borders[place] = size + (text[place] == text[size])
+        period = place + 1 - borders[place]
+        if period <= _PERIOD and place + 1 >= max(_TIMES * period, 30):
+            return period
+    return 0
+
+
+def _attempts(
+    raw: str,
+    text: str,
+    faults: Sequence[Fault],
+    wire_format: WireFormat,
+    toolset: Toolset,
+    read: Read,
+) -> Iterator[Found]:
+    """A call that failed for what is around it: in another format, or its opener is lost."""
+    for other in _candidates(raw, wire_format):
+        made, said = read(raw, other)
+        if made and (faults or not said):
+            message = f"a call as {other.name} writes it"
+            yield Found("foreign_format", 0, len(raw), message, "around")
+            return
+    names = "|".join(map(re.escape, toolset.names))
+    made_of = re.compile(rf"[\"'=:. >](?:{names})[\"'>:({{\s]").search(raw)
+    if made_of is None:
+        return
+    known = {fault.kind for fault in faults}
+    if known and "orphan_closer" not in known:
+        return
+    if tag := _drifted(raw[: made_of.start()], wire_format):
+        message = f"{tag[0]!r} for a control token of the format"
+        yield Found("drifted_tag", *tag.span(), message, "around")
+    elif markup := _body_start(raw, wire_format):
+        word = _WORD.match(raw[:markup])
+        if word and not re.fullmatch(ROLES, word[1]):
+            message = f"{word[1]!r} where {wire_format.opener} belongs"
+            yield Found("opener_as_word", *word.span(1), message, "around")
+
+
+def _body_start(raw: str, wire_format: WireFormat) -> int:
+    """Where the inside of a call begins that is written with markup; 0 if nowhere behind a word."""
+    places = [raw.find(text) for text in wire_format.markup if text.startswith("<")]
+    return min((place for place in places if place > 0), default=0)
+
+
+def _drifted(text: str, wire_format: WireFormat) -> re.Match[str] | None:
+    """The first tag that is nearly, but not quite, an opener of the format."""
+    controls = set(wire_format.controls)
+    wanted = [_squashed(wire_format.opener)] if wire_format.opener else []
+    for tag in _TAG.finditer(text):
+        if tag[0] in controls or any(tag[0].startswith(m) for m in wire_format.markup):
+            continue
+        own = _squashed(tag[0])
+        if any(SequenceMatcher(None, own, other).ratio() >= _NEAR for other in wanted):
+            return tag
+    return None
+
+
+def _squashed(tag: str) -> str:
+    return re.sub(r"\W|_", "", tag).lower()
+
+
+def _candidates(raw: str, wire_format: WireFormat) -> Iterator[WireFormat]:
+    """The other formats of whose own spelling the turn has something."""
+    own = _signs().get(wire_format.name, frozenset())
+    for name, signs in _signs().items():
+        if name != wire_format.name and any(sign in raw for sign in signs - own):
+            yield WireFormat.load(name)
+
+
+@cache
+def _signs() -> dict[str, frozenset[str]]:
+    """What each format spells that is no word or punctuation, from the text of its grammar."""
+    signs = {}
+    for name in format_names():
+        lines = (GRAMMARS / f"{name}.lark").read_text("utf-8").splitlines()
+        code = "\n".join(line for line in lines if line[:2] != "//" and line[:1] != "%")
+        texts = [
+            found[1].replace('\\"', '"') for found in re.finditer(r'"((?:[^"\\]|\\.)*)"', code)
+        ]
+        signs[name] = frozenset(t for t in texts if len(t.strip(SPACE)) > 5 and not t.isalnum())
+    return signs
