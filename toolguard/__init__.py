@@ -47,6 +47,10 @@ from .policy.profile import Profile
 from .repair.edits import Edit, Repair
 from .repair.repair import repair
 from .report.report import Intervention, Report, Step
+from .rows.classify import Classes, Group, classify_files
+from .rows.layout import Layout
+from .rows.repair import repair_files
+from .rows.tally import Tally
 from .tools.toolset import Tool, Toolset
 
 if TYPE_CHECKING:
@@ -76,16 +80,19 @@ __all__ = [
     "CallStart",
     "Case",
     "CaseError",
+    "Classes",
     "Drift",
     "Edit",
     "Event",
     "Fault",
     "FaultFound",
     "FormatError",
+    "Group",
     "Guard",
     "GuardLogitsProcessor",
     "GuardState",
     "Intervention",
+    "Layout",
     "Profile",
     "ProfileError",
     "ReasoningDelta",
@@ -98,6 +105,7 @@ __all__ = [
     "Spike",
     "StateError",
     "Step",
+    "Tally",
     "TextDelta",
     "TokenizerError",
     "Tool",
@@ -111,6 +119,7 @@ __all__ = [
     "answer",
     "checkpoint",
     "checkpoint_names",
+    "classify_files",
     "enforce",
     "format_names",
     "generate",
@@ -120,6 +129,7 @@ __all__ = [
     "recognise",
     "render",
     "repair",
+    "repair_files",
     "score",
     "spikes",
 ]

@@ -18,16 +18,13 @@ _COLOURS = {
     "polluted": "tab:orange",
     "collapsed": "tab:red",
 }
+KINDS = (".svg", ".png", ".pdf")
 SHOWN = 10
 """Kinds of faults that have a colour of their own."""
 
 
 def draw(groups: Mapping[Any, Group], by: str | None, path: Path) -> None:
-    """Shares of the turns by state above, and by fault below: a bar for each group.
-
-    Raises:
-        ValueError: the ending of the path is of no kind of picture.
-    """
+    """Shares of the turns by state above, and by fault below: a bar for each group."""
     names = ["all turns" if value is None else str(value) for value in groups]
     figure = Figure(figsize=(max(6.4, 1.5 + 0.5 * len(names)), 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -41,11 +38,7 @@ def draw(groups: Mapping[Any, Group], by: str | None, path: Path) -> None:
         faults.update(group.faults)
     bottom = [0.0] * len(names)
     for kind, _ in faults.most_common(SHOWN):
-        counts: list[Mapping[str, int]] = [group.faults for group in groups.values()]
-        shares = [
-            count.get(kind, 0) / group.turns
-            for count, group in zip(counts, groups.values(), strict=True)
-        ]
+        shares = [group.faults[kind] / group.turns for group in groups.values()]
         below.bar(names, shares, bottom=bottom, label=kind)
         bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
     above.set_ylabel("turns by state")

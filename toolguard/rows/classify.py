@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RowError, ToolguardError
 from ..formats.wire_format import WireFormat
-from ..parsing.turn import STATES, FaultKind
+from ..parsing.turn import STATES
 from . import jsonl
 from .engines import in_order
 from .layout import Layout
@@ -33,7 +33,7 @@ class Group:
 
     turns: int = 0
     states: Counter[str] = field(default_factory=Counter)
-    faults: Counter[FaultKind] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
 
     def merge(self, other: Group) -> None:
         """Adds what another group counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import threading
@@ -86,9 +87,8 @@ def on_ray(
     """
     try:
         import ray
-        from ray.data import DataContext, Datasource, ReadTask
+        from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
         from ray.data.block import BlockMetadata
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise RowError("--engine ray needs Ray: pip install 'toolguard[ray]'") from error
     import pyarrow as pa
@@ -100,28 +100,29 @@ def on_ray(
             return None
 
         def get_read_tasks(self, parallelism: int, *args: Any, **options: Any) -> list[ReadTask]:
-            unknown = BlockMetadata(None, None, None, None)
-            return [ReadTask(_blocks, unknown)]
+            return [ReadTask(blocks, BlockMetadata(None, None, None, None))]
 
-    def _blocks() -> Iterator[pa.Table]:
+    def blocks() -> Iterator[pa.Table]:
         for batch in read():
             yield pa.table({"batch": [pickle.dumps(batch)]})
 
-    def _map(row: dict[str, Any]) -> dict[str, Any]:
+    def worked(row: dict[str, Any]) -> dict[str, Any]:
         return {"done": pickle.dumps(work(pickle.loads(row["batch"])))}
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    context = DataContext.get_current()
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    context.target_max_block_size = 1 << 20  # small blocks, so that all workers get some
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # A reader without a CPU of its own is not fused with the work, which would run in one task.
-    rows = ray.data.read_datasource(
-        Batches(),  # type: ignore[no-untyped-call]
-        num_cpus=0,
-        ray_remote_args={"scheduling_strategy": here},
-    ).map(_map, num_cpus=1, concurrency=workers)
-    for row in rows.iter_rows():
-        yield pickle.loads(row["done"])
+    context.target_max_block_size = 1 << 18  # small blocks, so that each worker gets some
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    with DataContext.current(context):
+        # a reader without a CPU of its own is not fused with the work, which one task would do then
+        rows = ray.data.read_datasource(
+            Batches(),  # type: ignore[no-untyped-call]
+            num_cpus=0,
+            label_selector=here,
+        ).map(worked, num_cpus=1, compute=TaskPoolStrategy(size=workers))
+        for row in rows.iter_rows():
+            yield pickle.loads(row["done"])

@@ -66,7 +66,7 @@ def repair_files(
         workers: how many processes, or Ray tasks, repair side by side.
         engine: processes of this machine, or a Ray cluster.
         overwrite: start over, whatever `out` is.
-        watch: called with each batch when it is written, and first with all that was written before.
+        watch: called with each batch when it is written, and before with what was written already.
 
     Raises:
         RowError: a file cannot be read or written, `out` was made of something else, or it is a
