@@ -130,12 +130,14 @@ def _run(
 def _into_jsonl(
     inputs: Sequence[Path], out: Path, run: _Run, begun: bool, watch: Callable[[Done], None]
 ) -> Tally:
-    count, size, tally = jsonl.complete(out) if begun else (0, 0, Tally())
+    count, size, written = jsonl.complete(out) if begun else (0, 0, Tally())
+    tally = Tally()
+    tally.merge(written)
     with (
         out.open("r+b" if begun else "wb") as file,
         closing(run(partial(jsonl.read, inputs, count))) as batches,
     ):
-        watch(Done(b"", tally, (), 0))
+        watch(Done(b"", written, (), 0))
         file.truncate(size)
         file.seek(size)
         for done in batches:
