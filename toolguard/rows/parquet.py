@@ -19,8 +19,8 @@ except ImportError as error:
 
 SIZE = 64
 """Rows in a batch."""
-GROUP = 8192
-"""Rows in a row group that is written, at least, but for the last."""
+GROUP_ROWS, GROUP_BYTES = 8192, 1 << 25
+"""A row group is written when it has so many rows, or so many bytes in memory."""
 
 _SPAN = pa.list_(pa.int64())
 _CALLS = pa.list_(pa.struct([("name", pa.string()), ("arguments", pa.string())]))
@@ -185,7 +185,8 @@ class Writer:
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
-        if sum(map(len, self._waiting)) >= GROUP:
+        rows = sum(map(len, self._waiting))
+        if rows >= GROUP_ROWS or sum(held.nbytes for held in self._waiting) >= GROUP_BYTES:
             self._flush()
 
     def finish(self, path: Path) -> None:
