@@ -16,6 +16,7 @@ from .errors import (
     FormatError,
     ProfileError,
     RequestError,
+    RowError,
     StateError,
     TokenizerError,
     ToolguardError,
@@ -46,6 +47,10 @@ from .policy.profile import Profile
 from .repair.edits import Edit, Repair
 from .repair.repair import repair
 from .report.report import Intervention, Report, Step
+from .rows.classify import Classes, Group, classify_files
+from .rows.layout import Layout
+from .rows.repair import repair_files
+from .rows.tally import Tally
 from .tools.toolset import Tool, Toolset
 
 if TYPE_CHECKING:
@@ -75,16 +80,19 @@ __all__ = [
     "CallStart",
     "Case",
     "CaseError",
+    "Classes",
     "Drift",
     "Edit",
     "Event",
     "Fault",
     "FaultFound",
     "FormatError",
+    "Group",
     "Guard",
     "GuardLogitsProcessor",
     "GuardState",
     "Intervention",
+    "Layout",
     "Profile",
     "ProfileError",
     "ReasoningDelta",
@@ -92,10 +100,12 @@ __all__ = [
     "Repair",
     "Report",
     "RequestError",
+    "RowError",
     "Score",
     "Spike",
     "StateError",
     "Step",
+    "Tally",
     "TextDelta",
     "TokenizerError",
     "Tool",
@@ -109,6 +119,7 @@ __all__ = [
     "answer",
     "checkpoint",
     "checkpoint_names",
+    "classify_files",
     "enforce",
     "format_names",
     "generate",
@@ -118,6 +129,7 @@ __all__ = [
     "recognise",
     "render",
     "repair",
+    "repair_files",
     "score",
     "spikes",
 ]

@@ -7,6 +7,7 @@ ToolguardError
 ├── RequestError     a request asks for what cannot be served (tool choice, budget, policy)
 ├── CaseError        a case file has a broken line
 ├── ProfileError     a profile is broken, of another model, or too small
+├── RowError         a row has no turn or no tools; a file of rows cannot be read or gone on with
 └── StateError       a guard state was driven off its own history
 
 Each message says what was wrong, where, and what to do about it.
@@ -39,6 +40,10 @@ class CaseError(ToolguardError, ValueError):
 
 class ProfileError(ToolguardError, ValueError):
     """A profile is broken, of another version or model, or too small for what is asked of it."""
+
+
+class RowError(ToolguardError, ValueError):
+    """A row has no turn or no tools, or a file of rows cannot be read, written or gone on with."""
 
 
 class StateError(ToolguardError, RuntimeError):

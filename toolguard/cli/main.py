@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from .classify import classify
 from .demo import demo
 from .formats import formats
 from .profile import profile
+from .repair import repair
 
 app = typer.Typer(
     name="toolguard",
@@ -16,8 +18,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
+app.command()(classify)
 app.command()(formats)
 app.command()(profile)
+app.command()(repair)
 
 
 @app.callback()

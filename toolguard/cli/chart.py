@@ -1,0 +1,52 @@
+"""The groups of `toolguard classify` as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ..parsing.turn import STATES
+from ..rows.classify import Group
+
+_COLOURS = {
+    "healthy_call": "tab:green",
+    "healthy_response": "tab:cyan",
+    "polluted": "tab:orange",
+    "collapsed": "tab:red",
+}
+KINDS = (".svg", ".png", ".pdf")
+SHOWN = 10
+"""Kinds of faults that have a colour of their own."""
+
+
+def draw(groups: Mapping[Any, Group], by: str | None, path: Path) -> None:
+    """Shares of the turns by state above, and by fault below: a bar for each group."""
+    names = ["all turns" if value is None else str(value) for value in groups]
+    figure = Figure(figsize=(max(6.4, 1.5 + 0.5 * len(names)), 7), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    bottom = [0.0] * len(names)
+    for state in STATES:
+        shares = [group.states[state] / group.turns for group in groups.values()]
+        above.bar(names, shares, bottom=bottom, label=state, color=_COLOURS[state])
+        bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
+    faults = Counter[str]()
+    for group in groups.values():
+        faults.update(group.faults)
+    bottom = [0.0] * len(names)
+    for kind, _ in faults.most_common(SHOWN):
+        shares = [group.faults[kind] / group.turns for group in groups.values()]
+        below.bar(names, shares, bottom=bottom, label=kind)
+        bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
+    above.set_ylabel("turns by state")
+    above.set_ylim(0, 1)
+    below.set_ylabel("faults per turn")
+    below.set_xlabel(by or "")
+    below.tick_params(axis="x", rotation=0 if len("".join(names)) < 60 else 90)
+    for axis in (above, below):
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    figure.savefig(path)

@@ -1,0 +1,1 @@
+"""Files of rows with a model's turns: repaired and classified in constant memory."""
