@@ -44,6 +44,7 @@ from .parsing.recognise import recognise
 from .parsing.turn import Call, Fault, Turn
 from .policy.drift import Alarm, Drift, Spike, spikes
 from .policy.profile import Profile
+from .repair.classify import classify
 from .repair.edits import Edit, Repair
 from .repair.repair import repair
 from .report.report import Intervention, Report, Step
@@ -119,6 +120,7 @@ __all__ = [
     "answer",
     "checkpoint",
     "checkpoint_names",
+    "classify",
     "classify_files",
     "enforce",
     "format_names",

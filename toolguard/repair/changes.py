@@ -17,7 +17,7 @@ from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
-from ..parsing.parser import TurnParser, after
+from ..parsing.parser import after
 from ..tools.toolset import Toolset
 from .search import Change, Stumble
 
@@ -64,7 +64,6 @@ class Changes:
 
     def __init__(self, wire_format: WireFormat, toolset: Toolset) -> None:
         self.format = wire_format
-        self.toolset = toolset
         self.reader: Reader = wire_format.reader
         self.names = toolset.names
         self.keys = {
@@ -127,8 +126,7 @@ class Changes:
     # What is missing
 
     def _insertions(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
-        text, place = stumble.way.text, stumble.place
-        ends = place == len(text) and not stumble.way.insertions
+        place = stumble.place
         for piece, name in written.items():
             if piece == self.format.reasoning_closer:
                 continue  # what was thought is not what was said
@@ -136,16 +134,8 @@ class Changes:
                 after(stumble.state, Token(name, piece))
             except UnexpectedInput:
                 continue
-            if ends and self._is_cut_off(text + piece):
-                continue
             closes = piece in self.format.controls or piece.strip(SPACE) in ("}", "]", ")")
             yield Change(place, place, piece, "add_closer" if closes else "add_structure")
-
-    def _is_cut_off(self, text: str) -> bool:
-        """Whether more arguments may have been meant to come."""
-        parser = TurnParser(self.format, self.toolset)
-        parser.feed(text)
-        return parser.is_open()
 
     # What stands in its place
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ..decoding.guard import Guard
-from ..errors import FormatError, RequestError
+from ..errors import FormatError
 from ..formats.reader import SPACE
 from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names
+from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
-from ..parsing.recognise import recognise
 from ..parsing.turn import Call, Turn
-from ..tools.toolset import ToolLike, Toolset
+from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
+from .classify import Tools, read_as
 from .edits import Confidence, Edit, Repair
 from .evidence import invented
 from .search import Change, Way, begin, solutions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Tools: TypeAlias = Toolset | Sequence[ToolLike]
 
 _AROUND = ("drop_head", "unfence", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
@@ -61,7 +59,7 @@ def repair(
         TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
     toolset = Toolset.of(tools)
-    wire_format, before = _read(turn, toolset, format, tokenizer)
+    wire_format, before = read_as(turn, toolset, format, tokenizer)
     text = before.raw
     if before.calls and not before.faults and not HEAD.match(text):
         return Repair(wire_format.name, before, before, "exact")
@@ -90,42 +88,11 @@ def repair(
     return _unchanged(wire_format, before)
 
 
-def _read(
-    turn: str | Sequence[int],
-    toolset: Toolset,
-    format: WireFormat | str,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> tuple[WireFormat, Turn]:
-    """The format, and what the turn says in it."""
-    if isinstance(turn, str):
-        wire_format = format if isinstance(format, WireFormat) else _named(format, turn, toolset)
-        return wire_format, read_turn(turn, wire_format, toolset)
-    if tokenizer is None:
-        raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
-    if isinstance(format, str):
-        format = recognise(tokenizer) if format == "auto" else WireFormat.load(format)
-    return format, Guard.compile(format, toolset, tokenizer).read(turn)
-
-
 def _unchanged(wire_format: WireFormat, turn: Turn) -> Repair:
     if not turn.faults:
         return Repair(wire_format.name, turn, turn, "exact")
     reason = f"{turn.faults[0].message}; no call in it can be proved"
     return Repair(wire_format.name, turn, turn, "refused", reason=reason)
-
-
-def _named(name: str, text: str, toolset: Toolset) -> WireFormat:
-    if name != "auto":
-        return WireFormat.load(name)
-    formats = [WireFormat.load(each) for each in format_names()]
-    for each in formats:
-        if any(control in text for control in each.controls):
-            turn = read_turn(text, each, toolset)
-            if turn.calls and not turn.faults:
-                return each
-    opened = [each for each in formats if each.opener and each.opener in text]
-    hermes = WireFormat.load("hermes")
-    return hermes if hermes in opened or not opened else opened[0]
 
 
 def _mended(
@@ -137,7 +104,9 @@ def _mended(
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset)
         read[way.text] = turn
-        if turn.faults or not turn.calls or _is_quoted(way, text, turn):
+        if turn.faults or not turn.calls or _is_quoted(way, turn):
+            return False
+        if _is_cut_off(way, text, wire_format, toolset):
             return False
         return all(invented(call, text) is None for call in turn.calls)
 
@@ -154,14 +123,22 @@ def _mended(
     return list(different.values())
 
 
-def _is_quoted(way: Way, text: str, turn: Turn) -> bool:
-    """Whether what was mended may be an example, or may have been cut off."""
+def _is_quoted(way: Way, turn: Turn) -> bool:
+    """Whether it may be an example: a damaged call in the middle of prose."""
     rules = {edit.rule for edit in way.edits}
-    if turn.text and "cut_text" in rules and len(rules) > 1:
-        return True  # a damaged call in the middle of prose
-    said = text.rstrip(SPACE)
-    closed = any(edit.span[0] >= len(said) and edit.after for edit in way.edits)
-    return closed and said[-1] not in "}])>"
+    return bool(turn.text) and "cut_text" in rules and len(rules) > 1
+
+
+def _is_cut_off(way: Way, text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
+    """Whether the turn ends where more of a call may have been meant to come."""
+    longer = 0
+    for edit in way.edits:
+        if edit.span[0] == len(text) and edit.after:
+            parser = TurnParser(wire_format, toolset)
+            parser.feed(way.text[: len(text) + longer + len(edit.after)])
+            return parser.is_open() or text.rstrip(SPACE)[-1] not in "}])>"
+        longer += len(edit.after) - len(edit.before)
+    return False
 
 
 def _starts(text: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[Way]:

@@ -127,7 +127,7 @@ def classify_batch(batch: jsonl.Lines | Columns, layout: Layout, by: str | None)
             if not isinstance(row, dict):
                 raise row
             value = None if by is None else _value(row, by)
-            repairs = layout.repairs(row)
+            turns = layout.classified(row)
         except ToolguardError as error:
             errors.append(f"{batch.path}:{number}: {error}")
             continue
@@ -135,7 +135,7 @@ def classify_batch(batch: jsonl.Lines | Columns, layout: Layout, by: str | None)
             errors.append(f"{batch.path}:{number}: {type(error).__name__}: {error}")
             continue
         group = classes.groups.setdefault(value, Group())
-        for turn in (made.before for made in repairs.values()):
+        for turn in turns:
             group.turns += 1
             group.states[turn.state] += 1
             group.faults.update({fault.kind for fault in turn.faults})

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import RowError
+from ..parsing.turn import Turn
+from ..repair.classify import classify
 from ..repair.edits import Repair
 from ..repair.repair import repair
 from ..tools.toolset import Toolset
@@ -84,6 +86,15 @@ class Layout:
         if tools is None:
             raise RowError("no 'tools': put them into the row, or give a file of tools")
         return _toolset(tools if isinstance(tools, str) else json.dumps(tools))
+
+    def classified(self, row: Row) -> list[Turn]:
+        """What each of a row's turns says.
+
+        Raises:
+            RowError, ToolsetError: as `turns` and `toolset` do.
+        """
+        turns, toolset = self.turns(row), self.toolset(row)
+        return [classify(text, toolset, self.format) for text in turns.values()]
 
     def repairs(self, row: Row) -> dict[int | None, Repair]:
         """The repair of each of a row's turns, by the index of its message.

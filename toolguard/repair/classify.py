@@ -1,0 +1,76 @@
+"""`toolguard.classify`: what a finished turn says, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..decoding.guard import Guard
+from ..errors import RequestError
+from ..formats.wire_format import WireFormat, format_names
+from ..parsing.read import read_turn
+from ..parsing.recognise import recognise
+from ..parsing.turn import Turn
+from ..tools.toolset import ToolLike, Toolset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Tools: TypeAlias = Toolset | Sequence[ToolLike]
+
+
+def classify(
+    turn: str | Sequence[int],
+    tools: Tools,
+    format: WireFormat | str = "auto",
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Turn:
+    """Reads a finished turn: its state (arXiv 2606.26027, section 4.3), its calls, its faults.
+
+    Args:
+        turn: its text, control tokens spelled out, without its end token; or its ids.
+        tools: the tools that were offered (see `Toolset.of`).
+        format: the model's wire format, or its name; `auto` takes the one that the tokenizer says,
+            or that reads the turn best.
+        tokenizer: the model's, for ids.
+
+    Raises:
+        FormatError: there is no such format.
+        ToolsetError: the tools are malformed.
+        RequestError: ids without a tokenizer, or tools that the mask engine refuses.
+        TokenizerError: the tokenizer is not a fast one and cannot be converted.
+    """
+    return read_as(turn, Toolset.of(tools), format, tokenizer)[1]
+
+
+def read_as(
+    turn: str | Sequence[int],
+    toolset: Toolset,
+    format: WireFormat | str,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> tuple[WireFormat, Turn]:
+    """The format that a turn is read in, and what it says."""
+    if isinstance(turn, str):
+        wire_format = format if isinstance(format, WireFormat) else _named(format, turn, toolset)
+        return wire_format, read_turn(turn, wire_format, toolset)
+    if tokenizer is None:
+        raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
+    if isinstance(format, str):
+        format = recognise(tokenizer) if format == "auto" else WireFormat.load(format)
+    return format, Guard.compile(format, toolset, tokenizer).read(turn)
+
+
+def _named(name: str, text: str, toolset: Toolset) -> WireFormat:
+    """The format of that name; `auto` is the first that reads calls, or whose opener is there."""
+    if name != "auto":
+        return WireFormat.load(name)
+    formats = [WireFormat.load(each) for each in format_names()]
+    for each in formats:
+        if any(control in text for control in each.controls):
+            turn = read_turn(text, each, toolset)
+            if turn.calls and not turn.faults:
+                return each
+    opened = [each for each in formats if each.opener and each.opener in text]
+    hermes = WireFormat.load("hermes")
+    return hermes if hermes in opened or not opened else opened[0]
