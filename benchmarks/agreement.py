@@ -34,7 +34,7 @@ from tests.turns import examples, random_turns
 from toolguard import Guard, Toolset, Turn, WireFormat
 from toolguard.grammar.request import Reasoning
 
-from .formats import expected_calls
+from .real_data import expected_calls
 
 COLUMNS = ("mutations", "legal", "disagreements", "explained", "random_turns", "wrong")
 ROWS = 10
