@@ -101,6 +101,8 @@ class Reader:
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
+        written: what is written for a terminal that leaves no choice, but white space.
+        strings: the terminals that are a whole string of JSON or of Python.
     """
 
     lark: Lark
@@ -108,6 +110,8 @@ class Reader:
     json_literals: bool
     barred: str | None
     reserved: re.Pattern[str]
+    written: Mapping[str, str]
+    strings: frozenset[str]
 
 
 def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
@@ -118,11 +122,17 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         f"(?#thought){text_pattern(controls, None)}": "THOUGHT",
     }
     values: dict[str, Value] = {}
+    written: dict[str, str] = {}
     for index, text in enumerate(controls):
         names[rf"\udc{index:02x}|{re.escape(text)}"] = f"CONTROL_{index}"
 
     def terminal(regex: str) -> str:
         return names.setdefault(regex, f"PATTERN_{len(names)}")
+
+    def written_for(name: str, text: str | None) -> str:
+        if text and text.strip(SPACE):
+            written[name] = text
+        return name
 
     def value(slot: str, stop: Node) -> str:
         if isinstance(stop, Control):
@@ -151,11 +161,12 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
             case Literal(text):
                 # A word goes on where a name does: `user` is not the beginning of `user_info`.
                 whole = rf"(?![{NAME_SIGNS}])" if re.fullmatch(r"\w+", text) else ""
-                return terminal(re.escape(text) + whole)
-            case Pattern(regex):
-                return terminal(_unmarked(regex))
+                return written_for(terminal(re.escape(text) + whole), text)
+            case Pattern(regex, _, habit):
+                fixed = habit is not None and "{" not in habit
+                return written_for(terminal(_unmarked(regex)), habit if fixed else None)
             case Control(text):
-                return f"CONTROL_{controls.index(text)}"
+                return written_for(f"CONTROL_{controls.index(text)}", text)
             case Free(name):
                 return "THOUGHT" if name == "REASONING" else "FREE"
             case Slot(name):
@@ -204,7 +215,16 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
     rivals = {name for state in states if tool in state for name in state}
     words = [f"(?:{regex})" for regex, name in names.items() if name in rivals]
     literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
-    return Reader(lark, values, bool(literals), barred, re.compile("|".join(words) or "(?!)"))
+    strings = [name for regex, name in names.items() if re.fullmatch(regex, '"x y"')]
+    return Reader(
+        lark,
+        values,
+        bool(literals),
+        barred,
+        re.compile("|".join(words) or "(?!)"),
+        written,
+        frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),
+    )
 
 
 _SLOT_RULES = {

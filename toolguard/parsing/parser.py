@@ -160,6 +160,11 @@ class TurnParser:
         self._events.append(TurnEnd(turn))
         return self._taken()
 
+    def is_open(self) -> bool:
+        """Whether more arguments may come in the call that is being written."""
+        self._advance(final=True)
+        return self._begun.started and self._begun.body.end is None
+
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
         return tuple(events)
@@ -218,12 +223,12 @@ class TurnParser:
                 token = next(self._lexer.lex(lexing, ahead), None)
                 if token is None:
                     break
-                after = _after(ahead, token)
+                following = after(ahead, token)
             except UnexpectedInput as failure:
                 return pending, failure.pos_in_stream, _expected(ahead)
             if pending is not None:
                 self._commit(pending)
-            pending, ahead = token, after
+            pending, ahead = token, following
             if MARKED.fullmatch(token):
                 self._commit(token)
                 pending, ahead = None, self._state
@@ -505,12 +510,12 @@ class _Begun:
     muted: bool = False
 
 
-def _after(state: ParserState[Any], token: Token) -> ParserState[Any]:
+def after(state: ParserState[Any], token: Token) -> ParserState[Any]:
     """A parser's state after a token, without the tree."""
     following = state.copy(deepcopy_values=False)
     following.parse_conf = copy(state.parse_conf)
     following.parse_conf.callbacks = {}
-    following.feed_token(token)
+    following.feed_token(token, token.type == "$END")
     return following
 
 

@@ -1,0 +1,329 @@
+"""What may be changed where a parser stumbles: structure, never a name, a key or a value.
+
+Each function knows one kind of damage, and proposes changes for a place where the format's parser
+cannot follow. What the parser would accept there decides whether one helps.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+
+from lark import UnexpectedInput
+from lark.lexer import Token
+
+from ..formats.reader import SPACE, TOOL_NAME, Reader
+from ..formats.wire_format import WireFormat
+from ..parsing.parser import TurnParser, after
+from ..tools.toolset import Toolset
+from .search import Change, Stumble
+
+ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
+_ROLE = rf"(?:{'|'.join(ROLES)})"
+_HEADER = rf"(?:<\|im_start\|>|<\|start_header_id\|>)?{_ROLE}(?:<\|end_header_id\|>)?"
+SPEAKER = re.compile(
+    rf"^[ \t]*{_HEADER}[ \t]*:?[ \t]*$|<\|im_start\|>|</?tool_response>"
+    r"|^[ \t]*(?:execution result|observation|tool (?:response|result|output))\b",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""Where another speaker begins: a role header, or what a tool would answer."""
+HEAD = re.compile(
+    rf"\s{{0,16}}(?:[!?.>]?\s{{0,16}}{_HEADER}[ \t]{{0,16}}(?:\n\s{{0,16}}|(?=[{{\[<])))+"
+)
+"""Role headers at the head of a turn."""
+_RESPONSE = re.compile(r"tool_response|result|observation|output", re.IGNORECASE)
+
+_CURLY = dict.fromkeys(
+    "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", "\u201c\u201d\u201f\u2033\u00bb"
+)
+_CURLY |= dict.fromkeys("\u2018\u2019\u201a\u00b4`", "\u2018\u2019\u00b4`")
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+_FIELDS = {
+    '"name"': ("name", "function", "tool", "tool_name", "function_name"),
+    '"arguments"': ("parameters", "args", "arguments", "params", "input", "kwargs"),
+    '"parameters"': ("parameters", "arguments", "args", "params", "input", "kwargs"),
+}
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
+_WORD = re.compile(r"[^\W\d][\w-]*")
+_TAIL = 32  # how many characters the brackets at the end of a call may take
+_AFTER_VALUE = r"\s*(?:[,}\]:]|\Z)"
+_TAG = re.compile(r"<[^<>\n]{1,48}>")
+_STRUCTURE = "=:;,(){}[]<>|"
+
+
+class Changes:
+    """Proposes changes for a format and the tools that were offered."""
+
+    def __init__(self, wire_format: WireFormat, toolset: Toolset) -> None:
+        self.format = wire_format
+        self.toolset = toolset
+        self.reader: Reader = wire_format.reader
+        self.names = toolset.names
+        self.keys = {
+            key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
+        }
+        self._tool = self._terminal_of(TOOL_NAME)
+        tags = sorted({*wire_format.controls, *self.reader.written.values()}, key=len, reverse=True)
+        self._markup = re.compile("|".join(re.escape(tag) for tag in tags if len(tag) > 3))
+        self._controls = re.compile(
+            "|".join([*map(re.escape, sorted(wire_format.controls, key=len, reverse=True))])
+            + r"|<\|[^|<>\n]{1,32}\|>|<\uff5c[^\uff5c<>\n]{1,32}\uff5c>|\]<\][^\n<>\[\]]{1,16}\[>\["
+        )
+
+    def __call__(self, stumble: Stumble) -> Iterator[Change]:
+        expected = stumble.expected
+        written = {
+            self.reader.written[name]: name for name in expected if name in self.reader.written
+        }
+        if self._is_over(stumble, expected):
+            yield from self._rest(stumble)
+        else:
+            yield from self._insertions(stumble, written)
+            if stumble.place < len(stumble.way.text):
+                yield from self._replacements(stumble, written, expected)
+                yield from self._deletions(stumble)
+        yield from self._before(stumble, written)
+
+    def _terminal_of(self, regex: str) -> str:
+        terminals = self.reader.lark.terminals
+        return next(t.name for t in terminals if t.pattern.value.replace("\\/", "/") == regex)
+
+    # After the calls
+
+    def _is_over(self, stumble: Stumble, expected: Sequence[str]) -> bool:
+        """Whether the turn could end here, and text stands there that is no part of a call."""
+        if "$END" not in stumble.state.parse_conf.states[stumble.state.position]:
+            return False
+        prose = bool(stumble.tokens) and stumble.tokens[0][0].type in ("FREE", "THOUGHT")
+        return 0 < stumble.place < len(stumble.way.text) and not prose
+
+    def _rest(self, stumble: Stumble) -> Iterator[Change]:
+        """What follows the calls: another speaker is cut; text gives way to a further call."""
+        text, place = stumble.way.text, stumble.place
+        rest = text[place:]
+        speaker = SPEAKER.search(rest)
+        own = rest[: speaker.start()] if speaker else rest
+        added = stumble.way.insertions and place == stumble.way.done
+        if added and not (speaker and not own.strip(SPACE)):
+            return  # the call was not closed by the model, so this may be a part of it
+        if not any(name in own for name in self.names):
+            rule = "cut_text"
+            if speaker:
+                rule = "cut_response" if _RESPONSE.search(speaker[0]) else "cut_run_on"
+            elif not self._controls.sub("", own).strip(SPACE):
+                rule = "cut_controls"
+            yield Change(place, len(text), "", rule)
+        elif self.format.opener:
+            following = own.find(self.format.opener)
+            if following > 0:
+                yield Change(place, place + following, "", "cut_text")
+            stray = self._controls.match(own)
+            if stray:
+                yield Change(place, place + stray.end(), "", "drop_control")
+
+    # What is missing
+
+    def _insertions(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
+        text, place = stumble.way.text, stumble.place
+        ends = place == len(text) and not stumble.way.insertions
+        for piece, name in written.items():
+            if piece == self.format.reasoning_closer:
+                continue  # what was thought is not what was said
+            try:
+                after(stumble.state, Token(name, piece))
+            except UnexpectedInput:
+                continue
+            if ends and self._is_cut_off(text + piece):
+                continue
+            closes = piece in self.format.controls or piece.strip(SPACE) in ("}", "]", ")")
+            yield Change(place, place, piece, "add_closer" if closes else "add_structure")
+
+    def _is_cut_off(self, text: str) -> bool:
+        """Whether more arguments may have been meant to come."""
+        parser = TurnParser(self.format, self.toolset)
+        parser.feed(text)
+        return parser.is_open()
+
+    # What stands in its place
+
+    def _replacements(
+        self, stumble: Stumble, written: dict[str, str], expected: Sequence[str]
+    ) -> Iterator[Change]:
+        text, place = stumble.way.text, stumble.place
+        char = text[place]
+        if char in _STRUCTURE:
+            end = place + 1
+            for piece in written:
+                if len(piece.strip(SPACE)) == 1 and piece.strip(SPACE) != char:
+                    rule = {"=": "equals_to_colon", ")": "bracket_kind", "]": "bracket_kind"}
+                    yield Change(place, end, piece.strip(SPACE), rule.get(char, "wrong_sign"))
+        yield from self._fields(text, place, written)
+        yield from self._tags(text, place, written)
+        strings = self.reader.strings.intersection(expected)
+        if strings or '"' in written:
+            yield from self._strings(text, place, bool(strings))
+        word = _WORD.match(text, place)
+        if word and word[0] in _CONSTANTS and _CONSTANTS[word[0]] in written:
+            yield Change(place, word.end(), _CONSTANTS[word[0]], "python_constant")
+        if char == '"' and "{" in written:
+            yield from self._unwrapped(text, place)
+        yield from self._values(text, place, expected)
+
+    def _fields(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
+        """A field of the format in another word, or between other quotes."""
+        string = _FIELD.match(text, place)
+        for field, others in _FIELDS.items():
+            if string and field in written and string[1] in others:
+                yield Change(place, string.end(), field, "rename_field")
+
+    def _tags(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
+        """A tag that lost its bracket, or that is nearly the one expected."""
+        tag = _TAG.match(text, place)
+        for piece in written:
+            if len(piece) < 4:
+                continue
+            for lost in (1, 2):
+                if piece[0] == "<" and text.startswith(piece[lost:], place):
+                    yield Change(place, place + len(piece) - lost, piece, "restore_bracket")
+            like = tag and piece[0] == "<" and piece.endswith(">") and tag[0] != piece
+            if tag and like and SequenceMatcher(None, tag[0], piece).ratio() >= 0.75:
+                yield Change(place, tag.end(), piece, "restore_tag")
+
+    def _strings(self, text: str, place: int, whole: bool) -> Iterator[Change]:
+        """A string with other quotes, with none, or that JSON does not take."""
+        char = text[place]
+        if not whole and (char in _CURLY or char == "'"):
+            yield Change(place, place + 1, '"', "straight_quote")
+        elif char in _CURLY:
+            closing = re.compile(rf"[{_CURLY[char]}\"]{_AFTER_VALUE}").search(text, place + 1)
+            if closing and "\n" not in text[place : closing.start()]:
+                inner = text[place + 1 : closing.start()]
+                yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
+                yield from self._pair(inner, place, closing.start() + 1)
+        elif char == "'":
+            closing = re.compile(rf"'{_AFTER_VALUE}").search(text, place + 1)
+            if closing:
+                try:
+                    value = ast.literal_eval(text[place : closing.start() + 1])
+                except (SyntaxError, ValueError):
+                    return
+                yield Change(place, closing.start() + 1, _quoted(value), "straight_quotes")
+        elif char == '"' and whole:
+            yield from self._unclosed(text, place)
+        elif whole and (word := _WORD.match(text, place)):
+            if re.compile(r'"').match(text, word.end()) or text[word.end() : word.end() + 1] == " ":
+                yield Change(place, place, '"', "add_quote")
+            if re.compile(r"\s*[:=,}\]]").match(text, word.end()):
+                yield Change(place, word.end(), f'"{word[0]}"', "quote_word")
+
+    def _unclosed(self, text: str, place: int) -> Iterator[Change]:
+        """A string that holds what JSON does not take, or that is never closed."""
+        end = re.compile(rf'"{_AFTER_VALUE}').search(text, place + 1)
+        if end:
+            inner = text[place + 1 : end.start()]
+            fixed = re.sub(r"\\(?![\"\\/bfnrtu])", "", inner)
+            rule = "fix_escape" if fixed != inner else "escape_control"
+            fixed = re.sub(r"[\x00-\x1f]", lambda m: json.dumps(m[0])[1:-1], fixed)
+            if fixed != inner:
+                yield Change(place + 1, end.start(), fixed, rule)
+        stop = self._controls.search(text, place)
+        line = text.find("\n", place)
+        ends = [at for at in (stop.start() if stop else -1, line) if at > 0]
+        until = min(ends, default=len(text))
+        yield from _closings(text, place + 1, until)
+
+    def _unwrapped(self, text: str, place: int) -> Iterator[Change]:
+        """An object that was encoded twice."""
+        string = _STRING.match(text, place)
+        if string:
+            try:
+                inner = json.loads(string[0], strict=False)
+            except ValueError:
+                return
+            if inner.strip(SPACE)[:1] == "{":
+                yield Change(place, string.end(), inner, "unwrap_double_encoding")
+
+    def _values(self, text: str, place: int, expected: Sequence[str]) -> Iterator[Change]:
+        """A value whose end is missing or damaged."""
+        for name in expected:
+            if name not in self.reader.values:
+                continue
+            stop = self.reader.values[name].stop
+            bare = stop.strip(SPACE)
+            if stop in text[place:]:
+                continue
+            for lost in (2, 1):
+                at = text.find(bare[lost:], place)
+                if at >= 0 and len(bare) > 4:
+                    yield Change(at, at + len(bare) - lost, bare, "restore_bracket")
+                    break
+            following = self._markup.search(text, place)
+            if following:
+                yield Change(following.start(), following.start(), stop, "add_closer")
+
+    # What has no business there
+
+    def _deletions(self, stumble: Stumble) -> Iterator[Change]:
+        text, place = stumble.way.text, stumble.place
+        role = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*").match(text, place)
+        if role and role.end() > place:
+            yield Change(place, role.end(), "", "drop_role")
+        control = self._controls.match(text, place)
+        if control and control.end() > place:
+            yield Change(place, control.end(), "", "drop_control")
+            word = _WORD.match(text, control.end())
+            if word:
+                yield Change(place, word.end(), "", "drop_control")
+        elif not (text[place].isascii() and text[place].isalnum()) and text[place] not in "\"'":
+            yield Change(place, place + 1, "", "drop_stray")
+
+    def _pair(self, inner: str, start: int, end: int) -> Iterator[Change]:
+        """A key and its value in one string."""
+        pair = re.compile(r"(\w+)\s?[=:]\s?").match(inner)
+        if pair and pair[1] in self.keys:
+            value = inner[pair.end() :]
+            yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
+            if re.fullmatch(r"-?\d+(\.\d+)?|true|false|null", value):
+                yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
+
+    # What was taken wrongly before
+
+    def _before(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
+        if not stumble.tokens:
+            return
+        text, place = stumble.way.text, stumble.place
+        token = stumble.tokens[0][0]
+        start, end = token.start_pos or 0, token.end_pos or 0
+        if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
+            yield Change(start, end, "", "drop_comma")
+        if token.type in self.reader.strings:
+            yield from self._pair(token[1:-1], start, end)
+        if token.type in self.reader.strings and place < len(text):
+            # It ended too early, at a quote that is a part of it, or too late, at the next one.
+            closing = re.compile(rf'"{_AFTER_VALUE}').search(text, end)
+            if closing and "\n" not in text[end : closing.start()]:
+                inner = text[end - 1 : closing.start()].replace('\\"', '"').replace('"', '\\"')
+                yield Change(end - 1, closing.start(), inner, "escape_quotes")
+            yield from _closings(text, start + 1, end - 1)
+        if token.type == self._tool:
+            for name in self.names:
+                if len(name) < len(token) and token.startswith(name):
+                    for piece in written:
+                        yield Change(start + len(name), start + len(name), piece, "add_structure")
+
+
+def _closings(text: str, start: int, end: int) -> Iterator[Change]:
+    """Where a string could have ended: in front of the brackets and the comma at its end."""
+    tail = text[max(start, end - _TAIL) : end]
+    inside = len(tail.rstrip(f"{SPACE}}}]),"))
+    for at in range(end - len(tail) + inside, end):
+        if text[at] not in SPACE:
+            yield Change(at, at, '"', "add_quote")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
