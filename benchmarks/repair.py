@@ -7,11 +7,12 @@ Needs json-repair and partial-json-parser. vLLM's parser takes part where vLLM c
 A message is *corrupt* where `read_turn` finds a fault, *recovered* where what repair makes of it is
 a healthy call, *cleaned* where it is a healthy reply. A message is *wrongly accepted* if a call was
 accepted from it that is unsafe by `benchmarks/unsafe.py`, the same rule for all. *Precision* is the
-share of the corrupt messages with calls accepted that are not wrongly accepted; *recall* the share
+share of the messages with calls accepted that are not wrongly accepted; *recall* the share
 of those that the hand rule finds recoverable (`benchmarks/hand_rule.py`) from which exactly its
 calls were accepted. `differ` counts messages where the hand rule has other calls. On healthy
-messages all must accept what stands there, and no call of a plain reply: `healthy kept`.
-Exits 1 if toolguard accepts wrongly or changes a healthy message.
+messages all are to accept what stands there, and no call of a plain reply: `healthy kept`. Where
+they accept something else, it counts as accepted, and may be wrongly so. Exits 1 if toolguard
+accepts wrongly.
 """
 
 from __future__ import annotations
@@ -63,7 +64,6 @@ def main(
         for name, calls in accepted.items():
             by_reader[name].update(judged(calls, wanted, repair, row))
         lines += described(repair, accepted[OURS], wanted, row)
-    ours = by_reader[OURS]
     if as_json:
         print(
             json.dumps(
@@ -79,7 +79,7 @@ def main(
         show_checkpoints(by_checkpoint)
     if verbose:
         print("\n".join(lines))
-    if ours["wrongly accepted"] or ours["healthy kept"] < ours["healthy"]:
+    if by_reader[OURS]["wrongly accepted"]:
         raise typer.Exit(1)
 
 
@@ -91,8 +91,9 @@ def accepted_from(repair: Repair) -> Calls:
 def outcome(repair: Repair, calls: Calls, row: Message) -> list[str]:
     """What became of a message: the columns of the table by checkpoint where it counts."""
     columns = ["messages", repair.before.state]
+    columns += ["wrongly accepted"] * is_wrong(repair, calls, row)
     if not repair.before.faults:
-        return [*columns, *["healthy kept"] * is_kept(repair, calls)]
+        return [*columns, "healthy kept" if is_kept(repair, calls) else "healthy changed"]
     columns.append("corrupt")
     if repair.confidence in ("refused", "ambiguous"):
         columns.append(repair.confidence)
@@ -100,7 +101,16 @@ def outcome(repair: Repair, calls: Calls, row: Message) -> list[str]:
         columns.append("recovered")
     elif repair.after.state == "healthy_response":
         columns.append("cleaned")
-    return [*columns, *["wrongly accepted"] * bool(unsafe(calls, row.text, row.toolset))]
+    return columns
+
+
+def is_wrong(repair: Repair, calls: Calls, row: Message) -> bool:
+    return not is_read(repair, calls) and bool(unsafe(calls, row.text, row.toolset))
+
+
+def is_read(repair: Repair, calls: Calls) -> bool:
+    """What stands in a healthy message, and nothing else, was accepted."""
+    return not repair.before.faults and calls == made_calls(repair.before)
 
 
 def is_kept(repair: Repair, calls: Calls) -> bool:
@@ -109,11 +119,11 @@ def is_kept(repair: Repair, calls: Calls) -> bool:
 
 def judged(calls: Calls, wanted: Calls, repair: Repair, row: Message) -> list[str]:
     """What a reader's calls count as."""
-    if not repair.before.faults:
-        return ["healthy", *["healthy kept"] * (calls == made_calls(repair.before))]
+    if is_read(repair, calls):
+        return ["healthy", "healthy kept"]
     reasons = {reason for _, reason in unsafe(calls, row.text, row.toolset)}
-    counts = ["corrupt", *["accepted"] * bool(calls), *sorted(reasons)]
-    counts += ["wrongly accepted"] * bool(reasons)
+    counts = ["corrupt" if repair.before.faults else "healthy", *["accepted"] * bool(calls)]
+    counts += [*sorted(reasons), *["wrongly accepted"] * bool(reasons)]
     if wanted:
         counts += ["recoverable", *["found"] * (calls == wanted)]
         counts += ["differ"] * bool(calls and calls != wanted)
@@ -121,15 +131,17 @@ def judged(calls: Calls, wanted: Calls, repair: Repair, row: Message) -> list[st
 
 
 def described(repair: Repair, calls: Calls, wanted: Calls, row: Message) -> list[str]:
-    """A line on a corrupt message that was not recovered, or wrongly so."""
-    if not repair.before.faults:
+    """Lines on what was not recovered, wrongly so, or changed though it was healthy."""
+    if is_read(repair, calls):
         return []
-    fault = repair.before.faults[0]
     lines = [
         f"WRONG {row.id}: {reason}: {json.dumps(call, ensure_ascii=False)} from {row.text!r}"
         for call, reason in unsafe(calls, row.text, row.toolset)
     ]
-    if not calls:
+    if not repair.before.faults:
+        lines.append(f"CHANGED {row.id}: {row.text!r} to {repair.text!r}")
+    elif not calls:
+        fault = repair.before.faults[0]
         word = "MISSED" if wanted else repair.confidence
         text = f" from {row.text[:200]!r}" if wanted else ""
         lines.append(f"{word} {row.id}: {fault.kind}: {fault.message}: {repair.reason}{text}")
@@ -151,7 +163,15 @@ def summary(counts: Counter[str]) -> dict[str, Any]:
 
 def show_readers(readers: dict[str, dict[str, Any]], absent: dict[str, str]) -> None:
     columns = (
-        *("wrongly accepted", "unknown tool", "schema", "invented", "another speaker", "cut off"),
+        *(
+            "wrongly accepted",
+            "unknown tool",
+            "schema",
+            "invented",
+            "another speaker",
+            "headed",
+            "cut off",
+        ),
         *("accepted", "precision", "recoverable", "found", "differ", "recall"),
         *("healthy", "healthy kept"),
     )
@@ -163,7 +183,7 @@ def show_readers(readers: dict[str, dict[str, Any]], absent: dict[str, str]) -> 
 
 def show_checkpoints(checkpoints: dict[str, Counter[str]]) -> None:
     columns = (
-        *("messages", *STATES, "healthy kept", "corrupt"),
+        *("messages", *STATES, "healthy kept", "healthy changed", "corrupt"),
         *("wrongly accepted", "recovered", "cleaned", "refused", "ambiguous"),
     )
     total = sum(checkpoints.values(), Counter[str]())

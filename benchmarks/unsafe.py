@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from toolguard import Toolset
 
-Unsafe = Literal["unknown tool", "schema", "invented", "another speaker", "cut off"]
+Unsafe = Literal["unknown tool", "schema", "invented", "another speaker", "headed", "cut off"]
 
 # A line that is a role word, a role's control token, a tool's answer: somebody else goes on. Not a
 # word between an opener and a body: that is a slip in the model's own call.
@@ -38,6 +38,7 @@ def unsafe(
       a longer word; numbers by value; true, false and null by JSON's and Python's words;
     - `another speaker`: all of that stands there, but not before the first role header or tool
       response that the model wrote; or the call was accepted more often than it stands before it;
+    - `headed`: the same, and that header is what the message begins with;
     - `cut off`: a scalar of it is what the message ends with, tags and white space apart, so that
       nobody knows whether it was over.
     """
@@ -54,7 +55,8 @@ def unsafe(
         elif not _stands(call, source):
             found.append((call, "invented"))
         elif not _stands(call, own) or _count(name, own) < times[name]:
-            found.append((call, "another speaker"))
+            begins = re.search(r"\w", own) is None
+            found.append((call, "headed" if begins else "another speaker"))
         elif any(_ends_with(scalar, own) for scalar in _scalars(arguments)):
             found.append((call, "cut off"))
     return found
