@@ -5,7 +5,7 @@
 - `classify`: `toolguard.read_turn` on all messages, beside the plain way to read Hermes' calls: a
   regular expression for the tags, `json.loads`, and jsonschema with validators made beforehand. The
   two take turns; the median of the ratios of each repeat is given, for all messages, for those
-  with calls by the plain way, and for those without any control token.
+  with calls by the plain way, and for those with text and without any control token.
 - `repair`: `toolguard.repair` on corrupt messages, beside `read_turn` on the same.
 - `growth`: CPU time at twice the size to that at one size, of turns made to be slow. 2 is linear.
   Exits 1 if one is above 3 (`--most`).
@@ -32,6 +32,8 @@ from toolguard import Toolset, WireFormat
 from .real_data import DATA, Message, messages
 
 HERMES = "hermes"
+CORRUPT = 10
+"""Every so many of the corrupt messages are repaired: a repair takes longer than the rest."""
 MEGABYTE = 1_000_000
 _TAGGED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _TOOLS = [{"name": "f", "parameters": {"properties": {"x": {}}, "required": ["x"]}}]
@@ -60,11 +62,14 @@ def main(
     transcripts: Annotated[Path, typer.Option()] = DATA / "transcripts_dev.jsonl.xz",
     repeats: Annotated[int, typer.Option(min=5)] = 7,
     most: Annotated[float, typer.Option(help="The growth that is not linear any more.")] = 3.0,
+    what: Annotated[list[str] | None, typer.Option("--of", help="Growth of these only.")] = None,
     only: Annotated[list[str] | None, typer.Option("--growth", help="Only these inputs.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     ratios = classify(messages(transcripts), repeats) if transcripts.is_file() else {}
-    grown = [growth(how, name) for name in only or INPUTS for how in ("read_turn", "repair")]
+    grown = [
+        growth(how, name) for name in only or INPUTS for how in what or ("read_turn", "repair")
+    ]
     if as_json:
         print(json.dumps({"ratios": ratios, "growth": grown}))
     else:
@@ -90,7 +95,9 @@ def classify(rows: Sequence[Message], repeats: int) -> dict[str, dict[str, float
         "classify, all": range(len(rows)),
         "classify, calls": [i for i, row in enumerate(rows) if plain(row.text, by_row[i])],
         "classify, no control token": [
-            i for i, row in enumerate(rows) if not any(c in row.text for c in hermes.controls)
+            i
+            for i, row in enumerate(rows)
+            if row.text.strip() and not any(c in row.text for c in hermes.controls)
         ],
     }
 
@@ -113,7 +120,7 @@ def classify(rows: Sequence[Message], repeats: int) -> dict[str, dict[str, float
         i
         for i, row in enumerate(rows)
         if toolguard.read_turn(row.text, hermes, row.toolset).faults and row.text.strip()
-    ]
+    ][::CORRUPT]
     return measured | {"repair to read_turn, corrupt": compared(repairing, ours, corrupt, repeats)}
 
 
