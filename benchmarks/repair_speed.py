@@ -165,6 +165,7 @@ def growth(how: str, name: str) -> dict[str, Any]:
         else:
             toolguard.read_turn(text, hermes, toolset)
 
+    work(make(10))  # loads what is loaded once
     pairs: list[tuple[float, float]] = []
     while len(pairs) < 3 and sum(b for _, b in pairs) < 5:
         pairs.append((seconds(lambda: work(small)), seconds(lambda: work(large))))
