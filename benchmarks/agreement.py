@@ -35,7 +35,7 @@ from toolguard import Guard, Toolset, Turn, WireFormat
 from toolguard.grammar.request import Reasoning
 from toolguard.parsing.turn import OF_TEXT
 
-from .formats import expected_calls
+from .real_data import expected_calls
 
 COLUMNS = ("mutations", "legal", "disagreements", "explained", "random_turns", "wrong")
 ROWS = 10

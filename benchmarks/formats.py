@@ -24,7 +24,9 @@ from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
-from toolguard import Guard, Toolset, Turn, WireFormat
+from toolguard import Guard, Toolset, WireFormat
+
+from .real_data import expected_calls, made_calls
 
 
 def main(
@@ -123,17 +125,6 @@ def walk(
 
 
 PROSE = "It is late, and the weather in Paris (France) is fine: 20 degrees [1]. " * 8
-
-
-def expected_calls(row: dict[str, Any], toolset: Toolset) -> list[dict[str, Any]]:
-    """The expected calls of a case that its own tools allow."""
-    calls = [{"name": c["name"], "arguments": c["arguments"]} for c in row["expected_calls"]]
-    return [call for call in calls if not toolset.errors(call["name"], call["arguments"])]
-
-
-def made_calls(turn: Turn) -> list[dict[str, Any]]:
-    """The calls of a turn, as cases write them."""
-    return [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

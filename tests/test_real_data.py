@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_mistral_common import MistralCommonBackend
 
 import toolguard
-from benchmarks.formats import encode, expected_calls, made_calls
+from benchmarks.formats import encode
+from benchmarks.real_data import expected_calls, made_calls
 from toolguard import Guard, Toolset, WireFormat
 
 DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
-from benchmarks.formats import made_calls
+from benchmarks.real_data import made_calls
 from toolguard import Guard, Toolset, WireFormat
 from toolguard.formats.nodes import Literal, walk
 from toolguard.formats.reader import TOOL_NAME

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+from lark import Token
+
 from ..errors import FormatError
 from .nodes import EMPTY, Alt, Control, Literal, Node, Ref, Repeat, Rules, Seq, Slot, walk
 from .notation import controls, read_grammar, read_header
@@ -128,6 +130,17 @@ class WireFormat:
     def is_json(self) -> bool:
         """The arguments of a call are a JSON object."""
         return any(node == Slot("ARGUMENTS") for node in self._below("call"))
+
+    @cached_property
+    def replies_plainly(self) -> bool:
+        """Whether any text without a control token is a whole reply, but for white space."""
+        parser = self.reader.lark.parse_interactive("", start="start").parser_state
+        table = parser.parse_conf.states
+        first = {name for name in table[parser.position] if name.isupper()}
+        if "FREE" not in first or any(not name.startswith(("FREE", "CONTROL_")) for name in first):
+            return False
+        parser.feed_token(Token("FREE", ""))
+        return "$END" in table[parser.position]
 
     def _below(self, rule: str) -> Iterator[Node]:
         """All nodes of a rule and of the rules that it refers to."""

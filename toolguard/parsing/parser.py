@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from lark import TextSlice, Token, Tree, UnexpectedInput, UnexpectedToken
 from lark.lexer import LexerState, LineCounter
@@ -26,6 +26,7 @@ from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
+from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, turn_state
 from .events import (
     ArgumentsDelta,
@@ -110,6 +111,7 @@ class TurnParser:
         self._overlap = max(map(len, wire_format.controls))
         self._broken = False
         self._said = 0  # up to here prose was told
+        self._measured = (0, 0)  # a place in the source, and how long it is up to there, unmarked
         self._prose = {kind: _Prose() for kind in _PROSE}
         self._may_be_barred = True
         self._told = 0  # how many calls are over
@@ -230,21 +232,22 @@ class TurnParser:
         lines.char_pos = self._at
         lexing = LexerState(TextSlice(self._source, self._at, len(self._source)), lines)
         pending: Token | None = None
-        ahead = self._state
+        ahead = Ahead(self._state)
         while not self._broken:
             try:
-                token = next(self._lexer.lex(lexing, ahead), None)
+                token = next(self._lexer.lex(lexing, cast("ParserState[Any]", ahead)), None)
                 if token is None:
                     break
-                following = after(ahead, token)
+                following = ahead.after(token)
             except UnexpectedInput as failure:
-                return pending, failure.pos_in_stream, _expected(ahead)
+                return pending, failure.pos_in_stream, ahead.expected
             if pending is not None:
                 self._commit(pending)
+                following = Ahead(self._state).after(token)
             pending, ahead = token, following
             if MARKED.fullmatch(token):
                 self._commit(token)
-                pending, ahead = None, self._state
+                pending, ahead = None, Ahead(self._state)
         return pending, None, ()
 
     def _await(self, pending: Token | None, place: int | None, expected: Iterable[str]) -> None:
@@ -279,7 +282,7 @@ class TurnParser:
             root = self._state.feed_token(token, end)
         except UnexpectedToken:
             place = len(self._source) if end else token.start_pos or 0
-            self._break(place, _expected(self._state))
+            self._break(place, Ahead(self._state).expected)
             return
         if end:
             self._state.value_stack[:] = [root]
@@ -477,7 +480,7 @@ class TurnParser:
 
     def _is_untagged(self, text: str) -> bool:
         """Whether prose is the bare body of a call to an offered tool."""
-        if not self._format.opener:
+        if not self._format.opener or not self._toolset.any_named(text):
             return False
         parser = self._trial(f"{self._format.opener}{text}{self._format.closer}", self._format)
         kinds = {fault.kind for fault in parser._faults}
@@ -507,10 +510,14 @@ class TurnParser:
 
     def _span(self, start: int, end: int) -> tuple[int, int]:
         """A span of the source as a span of the unmarked text."""
-        controls = self._format.controls
-        return len(unmark(self._source[:start], controls)), len(
-            unmark(self._source[:end], controls)
-        )
+        return self._unmarked_size(start), self._unmarked_size(end)
+
+    def _unmarked_size(self, place: int) -> int:
+        """How long the source is up to there, unmarked; counted on from the last such place."""
+        at, size = self._measured if self._measured[0] <= place else (0, 0)
+        size += len(unmark(self._source[at:place], self._format.controls))
+        self._measured = place, size
+        return size
 
 
 @dataclass(slots=True)
@@ -595,10 +602,6 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> str:
     """A JSON object as text, keys as often as they come."""
     texts = (json.dumps({key: value}, ensure_ascii=False)[1:-1] for key, value in pairs)
     return "{" + ", ".join(texts) + "}"
-
-
-def _expected(state: ParserState[Any]) -> Collection[str]:
-    return state.parse_conf.states[state.position].keys()
 
 
 def _progress(stack: _Nodes) -> tuple[list[Tree[Token]], _Body]:

@@ -22,7 +22,7 @@ Read = Callable[[str, WireFormat], tuple[Sequence[Call], str]]
 """The calls and the text of a turn that is sound in a format; no calls if it is not."""
 
 # A list of words may begin with "user": of a header, somebody's words or structure follow.
-_OPENING_ROLE = re.compile(
+OPENING_ROLE = re.compile(
     r"(?:[^\w<{\[]*\n)?[ \t]*(user|assistant)[ \t]*\n"
     r"(?=\s*(?:(?:user|assistant)\b|[<{\[]|\S+ \S+ \S+))"
 )
@@ -55,7 +55,7 @@ def faults_of_turn(
         read: reads a text as a turn of its own.
     """
     known: set[FaultKind] = {fault.kind for fault in faults}
-    if "run_on" not in known and (role := _OPENING_ROLE.match(raw)):
+    if "run_on" not in known and (role := OPENING_ROLE.match(raw)):
         message = f"{role[1]!r}: the turn opens with the header of a speaker"
         yield Found("run_on", *role.span(1), message, "turn")
         known.add("run_on")

@@ -32,7 +32,17 @@ RECORD = pa.struct(
         ("confidence", pa.string()),
         (
             "faults",
-            pa.list_(pa.struct([("kind", pa.string()), ("span", _SPAN), ("message", pa.string())])),
+            pa.list_(
+                pa.struct(
+                    [
+                        ("kind", pa.string()),
+                        ("span", _SPAN),
+                        ("message", pa.string()),
+                        ("where", pa.string()),
+                        ("format", pa.string()),
+                    ]
+                )
+            ),
         ),
         (
             "edits",

@@ -129,6 +129,10 @@ class Toolset:
         """The toolset with that one tool."""
         return Toolset(tuple(tool for tool in self.tools if tool.name == name))
 
+    def any_named(self, text: str) -> bool:
+        """Whether a text holds the name of any of them: without one it makes no call."""
+        return any(tool.name in text for tool in self.tools)
+
     def errors(self, name: str, arguments: Any) -> list[str]:
         """What is wrong with a call's arguments; empty if they satisfy the tool's schema.
 

@@ -1,0 +1,49 @@
+"""A finished turn reads as the parser reads it, whatever short cut is taken, and in linear time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+import toolguard
+from toolguard import Toolset, TurnEnd, TurnParser, WireFormat
+
+TEXTS = (
+    *("", " ", "\n\n", "Hello.", "  Hello, \n", "caf\u00e9 ", "\u3000Hello", "\x1cHello\x1c"),
+    *(
+        " " * 16 + "Hello.",
+        " " * 17 + "Hello.",
+        "a get_time b",
+        "[1]",
+        '{"a": 1}',
+        "Hi\n```\nx\n```",
+    ),
+    *("a \udb01 b", "a \udc00 b", "a <tool_call> b", '{"name": "ping", "arguments": {}}'),
+)
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_short_cuts_change_nothing(name: str, tools: list[dict[str, Any]]) -> None:
+    wire_format, toolset = WireFormat.load(name), Toolset.of(tools)
+    for text in TEXTS:
+        parser = TurnParser(wire_format, toolset)
+        parser.feed(text)
+        end = parser.finish()[-1]
+        assert isinstance(end, TurnEnd)
+        assert toolguard.read_turn(text, wire_format, toolset) == end.turn, text
+
+
+def test_time_grows_with_depth_and_not_with_its_square(tools: list[dict[str, Any]]) -> None:
+    hermes, toolset = WireFormat.load("hermes"), Toolset.of(tools)
+    text = '<tool_call>\n{"name": "ping", "arguments": {"x": '
+
+    def seconds(depth: int) -> float:
+        started = time.process_time()
+        toolguard.read_turn(text + "[" * depth, hermes, toolset)
+        return time.process_time() - started
+
+    seconds(10)
+    ratio = min(seconds(8000) for _ in range(3)) / min(seconds(1000) for _ in range(3))
+    assert ratio < 20  # 8 is linear, 64 is quadratic
