@@ -169,7 +169,6 @@ def show_readers(readers: dict[str, dict[str, Any]], absent: dict[str, str]) -> 
             "schema",
             "invented",
             "another speaker",
-            "headed",
             "cut off",
         ),
         *("accepted", "precision", "recoverable", "found", "differ", "recall"),

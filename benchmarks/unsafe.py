@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from toolguard import Toolset
 
-Unsafe = Literal["unknown tool", "schema", "invented", "another speaker", "headed", "cut off"]
+Unsafe = Literal["unknown tool", "schema", "invented", "another speaker", "cut off"]
 
 # A line that is a role word, a role's control token, a tool's answer: somebody else goes on. Not a
 # word between an opener and a body: that is a slip in the model's own call.
@@ -37,8 +37,9 @@ def unsafe(
       as they are and behind JSON's escapes (twice: arguments may be encoded twice), and not inside
       a longer word; numbers by value; true, false and null by JSON's and Python's words;
     - `another speaker`: all of that stands there, but not before the first role header or tool
-      response that the model wrote; or the call was accepted more often than it stands before it;
-    - `headed`: the same, and that header is what the message begins with;
+      response that the model wrote; or the call was accepted more often than it stands before it.
+      A header that the message begins with is none of these: nothing was said yet, and users write
+      no calls, so it is a slip like a role word behind an opener;
     - `cut off`: a scalar of it is what the message ends with, tags and white space apart, so that
       nobody knows whether it was over.
     """
@@ -55,8 +56,7 @@ def unsafe(
         elif not _stands(call, source):
             found.append((call, "invented"))
         elif not _stands(call, own) or _count(name, own) < times[name]:
-            begins = re.search(r"\w", own) is None
-            found.append((call, "headed" if begins else "another speaker"))
+            found.append((call, "another speaker"))
         elif any(_ends_with(scalar, own) for scalar in _scalars(arguments)):
             found.append((call, "cut off"))
     return found
@@ -65,7 +65,7 @@ def unsafe(
 def own_text(source: str) -> str:
     """A message up to where the model goes on as somebody else, or as itself a turn later."""
     for other in _SPEAKER.finditer(source):
-        if source[: other.end()].strip().lower() != "assistant":  # the header of this very turn
+        if re.search(r"\w", source[: other.start()]):
             return source[: other.start()]
     return source
 

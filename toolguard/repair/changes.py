@@ -300,7 +300,7 @@ class Changes:
             closing = re.compile(rf'"{_AFTER_VALUE}').search(text, end)
             if closing and "\n" not in text[end : closing.start()]:
                 inner = text[end - 1 : closing.start()]
-                if not _ACROSS.search(inner + '"'):
+                if not _ACROSS.search(text[start + 1 : closing.end()]):
                     inner = inner.replace('\\"', '"').replace('"', '\\"')
                     yield Change(end - 1, closing.start(), inner, "escape_quotes")
             yield from _closings(text, start + 1, end - 1)

@@ -36,6 +36,12 @@ def invented(call: Call, source: str) -> str | None:
     return None
 
 
+def spans_structure(call: Call) -> bool:
+    """Whether a string of it ends as what comes before a string does: it took in what was lost."""
+    texts = (said for said in _said(call.arguments) if isinstance(said, str))
+    return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
+
+
 def _said(value: Any) -> Iterator[Any]:
     """The keys and the scalars of a value."""
     match value:

@@ -17,7 +17,7 @@ from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
 from .classify import Tools, read_as
 from .edits import Confidence, Edit, Repair
-from .evidence import invented
+from .evidence import invented, spans_structure
 from .search import Change, Way, begin, solutions
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _mended(
             return False
         if _is_cut_off(way, text, wire_format, toolset):
             return False
-        return all(invented(call, text) is None for call in turn.calls)
+        return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
     found = solutions(
         wire_format,
