@@ -40,6 +40,7 @@ _CURLY = dict.fromkeys(
     "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", "\u201c\u201d\u201f\u2033\u00bb"
 )
 _CURLY |= dict.fromkeys("\u2018\u2019\u201a\u00b4`", "\u2018\u2019\u00b4`")
+_VALUES = ("true", "false", "null", "none")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _FIELDS = {
     '"name"': ("name", "function", "tool", "tool_name", "function_name"),
@@ -48,9 +49,11 @@ _FIELDS = {
 }
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
+_QUOTE = re.compile(r"[\"']")
 _WORD = re.compile(r"[^\W\d][\w-]*")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
+_HEADING = 200  # how soon the body of a call has to say its name
 _TAIL = 32  # how many characters the brackets at the end of a call may take
 _AFTER_VALUE = r"\s*(?:[,}\]:]|\Z)"
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
@@ -105,6 +108,12 @@ class Changes:
         rest = text[place:]
         speaker = SPEAKER.search(rest)
         own = rest[: speaker.start()] if speaker else rest
+        if self.format.opener and any(name in own[:_HEADING] for name in self.names):
+            body = re.compile(r"\s{0,16}(?=[{\[])").match(own)
+            if body:
+                yield Change(
+                    place + body.end(), place + body.end(), self.format.opener, "add_opener"
+                )
         added = stumble.way.insertions and place == stumble.way.done
         if added and not (speaker and not own.strip(SPACE)):
             return  # the call was not closed by the model, so this may be a part of it
@@ -128,8 +137,9 @@ class Changes:
     def _insertions(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
         place = stumble.place
         for piece, name in written.items():
-            if piece == self.format.reasoning_closer:
-                continue  # what was thought is not what was said
+            # What was thought is not what was said, and a value is not ours to give.
+            if piece == self.format.reasoning_closer or piece.lower() in _VALUES:
+                continue
             try:
                 after(stumble.state, Token(name, piece))
             except UnexpectedInput:
@@ -204,8 +214,9 @@ class Changes:
         elif char == '"' and whole:
             yield from self._unclosed(text, place)
         elif whole and (word := _WORD.match(text, place)):
-            if re.compile(r'"').match(text, word.end()) or text[word.end() : word.end() + 1] == " ":
-                yield Change(place, place, '"', "add_quote")
+            quote = _QUOTE.search(text, word.end())
+            if quote and (quote.start() == word.end() or text[word.end()] == " "):
+                yield Change(place, place, quote[0], "add_quote")
             if re.compile(r"\s*[:=,}\]]").match(text, word.end()):
                 yield Change(place, word.end(), f'"{word[0]}"', "quote_word")
 

@@ -104,7 +104,7 @@ def _mended(
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset)
         read[way.text] = turn
-        if turn.faults or not turn.calls or _is_quoted(way, turn):
+        if turn.faults or not turn.calls or _is_quoted(way, turn, toolset.names):
             return False
         if _is_cut_off(way, text, wire_format, toolset):
             return False
@@ -123,10 +123,14 @@ def _mended(
     return list(different.values())
 
 
-def _is_quoted(way: Way, turn: Turn) -> bool:
-    """Whether it may be an example: a damaged call in the middle of prose."""
+def _is_quoted(way: Way, turn: Turn, names: Sequence[str]) -> bool:
+    """Whether it may be an example, a damaged call in the middle of prose; or whether that prose
+    holds the remains of a call."""
     rules = {edit.rule for edit in way.edits}
-    return bool(turn.text) and "cut_text" in rules and len(rules) > 1
+    if not turn.text or all(rule.startswith("cut") or rule == "drop_head" for rule in rules):
+        return False
+    remains = any(name in turn.text for name in names) and re.search(r"[{}<>\[(\"]", turn.text)
+    return "cut_text" in rules or bool(remains)
 
 
 def _is_cut_off(way: Way, text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
