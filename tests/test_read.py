@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import toolguard
 from toolguard import Toolset, TurnEnd, TurnParser, WireFormat
@@ -47,3 +49,49 @@ def test_time_grows_with_depth_and_not_with_its_square(tools: list[dict[str, Any
     seconds(10)
     ratio = min(seconds(8000) for _ in range(3)) / min(seconds(1000) for _ in range(3))
     assert ratio < 20  # 8 is linear, 64 is quadratic
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=True)
+    | st.text('ab"\\/\u00e9\n<{', max_size=6)
+    | st.sampled_from(["<tool_call>", "</tool_call>", "\udc00", "", "9" * 70]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xy", max_size=2), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_calls_read_without_the_parser_are_what_it_reads(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(("hermes", "functionary_v31", "internlm2", "kimi_k2")))
+    wire_format = WireFormat.load(name)
+    toolset = Toolset.of([{"name": "go", "parameters": {"properties": {"x": {"type": "integer"}}}}])
+    calls = data.draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.sampled_from(["go", "gone"]),
+                    "arguments": st.dictionaries(st.sampled_from("xyz"), VALUES, max_size=3),
+                }
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    text = toolguard.render(wire_format, calls)
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(text)))
+        text = (
+            text[:place]
+            + data.draw(st.sampled_from([" ", "\n", '"', "}", "x", ""]))
+            + text[place + 1 :]
+        )
+    text += data.draw(st.sampled_from(["", "\n", " \n ", "\n" * 20, "Bye."]))
+    parser = TurnParser(wire_format, toolset)
+    parser.feed(text)
+    end = parser.finish()[-1]
+    assert isinstance(end, TurnEnd)
+    assert repr(toolguard.read_turn(text, wire_format, toolset)) == repr(end.turn)

@@ -7,6 +7,7 @@ import re
 from ..formats.reader import LEADING_SPACE, SPACE
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
+from .canonical import read_canonical
 from .events import TurnEnd
 from .parser import TurnParser
 from .turn import Turn
@@ -35,6 +36,8 @@ def read_turn(
         reply = _plain_reply(text, wire_format, toolset)
         if reply is not None:
             return reply
+    if ended and not opened and (turn := read_canonical(text, wire_format, toolset)):
+        return turn
     parser = TurnParser(wire_format, toolset, opened=opened)
     parser.feed(text)
     return finished(parser, ended)

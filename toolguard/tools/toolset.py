@@ -143,6 +143,10 @@ class Toolset:
             for error in self._validators[name].iter_errors(arguments)
         ]
 
+    def accepts(self, name: str, arguments: Any) -> bool:
+        """Whether a call's arguments satisfy the schema of one of the `names`."""
+        return self._validators[name].is_valid(arguments)
+
     @cached_property
     def _validators(self) -> dict[str, Validator]:
         return {tool.name: _Validator(tool.parameters) for tool in self.tools}
