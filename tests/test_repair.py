@@ -262,3 +262,14 @@ def test_ids_are_kept_as_they_were_sampled(tokenizer: PreTrainedTokenizerBase) -
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(FormatError, match="unknown wire format 'hermez'"):
         toolguard.repair(CALL, TOOLS, "hermez")
+
+
+@pytest.mark.parametrize(
+    "damaged", ["functions_get_flight_0", "get_flight:0", "functions.get_flight", "get_flight"]
+)
+def test_an_id_of_kimi_is_restored(damaged: str) -> None:
+    kimi = WireFormat.load("kimi_k2")
+    whole = toolguard.render(kimi, [{"name": "get_flight", "arguments": ARGUMENTS}])
+    repair = toolguard.repair(whole.replace("functions.get_flight:0", damaged), TOOLS, kimi)
+    assert repair.text == whole
+    assert repair.confidence == "minimal"

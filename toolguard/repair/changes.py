@@ -40,6 +40,7 @@ _CURLY = dict.fromkeys(
     "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", "\u201c\u201d\u201f\u2033\u00bb"
 )
 _CURLY |= dict.fromkeys("\u2018\u2019\u201a\u00b4`", "\u2018\u2019\u00b4`")
+_ID = "functions."
 _VALUES = ("true", "false", "null", "none")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _FIELDS = {
@@ -161,6 +162,7 @@ class Changes:
                     rule = {"=": "equals_to_colon", ")": "bracket_kind", "]": "bracket_kind"}
                     yield Change(place, end, piece.strip(SPACE), rule.get(char, "wrong_sign"))
         yield from self._fields(text, place, written)
+        yield from self._ids(text, place, written)
         yield from self._tags(text, place, written)
         strings = self.reader.strings.intersection(expected)
         if strings or '"' in written:
@@ -171,6 +173,20 @@ class Changes:
         if char == '"' and "{" in written:
             yield from self._unwrapped(text, place)
         yield from self._values(text, place, expected)
+
+    def _ids(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
+        """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
+        before = text.count(_ID, 0, place)
+        if _ID in written:
+            names = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True)))
+            found = re.compile(rf"(?:functions\W|functions_)?({names})(?:[\W_](\d+))?(?=\W)").match(
+                text, place
+            )
+            if found:
+                number = found[2] or before
+                yield Change(place, found.end(), f"{_ID}{found[1]}:{number}", "restore_id")
+        elif ":" in written and before:
+            yield Change(place, place, f":{before - 1}", "restore_id")
 
     def _fields(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
         """A field of the format in another word, or between other quotes."""
