@@ -118,15 +118,19 @@ def test_what_cannot_be_proved_is_refused_and_left_alone(text: str) -> None:
     assert bool(repair.reason) == bool(repair.before.faults)
 
 
-def test_two_repairs_that_call_differently_are_both_shown() -> None:
-    cut = '{"name": "get_flight", "arguments": {"origin": "Rome" "bags": 3}}'
-    text = tagged(cut.replace('"Rome" "bags": 3', '"Rome", "bags": 3, "options": {"meal": true'))
-    repair = toolguard.repair(text, TOOLS, "hermes")
-    if repair.confidence == "ambiguous":
-        assert len(repair.candidates) > 1
-        assert repair.after is repair.before
-    else:
-        assert repair.candidates == ()
+def test_two_repairs_that_call_differently_are_both_shown_and_neither_is_taken() -> None:
+    xml = WireFormat.load("qwen3_xml")
+    whole = toolguard.render(xml, [{"name": "get_flight", "arguments": ARGUMENTS}])
+    text = whole.replace("origin>", "origin,")  # for the bracket, or a part of the value?
+    repair = toolguard.repair(text, TOOLS, xml)
+    assert repair.confidence == "ambiguous"
+    assert [calls[0].arguments["origin"] for calls in repair.candidates] == [
+        ",\nBeijing",
+        "Beijing",
+    ]
+    assert repair.after is repair.before
+    assert repair.text == text
+    assert repair.reason
 
 
 def test_edits_say_what_became_of_the_text() -> None:
