@@ -23,7 +23,7 @@ from .search import Change, Way, begin, solutions
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_AROUND = ("drop_head", "unfence", "add_opener", "reroute")
+_AROUND = ("drop_head", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
 _LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener

@@ -161,7 +161,8 @@ def solutions(
                 way.changed, change, *_resume(stumble, change.start)
             )
             heapq.heappush(agenda, (way.cost + change.cost, next(order), further))
-    return found
+    # Among the ways that nobody looked at there may be another one as short.
+    return [] if agenda and found and agenda[0][0] <= found[0].cost else found
 
 
 def _itself(way: Way) -> Way:
