@@ -33,7 +33,6 @@ from transformers import AutoTokenizer
 
 import toolguard
 from benchmarks.drift import fresh_cases
-from benchmarks.lab.cases import Case as LabCase
 from benchmarks.lab.cases import read_cases
 from benchmarks.recovery import CALIBRATION, SEED, load, toolguard_cases
 from toolguard.decoding.state import GuardState
@@ -106,7 +105,7 @@ def main(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
     cases = toolguard.held_out()[:prompts]
-    fresh = fresh_cases(CALIBRATION, SEED, read_cases())
+    calibrating = toolguard_cases(fresh_cases(CALIBRATION, SEED, read_cases()))
     reference = load("healthy")
     names = checkpoints or [name for name in toolguard.checkpoint_names() if name != "skill_lost"]
     wanted = cures or CURES
@@ -117,7 +116,7 @@ def main(
 
     def recorded(model: Any) -> tuple[toolguard.Profile, float]:
         """A model's profile, and how well its odds of a call tell whether one is needed."""
-        calibrating, odds = toolguard_cases(fresh), []
+        odds = []
         profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
         for turn in answer(model, calibrating, policy="observe", trace=True):
             profile.add(turn.report.steps)
@@ -128,7 +127,7 @@ def main(
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("calibration", total=len(names) * len(wanted))
         profile, _ = recorded(reference)
-        form, limit = best_form(reference, tokenizer, fresh)
+        form, limit = best_form(reference, tokenizer, calibrating)
         kinds = {"cap": profile_cap(profile), "formula": Formula, "odds": Despiker}
         for name in names:
             model = load(name)
@@ -172,9 +171,8 @@ def main(
         Console().print(table(rows, wanted))
 
 
-def best_form(model: Any, tokenizer: Any, fresh: Sequence[LabCase]) -> tuple[str, float]:
+def best_form(model: Any, tokenizer: Any, cases: Sequence[toolguard.Case]) -> tuple[str, float]:
     """The format that tells best whether a call is needed, and the threshold that tells best."""
-    cases = toolguard_cases(fresh)
     needed = torch.tensor([bool(case.calls) for case in cases])
     found = {form: call_odds(model, tokenizer, cases, form) for form in FORMS}
     best = max(found, key=lambda form: auc(found[form], needed))

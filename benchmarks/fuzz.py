@@ -33,7 +33,7 @@ TOOLS = [
     },
     {"name": "ping"},
 ]
-CALLS = [{"name": "go", "arguments": {"to": "a b", "n": 12, "o": {"k": [True]}}}, {"name": "ping"}]
+CALL = {"name": "go", "arguments": {"to": "a b", "n": 12, "o": {"k": [True]}}}
 SECONDS, PER_KILOBYTE = 5.0, 1.0
 """What a repair may take: the bound is far from what it takes, and near to what is not linear."""
 
@@ -49,7 +49,7 @@ def main() -> None:
             sys.exit(f"unknown option {option}: use --seconds or --format")
     wire_format = toolguard.WireFormat.load(name)
     toolset = toolguard.Toolset.of(TOOLS)
-    whole = toolguard.render(wire_format, [{**CALLS[1], "arguments": {}}, CALLS[0]][1:])
+    whole = toolguard.render(wire_format, [CALL])
     pieces = [*wire_format.controls, *re.findall(r"\w+|\W", whole), "user\n", "\u201c"]
 
     def one(data: bytes) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -55,6 +56,7 @@ def main(
     reference = load("healthy")
     tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
 
+    @cache
     def recorded(model: Any, heat: float) -> toolguard.Profile:
         profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
         for turn in toolguard.answer(

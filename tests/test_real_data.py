@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,10 +19,8 @@ from transformers.tokenization_mistral_common import MistralCommonBackend
 
 import toolguard
 from benchmarks.formats import encode
-from benchmarks.real_data import expected_calls, made_calls
+from benchmarks.real_data import DATA, expected_calls, made_calls
 from toolguard import Guard, Toolset, WireFormat
-
-DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 pytestmark = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no data in {DATA}: set TOOLGUARD_DATA to run these tests"

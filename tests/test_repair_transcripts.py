@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import toolguard
+from benchmarks.real_data import DATA
 from toolguard import Repair, Toolset
 
-DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MESSAGES = DATA / "transcripts_dev.jsonl.xz"
 pytestmark = pytest.mark.skipif(not MESSAGES.is_file(), reason=f"no {MESSAGES}: set TOOLGUARD_DATA")
 

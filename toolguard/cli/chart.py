@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..parsing.turn import STATES
-from ..rows.classify import Group
+from ..rows.classify import Group, fault_totals
 
 _COLOURS = {
     "healthy_call": "tab:green",
@@ -33,9 +32,7 @@ def draw(groups: Mapping[Any, Group], by: str | None, path: Path) -> None:
         shares = [group.states[state] / group.turns for group in groups.values()]
         above.bar(names, shares, bottom=bottom, label=state, color=_COLOURS[state])
         bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
-    faults = Counter[str]()
-    for group in groups.values():
-        faults.update(group.faults)
+    faults = fault_totals(groups)
     bottom = [0.0] * len(names)
     for kind, _ in faults.most_common(SHOWN):
         shares = [group.faults[kind] / group.turns for group in groups.values()]

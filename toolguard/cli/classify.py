@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..errors import RowError, ToolguardError
 from ..parsing.turn import STATES
-from ..rows.classify import Classes, Group, classify_files
+from ..rows.classify import Classes, Group, classify_files, fault_totals
 from ..rows.layout import Layout, read_tools
 from .progress import file_bars
 from .repair import CORES, AsJson, Column, Every, Files, Format, Tools, ToolsetColumn, Workers
@@ -80,9 +80,7 @@ def classify(
     console.print(_states(groups, by))
     console.print(_bars(groups))
     console.print(*(Text(f" {glyph} {state}", style) for state, (glyph, style) in _INK))
-    faults = Counter[str]()
-    for group in groups.values():
-        faults.update(group.faults)
+    faults = fault_totals(groups)
     if faults:
         console.print(_faults(groups, faults, by))
     failed = f", [red]{found.failed:,} without a turn or tools[/]" if found.failed else ""

@@ -70,7 +70,7 @@ def faults_of_turn(
         yield from _after(raw, calls, faults, known, wire_format)
         yield from _in_reasoning(raw, calls, faults, wire_format, read)
         yield from _loop(raw)
-    if not calls and any(name in raw for name in toolset.names):
+    if not calls and toolset.any_named(raw):
         yield from _attempts(raw, text, faults, wire_format, toolset, read)
 
 

@@ -69,7 +69,7 @@ class Changes:
     def __init__(self, wire_format: WireFormat, toolset: Toolset) -> None:
         self.format = wire_format
         self.reader: Reader = wire_format.reader
-        self.names = toolset.names
+        self.toolset, self.names = toolset, toolset.names
         self.keys = {
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
@@ -109,7 +109,7 @@ class Changes:
         rest = text[place:]
         speaker = SPEAKER.search(rest)
         own = rest[: speaker.start()] if speaker else rest
-        if self.format.opener and any(name in own[:_HEADING] for name in self.names):
+        if self.format.opener and self.toolset.any_named(own[:_HEADING]):
             body = re.compile(r"\s{0,16}(?=[{\[])").match(own)
             if body:
                 yield Change(
@@ -118,7 +118,7 @@ class Changes:
         added = stumble.way.insertions and place == stumble.way.done
         if added and not (speaker and not own.strip(SPACE)):
             return  # the call was not closed by the model, so this may be a part of it
-        if not any(name in own for name in self.names):
+        if not self.toolset.any_named(own):
             rule = "cut_text"
             if speaker:
                 rule = "cut_response" if _RESPONSE.search(speaker[0]) else "cut_run_on"

@@ -63,7 +63,7 @@ def repair(
     text = before.raw
     if before.calls and not before.faults and not HEAD.match(text):
         return Repair(wire_format.name, before, before, "exact")
-    if not any(name in text for name in toolset.names):
+    if not toolset.any_named(text):
         return _unchanged(wire_format, before)
     for way in (_mended, _rerouted):
         found = way(text, wire_format, toolset)
@@ -104,7 +104,7 @@ def _mended(
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset)
         read[way.text] = turn
-        if turn.faults or not turn.calls or _is_quoted(way, turn, toolset.names):
+        if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
             return False
         if _is_cut_off(way, text, wire_format, toolset):
             return False
@@ -123,13 +123,13 @@ def _mended(
     return list(different.values())
 
 
-def _is_quoted(way: Way, turn: Turn, names: Sequence[str]) -> bool:
+def _is_quoted(way: Way, turn: Turn, toolset: Toolset) -> bool:
     """Whether it may be an example, a damaged call in the middle of prose; or whether that prose
     holds the remains of a call."""
     rules = {edit.rule for edit in way.edits}
     if not turn.text or all(rule.startswith("cut") or rule == "drop_head" for rule in rules):
         return False
-    remains = any(name in turn.text for name in names) and re.search(r"[{}<>\[(\"]", turn.text)
+    remains = toolset.any_named(turn.text) and re.search(r"[{}<>\[(\"]", turn.text)
     return "cut_text" in rules or bool(remains)
 
 
@@ -183,9 +183,11 @@ def _rerouted(
         different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
         for other, body in bodies:
             calls = _alone(body, other, toolset)
+            if not calls:
+                continue
             native = _native(calls, wire_format)
             turn = read_turn(native, wire_format, toolset)
-            if calls and _said(turn.calls) == _said(calls) and not turn.faults:
+            if _said(turn.calls) == _said(calls) and not turn.faults:
                 edit = Edit((0, len(text)), text, native, "reroute")
                 different.setdefault(_said(calls), (turn, (edit,)))
         if different:
@@ -214,7 +216,7 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
     if len(inner) <= _LONGEST_UNTAGGED and inner[:1] in ("{", "[", "<"):
         yield (
             (other, f"{other.opener}{inner}{other.closer}")
-            for other in [*others, WireFormat.load("hermes")]
+            for other in dict.fromkeys([*others, WireFormat.load("hermes")])
             if other.opener
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,6 +80,11 @@ class Classes:
         if all(isinstance(value, int | float) for value in self.groups):
             return dict(sorted(self.groups.items()))
         return self.groups
+
+
+def fault_totals(groups: Mapping[Any, Group]) -> Counter[str]:
+    """Turns with a fault of each kind, over all groups."""
+    return sum((group.faults for group in groups.values()), Counter[str]())
 
 
 def classify_files(
