@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lark import Lark
+from lark.common import LexerConf
+from lark.exceptions import LexError
+from lark.lexer import ContextualLexer, LexerState, LexerThread
 
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
@@ -38,6 +41,14 @@ SPACE = " \t\r\n"
 
 LEADING_SPACE = 16
 """How much white space may stand before text or instead of it."""
+
+
+def lexing(lexer: Any, text: str, at: int) -> LexerState:
+    """How a lexer stands at a place in a text."""
+    state = LexerThread.from_text(lexer, text).state
+    assert state is not None
+    state.line_ctr.char_pos = at
+    return state
 
 
 def marker(index: int) -> str:
@@ -114,6 +125,21 @@ class Reader:
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
+
+
+class _Lexer(ContextualLexer):
+    """Leaves out lark's search for collisions between terminals.
+
+    It takes seconds, and happens only where `interegular` is installed, which cannot read some of
+    our expressions. What else lark looks for is looked for here.
+    """
+
+    def __init__(self, conf: LexerConf, *args: Any, **kwargs: Any) -> None:
+        for terminal in conf.terminals:
+            if terminal.pattern.min_width == 0:
+                raise LexError(f"terminal {terminal.name} can be empty")
+        conf.skip_validation = True
+        super().__init__(conf, *args, **kwargs)
 
 
 def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
@@ -212,6 +238,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
         propagate_positions=True,
         keep_all_tokens=True,
         maybe_placeholders=False,
+        _plugins={"ContextualLexer": _Lexer},
     )
     states = lark.parse_interactive("", start="start").parser_state.parse_conf.states.values()
     rivals = {name for state in states if tool in state for name in state}

@@ -52,6 +52,15 @@ _CHOICES = ("auto", "required", "none")
 _STARTS = {"auto": "start", "open": "opened", "none": "turn"}
 
 
+def reasoning_after(prompt: str, wire_format: WireFormat) -> Reasoning:
+    """Whether a prompt, or the end of one, has opened the turn's reasoning, or closed it."""
+    opener = wire_format.reasoning_opener
+    if opener and prompt.rstrip().endswith(opener):
+        return "open"
+    closer = wire_format.reasoning_closer
+    return "none" if closer and prompt.rstrip().endswith(closer) else "auto"
+
+
 @dataclass(frozen=True)
 class RequestGrammar:
     """The rules of one whole turn, from `start`.

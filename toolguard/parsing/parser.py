@@ -15,13 +15,12 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
-from lark import TextSlice, Token, Tree, UnexpectedInput, UnexpectedToken
-from lark.lexer import LexerState, LineCounter
+from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
 from ..formats.nodes import Pattern
-from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, mention, unmark
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, lexing, mention, unmark
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
@@ -228,14 +227,12 @@ class TurnParser:
             The last token if it is not certain; where what follows is no token, or none yet; and
             which might. No token goes on beyond a marker: in front of one all is certain.
         """
-        lines = LineCounter("\n")  # type: ignore[no-untyped-call]
-        lines.char_pos = self._at
-        lexing = LexerState(TextSlice(self._source, self._at, len(self._source)), lines)
+        place = lexing(self._lexer, self._source, self._at)
         pending: Token | None = None
         ahead = Ahead(self._state)
         while not self._broken:
             try:
-                token = next(self._lexer.lex(lexing, cast("ParserState[Any]", ahead)), None)
+                token = next(self._lexer.lex(place, cast("ParserState[Any]", ahead)), None)
                 if token is None:
                     break
                 following = ahead.after(token)

@@ -9,7 +9,7 @@ import torch
 from ..decoding.batch import apply, fill
 from ..decoding.decision import opener_odds
 from ..decoding.state import GuardState
-from ..decoding.watch import Reading, Watch
+from ..decoding.watch import Reading, Record, Watch
 from ..report.report import Action, Intervention
 from .calibrate import Calibration
 from .despike import Despiker
@@ -67,12 +67,17 @@ def hold(
 def record(states: Sequence[GuardState], reading: Reading) -> None:
     """Adds a step's pressure and interventions to the states, before they take its tokens."""
     for state, found in zip(states, reading.records(), strict=True):
-        if state.done:
-            continue
-        state.pressure += found.pressure
-        if not found.kept:
-            action: Action = "close" if found.legal else "mask"
-            state.interventions.append(_intervention(state, found.wanted, found.mass, action))
+        note(state, found)
+
+
+def note(state: GuardState, found: Record) -> None:
+    """The same for one state."""
+    if state.done:
+        return
+    state.pressure += found.pressure
+    if not found.kept:
+        action: Action = "close" if found.legal else "mask"
+        state.interventions.append(_intervention(state, found.wanted, found.mass, action))
 
 
 def _narrow(state: GuardState, row: torch.Tensor) -> None:

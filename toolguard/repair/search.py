@@ -15,10 +15,10 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeAlias
 
-from lark import TextSlice, Token, UnexpectedInput
-from lark.lexer import LexerState, LineCounter
+from lark import Token, UnexpectedInput
 from lark.parsers.lalr_parser_state import ParserState
 
+from ..formats.reader import lexing
 from ..formats.wire_format import WireFormat
 from ..parsing.parser import after, feed, recogniser
 from .edits import Edit
@@ -183,14 +183,12 @@ def _resume(stumble: Stumble, start: int) -> tuple[int, State]:
 
 def _read(lexer: Any, way: Way) -> Stumble | None:
     """Reads on; None at the end."""
-    lines = LineCounter("\n")  # type: ignore[no-untyped-call]
-    lines.char_pos = way.at
-    lexing = LexerState(TextSlice(way.text, way.at, len(way.text)), lines)
+    at = lexing(lexer, way.text, way.at)
     state = recogniser(way.state)
     tokens: list[Token] = []
     while True:
         try:
-            token = next(lexer.lex(lexing, state), None)
+            token = next(lexer.lex(at, state), None)
             feed(state, token or Token("$END", ""))
         except UnexpectedInput as failure:
             place = failure.pos_in_stream

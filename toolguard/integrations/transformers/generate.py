@@ -12,7 +12,7 @@ from ...decoding.guard import Guard
 from ...errors import RequestError
 from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
-from ...grammar.request import Reasoning
+from ...grammar.request import reasoning_after
 from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
 from ...policy.calibrate import Calibration
@@ -144,7 +144,7 @@ def generate(
                 tokenizer,
                 tool_choice=tool_choice,
                 parallel=parallel,
-                reasoning=_reasoning(prompt, wire_format),
+                reasoning=reasoning_after(prompt, wire_format),
                 end_tokens=end_tokens(model, tokenizer, wire_format),
             )
         )
@@ -203,14 +203,6 @@ def _toolsets(tools: Any, conversations: int) -> list[Toolset]:
     if len(tools) != conversations:
         raise RequestError(f"{len(tools)} toolsets for {conversations} conversations")
     return [Toolset.of(each) for each in tools]
-
-
-def _reasoning(prompt: str, wire_format: WireFormat) -> Reasoning:
-    opener = wire_format.reasoning_opener
-    if opener and prompt.rstrip().endswith(opener):
-        return "open"
-    closer = wire_format.reasoning_closer
-    return "none" if closer and prompt.rstrip().endswith(closer) else "auto"
 
 
 def end_tokens(

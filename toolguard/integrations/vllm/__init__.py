@@ -1,0 +1,1 @@
+"""The vLLM plugin: requests with tools are guarded, for clients that know nothing of it."""

@@ -1,0 +1,153 @@
+"""The logits processor, for both of vLLM's interfaces.
+
+V1 tells it when rows are added, removed and moved; Model Runner V2 gives it slots, which are used
+again, and rows that may be drafts.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.sampling_params import SamplingParams
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.sample.logits_processor.interface import LogitsProcessor as V1LogitsProcessor
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
+from vllm.v1.worker.gpu.sample.logits_processor.interface import (
+    LogitsProcessor as V2LogitsProcessor,
+)
+
+from ...errors import RequestError
+from .request import NAME, GuardRequest
+from .seats import PROMPT_END, Seats
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = logging.getLogger("vllm.toolguard")
+
+
+class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
+    """Guards the requests that ask for it, and leaves the others as they are."""
+
+    live: GuardProcessor | None = None
+    """The one of this process."""
+
+    def __init__(self, vllm_config: VllmConfig, *args: Any) -> None:
+        if GuardProcessor.live is not None and GuardProcessor.live.config is vllm_config:
+            raise RequestError(
+                "toolguard's logits processor is listed twice: its entry point loads it already, "
+                "so drop --logits-processors"
+            )
+        GuardProcessor.live = self
+        self.config = vllm_config
+        self.seats = Seats(cached_tokenizer_from_config(vllm_config.model_config), logger)
+        # V2 gives its request states, V1 the device and whether memory is pinned.
+        self._slots: Any = args[0] if len(args) == 1 else None
+        self._entering: dict[int, SamplingParams] = {}  # V2: whose prompt is yet to be read
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuses malformed guard requests.
+
+        Raises:
+            RequestError: a ValueError, which vLLM answers with HTTP 400; it names the field.
+        """
+        request = GuardRequest.of(sampling_params.extra_args)
+        if request is None:
+            return
+        if sampling_params.max_tokens is None:
+            raise RequestError("max_tokens: a guarded turn needs a budget to end within")
+        for name in ("min_tokens", "allowed_token_ids", "bad_words", "structured_outputs"):
+            if request.policy == "enforce" and getattr(sampling_params, name):
+                raise RequestError(
+                    f"{name}: it may forbid what the grammar of the tools demands; drop one of them"
+                )
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """V1: rows were removed, added and moved, in this order."""
+        if batch_update is None:
+            return
+        for row in batch_update.removed:
+            self.seats.leave(row)
+        for row, params, prompt, ids in batch_update.added:
+            self.seats.leave(row)
+            self._enter(row, params, (prompt or [])[-PROMPT_END:], ids)
+        for a, b, direction in batch_update.moved:
+            self.seats.move(a, b, direction == MoveDirectionality.SWAP)
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """V2: a slot has another request; whether that one is guarded."""
+        self.seats.leave(req_idx)
+        self._entering.pop(req_idx, None)
+        if GuardRequest.of(sampling_params.extra_args) is None:
+            return False
+        self._entering[req_idx] = sampling_params
+        return True
+
+    def apply_staged_writes(self) -> None:
+        """V2: the slots hold the prompts of the requests that came."""
+        for slot, params in self._entering.items():
+            end = int(self._slots.prompt_len.np[slot])
+            prompt = self._slots.all_token_ids.gpu[slot, max(0, end - PROMPT_END) : end]
+            self._enter(slot, params, prompt.tolist(), [])
+        self._entering.clear()
+
+    def _enter(
+        self, number: int, params: SamplingParams, prompt: list[int], ids: list[int]
+    ) -> None:
+        request = GuardRequest.of(params.extra_args)
+        if request is None:
+            return
+        assert params.max_tokens is not None
+        self.seats.enter(
+            number,
+            (params.extra_args or {}).get(NAME, ""),
+            request,
+            ids,
+            budget=params.max_tokens,
+            stops=params.all_stop_token_ids,
+            prompt=prompt,
+        )
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
+        if len(self.seats):
+            if ctx is None:
+                rows = [(row, row, []) for row in self.seats]
+            else:
+                rows = self._rows(ctx)
+            self.seats.hold(rows, logits)
+        return logits
+
+    def _rows(self, ctx: LogitsContext) -> list[tuple[int, int, list[int]]]:
+        """V2: each guarded row, its slot, and the drafts before it; the slots' tokens are read."""
+        rows = []
+        read = ctx.expanded_idx_mapping, ctx.expanded_local_pos, ctx.pos, ctx.input_ids
+        columns = torch.stack([column[: len(ctx.pos)].long() for column in read], 1)
+        drafts: list[int] = []
+        for row, (slot, offset, position, token) in enumerate(columns.tolist()):
+            if slot not in self.seats:
+                continue
+            if offset:
+                drafts = [*drafts, token]
+            else:
+                drafts = []
+                self._read(slot, position, token)
+            rows.append((row, slot, drafts))
+        return rows
+
+    def _read(self, slot: int, position: int, token: int) -> None:
+        """V2: brings a slot's tokens up to the one that was fed at this position."""
+        ids = self.seats[slot].ids
+        start = int(self._slots.prompt_len.np[slot])
+        written = max(0, position + 1 - start)
+        if len(ids) + 1 == written:
+            ids.append(token)
+        elif len(ids) < written:  # it was preempted, and begins anew
+            ids += self._slots.all_token_ids.gpu[slot, start + len(ids) : start + written].tolist()
+        del ids[written:]

@@ -1,0 +1,163 @@
+"""What the API server tells the engine about a guarded request.
+
+It travels in the sampling parameters' `extra_args`, as JSON text: vLLM passes only plain values
+there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ...decoding.guard import Guard
+from ...errors import RequestError, ToolguardError
+from ...formats.wire_format import WireFormat, format_names
+from ...grammar.engine import fast_tokenizer
+from ...grammar.request import reasoning_after
+from ...tools.toolset import ToolLike, Toolset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KEY = "toolguard"
+"""Under this name it stands in `extra_args` (`vllm_xargs` of an HTTP request)."""
+NAME = "toolguard_request"
+"""Under this one what the log may call the request."""
+LARGEST = 1_000_000
+"""How many characters the tools of a request may have: the time to compile them is bounded."""
+POLICIES = ("observe", "enforce")
+_FIELDS = {"format": str, "tools": list, "tool_choice": str, "parallel": bool, "policy": str}
+
+
+@dataclass(frozen=True)
+class GuardRequest:
+    """A request as the engine guards it.
+
+    Attributes:
+        format: the wire format.
+        tools: the tools offered.
+        tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
+        parallel: whether one turn may hold several calls.
+        policy: `enforce`, or `observe`, which changes no logit.
+    """
+
+    format: WireFormat
+    tools: Toolset
+    tool_choice: str = "auto"
+    parallel: bool = True
+    policy: str = "enforce"
+
+    @staticmethod
+    def of(extra: Mapping[str, Any] | None) -> GuardRequest | None:
+        """What `extra_args` say; None: the request is not to be guarded.
+
+        Raises:
+            RequestError: they are malformed; the message names the field.
+        """
+        text = (extra or {}).get(KEY)
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise RequestError(f"{KEY}: JSON text is wanted, not {type(text).__name__}")
+        return _read(text)
+
+    @staticmethod
+    def checked(
+        wire_format: WireFormat,
+        tools: Iterable[ToolLike],
+        tool_choice: str = "auto",
+        parallel: bool = True,
+        policy: str = "enforce",
+    ) -> GuardRequest:
+        """A request whose parts go together.
+
+        Raises:
+            RequestError: they do not; the message names the field.
+        """
+        try:
+            toolset = Toolset.of(tools)
+        except (ToolguardError, RecursionError) as error:
+            raise RequestError(f"tools: {error}") from error
+        if policy not in POLICIES:
+            raise RequestError(f"policy: {policy!r} is none of {', '.join(POLICIES)}")
+        if tool_choice not in ("auto", "required", "none", *toolset.names):
+            raise RequestError(
+                f"tool_choice: {tool_choice!r} is neither auto, required or none nor one of the "
+                f"tools {', '.join(toolset.names)}"
+            )
+        return GuardRequest(wire_format, toolset, tool_choice, parallel, policy)
+
+    def to_extra(self) -> dict[str, str]:
+        """The same as `extra_args`."""
+        fields = {
+            "format": self.format.name,
+            "tools": self.tools.definitions,
+            "tool_choice": self.tool_choice,
+            "parallel": self.parallel,
+            "policy": self.policy,
+        }
+        return {KEY: json.dumps(fields, ensure_ascii=False)}
+
+    def guard(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Collection[int], prompt: Iterable[int] = ()
+    ) -> Guard:
+        """The compiled guard.
+
+        Args:
+            stops: the ids at which the engine ends a turn.
+            prompt: the last ids of the prompt, which may have opened or closed the reasoning.
+
+        Raises:
+            RequestError, TokenizerError: the tools, or the tokenizer, cannot be compiled.
+        """
+        tokenizer = fast_tokenizer(tokenizer)
+        added = tokenizer.get_added_vocab()
+        ends = [tokenizer.eos_token_id, *(added.get(text) for text in self.format.ends)]
+        # An end at which the engine does not stop would be followed by an unguarded turn.
+        kept = [token for token in dict.fromkeys(ends) if token in stops]
+        known = {*added.values()}
+        kept = kept or sorted(token for token in stops if token in known)
+        return Guard.compile(
+            self.format,
+            self.tools,
+            tokenizer,
+            tool_choice=self.tool_choice,
+            parallel=self.parallel,
+            reasoning=reasoning_after(tokenizer.decode([*prompt]), self.format),
+            end_tokens=kept or None,
+        )
+
+
+@lru_cache(maxsize=256)  # the same tools come with request after request
+def _read(text: str) -> GuardRequest:
+    if len(text) > LARGEST:
+        raise RequestError(
+            f"tools: {len(text):,} characters are too many, {LARGEST:,} are taken: offer fewer "
+            "tools, or smaller schemas"
+        )
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{KEY}: no JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise RequestError(f"{KEY}: an object is wanted, not {type(fields).__name__}")
+    for name, value in fields.items():
+        if name not in _FIELDS:
+            raise RequestError(f"{KEY}.{name}: unknown; known are {', '.join(_FIELDS)}")
+        if not isinstance(value, _FIELDS[name]):
+            raise RequestError(
+                f"{KEY}.{name}: {_FIELDS[name].__name__} is wanted, not {type(value).__name__}"
+            )
+    for name in ("format", "tools"):
+        if name not in fields:
+            raise RequestError(f"{KEY}.{name} is missing")
+    if fields["format"] not in format_names():
+        raise RequestError(
+            f"{KEY}.format: {fields['format']!r} is none of {', '.join(format_names())}"
+        )
+    return GuardRequest.checked(
+        WireFormat.load(fields.pop("format")), fields.pop("tools"), **fields
+    )

@@ -1,0 +1,406 @@
+"""The tool parser and the reasoning parser: from requests to guards, and from text to calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
+
+from openai.types.responses import FunctionTool
+from vllm.entrypoints.generate.base.protocol import (
+    DeltaFunctionCall,
+    DeltaMessage,
+    DeltaToolCall,
+    ExtractedToolCallInformation,
+    FunctionCall,
+    ToolCall,
+)
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.parser.abstract_parser import DelegatingParser
+from vllm.reasoning.basic_parsers import BaseThinkingReasoningParser
+from vllm.renderers.chat_utils import make_tool_call_id
+from vllm.tokenizers import TokenizerLike
+from vllm.tool_parsers import ToolParser
+from vllm.tool_parsers.abstract_tool_parser import Tool
+
+from ...errors import RequestError
+from ...formats.wire_format import WireFormat
+from ...grammar.engine import fast_tokenizer
+from ...grammar.request import reasoning_after
+from ...parsing.events import (
+    ArgumentsDelta,
+    CallEnd,
+    CallName,
+    CallStart,
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    TurnEnd,
+)
+from ...parsing.parser import TurnParser
+from ...parsing.read import read_turn
+from ...parsing.recognise import recognise
+from ...parsing.turn import Turn
+from ...repair.repair import repair
+from ...tools.toolset import Toolset
+from .plugin import PARSER
+from .request import NAME, POLICIES, GuardRequest
+from .seats import PROMPT_END
+
+logger = logging.getLogger("vllm.toolguard")
+
+POLICY = "toolguard_policy"
+"""In `vllm_xargs`: how a request is guarded: `enforce`, `observe` or `off`."""
+OFF = "off"
+
+Request: TypeAlias = ChatCompletionRequest | ResponsesRequest
+
+# vLLM asks the parsers of a request with tool_choice "none" only then, and a broken model writes
+# calls there too.
+DelegatingParser.always_adjust_request = True
+
+
+@lru_cache(maxsize=8)
+def wire_format(setting: str, tokenizer: TokenizerLike) -> WireFormat:
+    """The format that `toolguard:NAME` says, or the tokenizer.
+
+    Raises:
+        FormatError, TokenizerError: none is recognised.
+    """
+    name = setting.removeprefix(PARSER).removeprefix(":")
+    return WireFormat.load(name) if name else recognise(fast_tokenizer(tokenizer))
+
+
+class GuardToolParser(ToolParser):
+    """Has the engine guard the requests with tools, and reads their turns.
+
+    Attributes:
+        setting: the parser's name on the command line.
+    """
+
+    setting = PARSER
+    supports_required_and_named = False  # they are written in the model's own format
+    engine_based_streaming = True  # `finish_streaming` is called
+
+    def __init__(self, tokenizer: TokenizerLike, tools: list[Tool] | None = None) -> None:
+        super().__init__(tokenizer, tools)
+        self.format = wire_format(self.setting, tokenizer)
+        self._stream: _Stream | None = None
+
+    @cached_property
+    def toolset(self) -> Toolset:
+        """The tools offered.
+
+        Raises:
+            ToolsetError: one of them is malformed.
+        """
+        return Toolset.of([_definition(tool) for tool in self.tools])
+
+    def adjust_request(self, request: Request) -> Request:
+        """Tells the engine how to guard the request.
+
+        Raises:
+            RequestError: a ValueError, which vLLM answers with HTTP 400; it names the field.
+        """
+        extra = request.vllm_xargs or {}
+        policy = extra.get(POLICY, "enforce")
+        if policy not in (*POLICIES, OFF):
+            raise RequestError(f"{POLICY}: {policy!r} is none of {', '.join(POLICIES)}, {OFF}")
+        if not request.tools:
+            return request
+        request.skip_special_tokens = False  # some formats' control tokens are special ones
+        if policy == OFF:
+            return request
+        if request.extract_structured_outputs() is not None:
+            logger.warning(
+                "toolguard: request %s has a response format of its own, which forbids calls: it "
+                "runs without the guard",
+                request.request_id,
+            )
+            return request
+        tools = [_definition(tool) for tool in self.tools]
+        guarded = GuardRequest.checked(
+            self.format,
+            tools,
+            _choice(request),
+            request.parallel_tool_calls is not False,
+            str(policy),
+        )
+        guard = guarded.guard(self.model_tokenizer, self.model_tokenizer.all_special_ids)
+        budget = _budget(request)
+        if budget is not None:
+            guard.start(budget)  # refuses what not even the shortest turn fits into
+        request.vllm_xargs = {**extra, **guarded.to_extra(), NAME: request.request_id}
+        return request
+
+    def extract_tool_calls(
+        self, model_output: str, request: Request
+    ) -> ExtractedToolCallInformation:
+        """What a finished turn says."""
+        turn = self.mended(self._read(model_output))
+        calls = [
+            ToolCall(
+                id=_id(number, turn.raw),
+                function=FunctionCall(name=call.name, arguments=_json(call.arguments)),
+            )
+            for number, call in enumerate(turn.calls)
+        ]
+        content = self._thoughts(turn) + (turn.text if calls or not turn.faults else turn.raw)
+        return ExtractedToolCallInformation(
+            tools_called=bool(calls), tool_calls=calls, content=content or None
+        )
+
+    def extract_tool_calls_streaming(
+        self,
+        previous_text: str,
+        current_text: str,
+        delta_text: str,
+        previous_token_ids: Sequence[int],
+        current_token_ids: Sequence[int],
+        delta_token_ids: Sequence[int],
+        request: Request,
+    ) -> DeltaMessage | None:
+        """What more of a turn says."""
+        if request.tool_choice == "none" or not request.tools:
+            return DeltaMessage(content=delta_text) if delta_text else None
+        if self._stream is None:
+            self._stream = _Stream(self)
+        return self._stream.feed(delta_text)
+
+    def finish_streaming(self) -> DeltaMessage | None:
+        """What the end of the turn says."""
+        return None if self._stream is None else self._stream.finish()
+
+    def _read(self, text: str) -> Turn:
+        closer = self.format.reasoning_closer
+        before, closed, _ = text.partition(closer) if closer else (text, "", "")
+        opened = bool(closed) and self.format.reasoning_opener not in before
+        return read_turn(self._without_end(text), self.format, self.toolset, opened=opened)
+
+    def _without_end(self, text: str) -> str:
+        for end in self.format.ends:
+            text = text.removesuffix(end)
+        return text
+
+    def mended(self, turn: Turn) -> Turn:
+        """The turn, or what of it can be proved if it has no call and is faulty."""
+        if not turn.faults or turn.calls:
+            return turn
+        return repair(turn.raw, self.toolset, self.format).after
+
+    def _thoughts(self, turn: Turn) -> str:
+        """The reasoning of a turn, which is content where no reasoning parser took it."""
+        if not turn.reasoning:
+            return ""
+        return f"{self.format.reasoning_opener}{turn.reasoning}{self.format.reasoning_closer}"
+
+
+class _Stream:
+    """One turn as it is streamed.
+
+    Text is told as it comes, until a call begins; what comes then waits until it is known to be
+    one.
+    """
+
+    def __init__(self, parser: GuardToolParser) -> None:
+        self._parser = parser
+        self._turn = TurnParser(parser.format, parser.toolset)
+        self._text = ""
+        self._said = ""  # content told so far
+        self._thinking = False
+        self._in_calls = False
+        self._numbers: dict[int, int] = {}  # of the calls whose name was told
+        self._waiting: dict[int, str] = {}  # arguments whose name is to come
+        self._argued: set[int] = set()
+
+    def feed(self, text: str) -> DeltaMessage | None:
+        self._text += text
+        return self._message(*self._told(self._turn.feed(text)))
+
+    def finish(self) -> DeltaMessage | None:
+        *events, end = self._turn.finish()
+        assert isinstance(end, TurnEnd)
+        turn = end.turn
+        content, calls = self._told(events)
+        said = self._said + content
+        if self._numbers:
+            if turn.text.startswith(said):
+                content += turn.text[len(said) :]
+            return self._message(content, calls)
+        mended = self._parser.mended(turn)
+        for number, call in enumerate(mended.calls):
+            calls.append(_started(number, call.name, _id(number, mended.raw)))
+            calls.append(_argued(number, _json(call.arguments)))
+        if not calls and turn.faults:
+            shown = said.strip()
+            content += turn.raw[turn.raw.find(shown) + len(shown) :]
+        return self._message(content, calls)
+
+    def _message(self, content: str, calls: list[DeltaToolCall]) -> DeltaMessage | None:
+        self._said += content
+        if not content and not calls:
+            return None
+        return DeltaMessage(content=content or None, tool_calls=calls)
+
+    def _told(self, events: Iterable[Event]) -> tuple[str, list[DeltaToolCall]]:
+        content, calls = "", list[DeltaToolCall]()
+        format = self._parser.format
+        for event in events:
+            match event:
+                case ReasoningDelta(text):
+                    content += text if self._thinking else format.reasoning_opener + text
+                    self._thinking = True
+                case TextDelta(text) if not self._in_calls:
+                    content += format.reasoning_closer + text if self._thinking else text
+                    self._thinking = False
+                case CallStart():
+                    self._in_calls = True
+                case CallName(index, name):
+                    number = self._numbers[index] = len(self._numbers)
+                    calls.append(_started(number, name, _id(number, self._text)))
+                    if index in self._waiting:
+                        calls.append(_argued(number, self._waiting.pop(index)))
+                        self._argued.add(index)
+                case ArgumentsDelta(index, text) if index in self._numbers:
+                    calls.append(_argued(self._numbers[index], text))
+                    self._argued.add(index)
+                case ArgumentsDelta(index, text):
+                    self._waiting[index] = self._waiting.get(index, "") + text
+                case CallEnd(index, call) if index not in self._argued:
+                    calls.append(_argued(self._numbers[index], _json(call.arguments)))
+        return content, calls
+
+
+class GuardReasoningParser(BaseThinkingReasoningParser):
+    """Tells the reasoning of a turn from the rest.
+
+    Attributes:
+        setting: the parser's name on the command line.
+    """
+
+    setting = PARSER
+
+    def __init__(self, tokenizer: TokenizerLike, *args: Any, **kwargs: Any) -> None:
+        self.format = wire_format(self.setting, tokenizer)
+        self._opened = False  # by the prompt
+        super().__init__(tokenizer, *args, **kwargs)
+
+    @property
+    def start_token(self) -> str:
+        return self.format.reasoning_opener
+
+    @property
+    def end_token(self) -> str:
+        return self.format.reasoning_closer
+
+    def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
+        """Whether a prompt has closed the reasoning, so that there is none in the turn."""
+        return self._after(input_ids) == "none"
+
+    def adjust_initial_state_from_prompt(self, prompt_token_ids: Sequence[int]) -> None:
+        self._opened = self._after(prompt_token_ids) == "open"
+
+    def is_reasoning_end_streaming(
+        self, input_ids: Sequence[int], delta_ids: Iterable[int]
+    ) -> bool:
+        """Whether it ends in this delta; also where the turn begins without any."""
+        return self.end_token_id in delta_ids or not self._thinks(input_ids)
+
+    def extract_content_ids(self, input_ids: list[int]) -> list[int]:
+        if self.end_token_id in input_ids:
+            return input_ids[input_ids.index(self.end_token_id) + 1 :]
+        return input_ids
+
+    def extract_reasoning_streaming(
+        self,
+        previous_text: str,
+        current_text: str,
+        delta_text: str,
+        previous_token_ids: Sequence[int],
+        current_token_ids: Sequence[int],
+        delta_token_ids: Sequence[int],
+    ) -> DeltaMessage | None:
+        if not self._thinks(current_token_ids):
+            return DeltaMessage(content=delta_text)
+        thoughts, _, content = delta_text.partition(self.end_token)
+        thoughts = thoughts.replace(self.start_token, "")
+        if not thoughts and not content:
+            return None
+        return DeltaMessage(reasoning=thoughts or None, content=content or None)
+
+    def extract_reasoning(
+        self, model_output: str, request: Request
+    ) -> tuple[str | None, str | None]:
+        """The reasoning of a finished turn, and what follows it."""
+        before, closed, content = model_output.partition(self.end_token)
+        if closed:
+            return before.replace(self.start_token, "").strip() or None, content or None
+        if model_output.lstrip().startswith(self.start_token):
+            return model_output.replace(self.start_token, "").strip() or None, None
+        return None, model_output
+
+    def _thinks(self, ids: Sequence[int]) -> bool:
+        """Whether a turn that begins so began with reasoning."""
+        return self._opened or self.start_token_id in ids
+
+    def _after(self, prompt: Sequence[int]) -> str:
+        end = self.model_tokenizer.decode([*prompt[-PROMPT_END:]])
+        return reasoning_after(end, self.format)
+
+
+def __getattr__(name: str) -> Any:
+    """`tools:SETTING` and `reasoning:SETTING`: the parsers that `plugin.register` told of."""
+    kind, _, setting = name.partition(":")
+    bases = {"tools": GuardToolParser, "reasoning": GuardReasoningParser}
+    if kind not in bases or not setting:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return type(bases[kind].__name__, (bases[kind],), {"setting": setting})
+
+
+def _definition(tool: Any) -> dict[str, Any]:
+    """A tool as the chat API has it."""
+    if isinstance(tool, FunctionTool):
+        return {"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"type"})}
+    return tool.model_dump(exclude_none=True)  # type: ignore[no-any-return]
+
+
+def _choice(request: Request) -> str:
+    """`auto`, `required`, `none`, or a tool's name."""
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    return choice.function.name if hasattr(choice, "function") else choice.name
+
+
+def _budget(request: Request) -> int | None:
+    """How many tokens the request asks for; None: as many as fit."""
+    if isinstance(request, ResponsesRequest):
+        return request.max_output_tokens
+    return request.max_completion_tokens or request.max_tokens
+
+
+_CALL_ID = re.compile(r"functions\.[^\s:]+:\d+")  # Kimi's are part of its turns
+
+
+def _id(number: int, text: str) -> str:
+    """The id of a call: what the model wrote, or a new one."""
+    written = _CALL_ID.findall(text)
+    return written[number] if number < len(written) else make_tool_call_id()
+
+
+def _json(arguments: dict[str, Any]) -> str:
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def _started(number: int, name: str, call_id: str) -> DeltaToolCall:
+    return DeltaToolCall(
+        index=number, id=call_id, type="function", function=DeltaFunctionCall(name=name)
+    )
+
+
+def _argued(number: int, text: str) -> DeltaToolCall:
+    return DeltaToolCall(index=number, function=DeltaFunctionCall(arguments=text))
