@@ -15,7 +15,7 @@ from ..formats.reader import STRAY, marker
 from ..formats.wire_format import WireFormat
 from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
-from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer
+from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer, source
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.request import Reasoning, RequestGrammar, request_grammar
 from ..parsing.parser import Spelling, TurnParser
@@ -144,6 +144,11 @@ class Guard:
                 ids += self.vocabulary.ids_of(piece)
         return ids
 
+    @property
+    def engine_grammar(self) -> str:
+        """The whole turn in llguidance's dialect, for a server that has that engine built in."""
+        return source(_mask_grammar(self.grammar, self.format, self.vocabulary))
+
     @cached_property
     def completer(self) -> Completer:
         """Finds shortest completions, in the layout that this vocabulary spells in fewer tokens."""
@@ -197,6 +202,11 @@ def _control_ids(wire_format: WireFormat, vocabulary: Vocabulary) -> dict[str, i
     return {text: added[text] for text in wire_format.controls if text in added}
 
 
+def _mask_grammar(grammar: RequestGrammar, wire_format: WireFormat, vocabulary: Vocabulary) -> str:
+    ids = _control_ids(wire_format, vocabulary)
+    return mask_grammar(grammar.rules, grammar.start, wire_format.controls, ids)
+
+
 def _parts_of_tags(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """The added tokens that are only a part of a format's tags, as DeepSeek's DSML: text there."""
     controls = wire_format.controls
@@ -235,11 +245,8 @@ def _compile(
 ) -> Guard:
     grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning)
     vocabulary = Vocabulary.of(tokenizer, end_ids, _parts_of_tags(wire_format, tokenizer))
-    text = mask_grammar(
-        grammar.rules, grammar.start, wire_format.controls, _control_ids(wire_format, vocabulary)
-    )
     try:
-        matcher = compile_grammar(vocabulary, text)
+        matcher = compile_grammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
     except ValueError as error:
         raise RequestError(
             f"the mask engine refuses the grammar of these tools: {error}. Simplify the largest "

@@ -161,10 +161,15 @@ def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:
     Raises:
         ValueError: the engine refuses the grammar; the message is the engine's.
     """
-    matcher = LLMatcher(vocabulary.engine, _OPTIONS + grammar)
+    matcher = LLMatcher(vocabulary.engine, source(grammar))
     if matcher.is_error():
         raise ValueError(matcher.get_error())
     return matcher
+
+
+def source(grammar: str) -> str:
+    """A grammar with the options that ours are compiled with."""
+    return _OPTIONS + grammar
 
 
 def refusal(expression: str) -> str:
@@ -174,7 +179,7 @@ def refusal(expression: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _byte_matcher(grammar: str) -> LLMatcher:
-    matcher = LLMatcher(_byte_vocabulary(), _OPTIONS + grammar)
+    matcher = LLMatcher(_byte_vocabulary(), source(grammar))
     if matcher.is_error():
         raise ValueError(matcher.get_error())
     return matcher

@@ -42,7 +42,7 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
                 "so drop --logits-processors"
             )
         GuardProcessor.live = self
-        self.config = vllm_config
+        self.config: VllmConfig = vllm_config
         self.seats = Seats(cached_tokenizer_from_config(vllm_config.model_config), logger)
         # V2 gives its request states, V1 the device and whether memory is pinned.
         self._slots: Any = args[0] if len(args) == 1 else None
@@ -117,10 +117,8 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
         if len(self.seats):
-            if ctx is None:
-                rows = [(row, row, []) for row in self.seats]
-            else:
-                rows = self._rows(ctx)
+            no_drafts: list[int] = []
+            rows = [(row, row, no_drafts) for row in self.seats] if ctx is None else self._rows(ctx)
             self.seats.hold(rows, logits)
         return logits
 

@@ -126,7 +126,7 @@ class GuardRequest:
             tokenizer,
             tool_choice=self.tool_choice,
             parallel=self.parallel,
-            reasoning=reasoning_after(tokenizer.decode([*prompt]), self.format),
+            reasoning=reasoning_after(str(tokenizer.decode([*prompt])), self.format),
             end_tokens=kept or None,
         )
 

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from logging import Logger
 from typing import TYPE_CHECKING
@@ -137,9 +137,7 @@ class Seats:
         if other is not None and swap:
             self._seats[a] = other
 
-    def hold(
-        self, rows: Iterable[tuple[int, int, Sequence[int]]], logits: torch.Tensor
-    ) -> None:
+    def hold(self, rows: Iterable[tuple[int, int, Sequence[int]]], logits: torch.Tensor) -> None:
         """Holds the guarded rows of a batch to their grammars, in place.
 
         Args:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.parser.abstract_parser import DelegatingParser
 from vllm.reasoning.basic_parsers import BaseThinkingReasoningParser
 from vllm.renderers.chat_utils import make_tool_call_id
+from vllm.sampling_params import StructuredOutputsParams
 from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParser
 from vllm.tool_parsers.abstract_tool_parser import Tool
@@ -50,6 +52,7 @@ from ...tools.toolset import Toolset
 from .plugin import PARSER
 from .request import NAME, POLICIES, GuardRequest
 from .seats import PROMPT_END
+from .setup import current
 
 logger = logging.getLogger("vllm.toolguard")
 
@@ -88,7 +91,15 @@ class GuardToolParser(ToolParser):
 
     def __init__(self, tokenizer: TokenizerLike, tools: list[Tool] | None = None) -> None:
         super().__init__(tokenizer, tools)
+        self.setup = current()
         self.format = wire_format(self.setting, tokenizer)
+        if self.setup.mode == "engine" and self.format.ends:
+            eos = tokenizer.decode([tokenizer.eos_token_id])
+            if eos not in self.format.ends:
+                raise RequestError(
+                    f"vLLM's guidance backend ends a turn with {eos} only, and {self.format.name} "
+                    f"with {' or '.join(self.format.ends)}: set the tokenizer's eos_token"
+                )
         self._stream: _Stream | None = None
 
     @cached_property
@@ -130,11 +141,19 @@ class GuardToolParser(ToolParser):
             request.parallel_tool_calls is not False,
             str(policy),
         )
-        guard = guarded.guard(self.model_tokenizer, self.model_tokenizer.all_special_ids)
+        tokenizer = self.model_tokenizer
+        before = "" if self.setup.in_reasoning else self.format.reasoning_closer
+        guard = guarded.guard(
+            tokenizer, tokenizer.all_special_ids, tokenizer.encode(before, add_special_tokens=False)
+        )
         budget = _budget(request)
         if budget is not None:
             guard.start(budget)  # refuses what not even the shortest turn fits into
-        request.vllm_xargs = {**extra, **guarded.to_extra(), NAME: request.request_id}
+        if self.setup.mode == "engine" and policy == "enforce":
+            guarded = replace(guarded, policy="observe")
+            request.structured_outputs = StructuredOutputsParams(grammar=guard.engine_grammar)
+        if self.setup.watches:
+            request.vllm_xargs = {**extra, **guarded.to_extra(), NAME: request.request_id}
         return request
 
     def extract_tool_calls(
@@ -364,8 +383,11 @@ def __getattr__(name: str) -> Any:
 def _definition(tool: Any) -> dict[str, Any]:
     """A tool as the chat API has it."""
     if isinstance(tool, FunctionTool):
-        return {"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"type"})}
-    return tool.model_dump(exclude_none=True)  # type: ignore[no-any-return]
+        return {
+            "type": "function",
+            "function": tool.model_dump(exclude_none=True, exclude={"type"}),
+        }
+    return tool.model_dump(exclude_none=True)
 
 
 def _choice(request: Request) -> str:
