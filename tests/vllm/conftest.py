@@ -28,7 +28,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def address(log: Path) -> Iterator[str]:
     """A guarded server of the checkpoint that opens a call and stops."""
-    with serving("open_then_stop", *GUARDED, log=log) as found:
+    flags = (*GUARDED, "--trust-request-chat-template")
+    with serving("open_then_stop", *flags, log=log) as found:
         yield found
 
 
@@ -40,8 +41,4 @@ def client(address: str) -> openai.OpenAI:
 @pytest.fixture(scope="session")
 def asked() -> list[toolguard.Case]:
     """Held-out cases whose conversation is one question, each with at least one call to make."""
-    return [
-        case
-        for case in toolguard.held_out()
-        if len(case.messages) <= 2 and case.calls
-    ]
+    return [case for case in toolguard.held_out() if len(case.messages) <= 2 and case.calls]

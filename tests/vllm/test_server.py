@@ -111,9 +111,7 @@ def test_a_request_can_leave_the_guard_out(client: openai.OpenAI, asked: list[Ca
     assert not any(made(ask(client, case, extra_body=off)) for case in asked[:4])
 
 
-def test_every_turn_ends_closed_within_its_budget(
-    client: openai.OpenAI, asked: list[Case]
-) -> None:
+def test_every_turn_ends_closed_within_its_budget(client: openai.OpenAI, asked: list[Case]) -> None:
     for case in asked[:4]:
         response = ask(client, case, tool_choice="required", max_tokens=40)
         assert response.usage.completion_tokens <= 40

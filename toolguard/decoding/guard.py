@@ -263,6 +263,12 @@ def _compile(
         grammar,
         matcher,
     )
+    endless = guard.completer.endless()
+    if endless:
+        raise RequestError(
+            f"no text of {endless} was found that is short enough for a call: lower its minLength, "
+            "minItems or pattern"
+        )
     _warm(guard)
     return guard
 

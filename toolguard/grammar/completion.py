@@ -42,6 +42,7 @@ Pieces: TypeAlias = tuple[bytes | Control, ...]
 
 _ON_ITS_WAY = 2  # bytes after a match of a terminal that may lead to a longer one, as in `1e+`
 _PUNCTUATION = b" \t\r\n:,;="
+_LONGEST = 20_000  # bytes of what is repeated: no turn of thousands of tokens is legal at the least
 _CONTROL_COST = 3  # a token, and so are about three bytes of text
 
 
@@ -309,7 +310,9 @@ class Completer:
                 return best
             case Repeat(item, low):
                 found = self._shortest(item, least) if low else ()
-                return None if found is None else _joined(found * low)
+                if found is None or low * _cost(found) > _LONGEST:
+                    return None
+                return _joined(found * low)
             case Members():
                 return self._least_members(node, frozenset(), 0, least)
             case _:
@@ -349,6 +352,16 @@ class Completer:
         for index, piece in enumerate(needed):
             parts += [*(separator if count or index else ()), *piece]
         return _joined(parts)
+
+    def endless(self) -> str:
+        """The rule without any text short enough to be found, not for want of another rule's; empty
+        if there is none."""
+        without = {name for name, least in self._least_rules.items() if least is None}
+        for name in without:
+            needs = {node.rule for node in walk(self._rules[name]) if isinstance(node, Ref)}
+            if not without & needs:
+                return name
+        return min(without, default="")
 
     def longest_step(self) -> Pieces:
         """The costliest shortest text of any node: how much one token can add to a completion."""

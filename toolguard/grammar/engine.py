@@ -197,9 +197,14 @@ _ORDER = sorted(
 )
 
 
+MOST_TRIED = 50_000
+"""How many bytes are tried for a shortest suffix, about a second's worth."""
+
+
 @lru_cache(maxsize=4096)
 def shortest_suffix(grammar: str, prefix: bytes) -> bytes | None:
-    """The fewest bytes that complete `prefix` under a small grammar; None if nothing can.
+    """The fewest bytes that complete `prefix` under a small grammar; None if nothing can, or
+    nothing that is found in `MOST_TRIED` steps.
 
     A breadth-first search that keeps one state per mask and length: states with equal masks are
     alike for what is to come, but for counters, and those only count down along a path.
@@ -209,13 +214,14 @@ def shortest_suffix(grammar: str, prefix: bytes) -> bytes | None:
         return None
     if start.is_accepting():
         return b""
-    level = [(start, b"")]
-    while level:
+    level, tried = [(start, b"")], 0
+    while level and tried < MOST_TRIED:
         following: dict[bytes, tuple[LLMatcher, bytes]] = {}
         for matcher, suffix in level:
             mask = matcher.compute_bitmask()
             for byte in _ORDER:
                 if mask[byte >> 3] >> (byte & 7) & 1:
+                    tried += 1
                     child = matcher.deep_copy()
                     child.consume_token(byte)
                     if child.is_accepting():

@@ -7,7 +7,7 @@ there.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ...errors import RequestError, ToolguardError
 from ...formats.wire_format import WireFormat, format_names
 from ...grammar.engine import fast_tokenizer
 from ...grammar.request import reasoning_after
-from ...tools.toolset import ToolLike, Toolset
+from ...tools.toolset import Toolset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +26,9 @@ KEY = "toolguard"
 """Under this name it stands in `extra_args` (`vllm_xargs` of an HTTP request)."""
 NAME = "toolguard_request"
 """Under this one what the log may call the request."""
-LARGEST = 1_000_000
-"""How many characters the tools of a request may have: the time to compile them is bounded."""
+LARGEST, NODES, DEPTH = 1_000_000, 10_000, 60
+"""How many characters, values and levels the tools of a request may have, so that the time to
+compile them is bounded."""
 POLICIES = ("observe", "enforce")
 _FIELDS = {"format": str, "tools": list, "tool_choice": str, "parallel": bool, "policy": str}
 
@@ -67,7 +68,7 @@ class GuardRequest:
     @staticmethod
     def checked(
         wire_format: WireFormat,
-        tools: Iterable[ToolLike],
+        tools: Sequence[Mapping[str, Any]],
         tool_choice: str = "auto",
         parallel: bool = True,
         policy: str = "enforce",
@@ -77,6 +78,7 @@ class GuardRequest:
         Raises:
             RequestError: they do not; the message names the field.
         """
+        _measure(tools)
         try:
             toolset = Toolset.of(tools)
         except (ToolguardError, RecursionError) as error:
@@ -133,11 +135,8 @@ class GuardRequest:
 
 @lru_cache(maxsize=256)  # the same tools come with request after request
 def _read(text: str) -> GuardRequest:
-    if len(text) > LARGEST:
-        raise RequestError(
-            f"tools: {len(text):,} characters are too many, {LARGEST:,} are taken: offer fewer "
-            "tools, or smaller schemas"
-        )
+    if len(text) > 2 * LARGEST:
+        raise RequestError(f"{KEY}: {len(text):,} characters are too many")
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -161,3 +160,27 @@ def _read(text: str) -> GuardRequest:
     return GuardRequest.checked(
         WireFormat.load(fields.pop("format")), fields.pop("tools"), **fields
     )
+
+
+def _measure(tools: Sequence[Any]) -> None:
+    """Refuses tools that are too large to be compiled while others wait."""
+    nodes, size, level = 0, 0, list[Any](tools)
+    for _ in range(DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                size += sum(map(len, value))
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str):
+                size += len(value)
+        nodes += len(level)
+        if nodes > NODES or size > LARGEST:
+            raise RequestError(
+                f"tools: more than {NODES:,} values, or {LARGEST:,} characters: offer fewer tools, "
+                "or smaller schemas"
+            )
+        level = below
+    if level:
+        raise RequestError(f"tools: nested more than {DEPTH} levels deep: flatten the schemas")

@@ -1,0 +1,124 @@
+"""Requests that mean harm: each is refused by name or served, and the server lives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+
+from toolguard import Case
+
+from .test_server import ask, check, made
+
+
+def tool(name: str = "f", **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": [*properties]}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def recursive() -> dict[str, Any]:
+    made = tool(x={"$ref": "#/$defs/n"})
+    children = {"type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 2}
+    node = {"type": "object", "properties": {"c": children}, "required": ["c"]}
+    made["function"]["parameters"]["$defs"] = {"n": node}
+    return made
+
+
+def endless() -> dict[str, Any]:
+    made = tool(x={"$ref": "#/$defs/n"})
+    node = {"type": "object", "properties": {"c": {"$ref": "#/$defs/n"}}, "required": ["c"]}
+    made["function"]["parameters"]["$defs"] = {"n": node}
+    return made
+
+
+REFUSED: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "10 MB of tools": lambda: [tool(f"f{i}", x={"description": "x" * 10_000}) for i in range(1000)],
+    "100,000 values": lambda: [tool(x={"enum": [f"v{i}" for i in range(100_000)]})],
+    "2,000 tools": lambda: [tool(f"f{i}", a={"type": "string"}, b={}) for i in range(2000)],
+    "deep nesting": lambda: [tool(x=nested(80))],
+    "a million items": lambda: [tool(x={"type": "array", "minItems": 10**6})],
+    "a million letters": lambda: [tool(x={"type": "string", "pattern": "^[a-z]{1000000}$"})],
+    "no end": lambda: [endless()],
+    "no such reference": lambda: [tool(x={"$ref": "#/$defs/none"})],
+    "no schema": lambda: [tool(x={"type": "strin"})],
+    "two of a name": lambda: [tool("f"), tool("f")],
+    "no name": lambda: [tool("")],
+    "a tag for a name": lambda: [tool("</tool_call>")],
+}
+SERVED: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "recursion": lambda: [recursive()],
+    "backtracking": lambda: [tool(x={"type": "string", "pattern": "^(a+)+$"})],
+    "counters": lambda: [tool(x={"type": "string", "pattern": "^(.{0,5000}x){0,500}$"})],
+    "a billion letters": lambda: [tool(x={"type": "string", "maxLength": 10**9})],
+}
+
+
+def request(client: openai.OpenAI, tools: list[dict[str, Any]], **options: Any) -> Any:
+    options = {"tool_choice": "required", "temperature": 0, "max_tokens": 60, **options}
+    messages: Any = [{"role": "user", "content": "go"}]
+    return client.chat.completions.create(
+        model="model",
+        messages=messages,
+        tools=tools,
+        extra_body={"chat_template": "go"},  # without the tools: the prompt is never too long
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_harmful_tools_are_refused(client: openai.OpenAI, asked: list[Case], name: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="tool|values|schema") as refused:
+        request(client, REFUSED[name]())
+    assert len(str(refused.value)) < 3000
+    assert made(ask(client, asked[0]))
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_others_are_served(client: openai.OpenAI, name: str) -> None:
+    tools = SERVED[name]()
+    try:
+        response = request(client, tools)
+    except openai.BadRequestError as refused:
+        assert "tools" in str(refused)  # by the budget of the mask engine, which depends on it
+        return
+    assert response.choices[0].finish_reason in ("tool_calls", "length")
+
+
+def test_no_such_tool(client: openai.OpenAI) -> None:
+    other = {"type": "function", "function": {"name": "other"}}
+    with pytest.raises(openai.BadRequestError, match="tool_choice"):
+        request(client, [tool()], tool_choice=other)
+
+
+def test_others_wait_no_longer_than_the_budget(client: openai.OpenAI, asked: list[Case]) -> None:
+    """Not a speed test: it tells a bounded wait from a server that hangs."""
+    waits: list[float] = []
+    stop = threading.Event()
+
+    def innocent() -> None:
+        while not stop.is_set():
+            started = time.perf_counter()
+            check(made(ask(client, asked[1])), asked[1])
+            waits.append(time.perf_counter() - started)
+
+    thread = threading.Thread(target=innocent)
+    thread.start()
+    for tools in (*REFUSED.values(), *SERVED.values()):
+        try:
+            request(client, tools())
+        except openai.BadRequestError:
+            continue
+    stop.set()
+    thread.join()
+    assert max(waits) < 20
