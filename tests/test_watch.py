@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +14,9 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 import toolguard
 from toolguard import Guard
-from toolguard.decoding.batch import fill, unpack
-from toolguard.decoding.watch import GATE
+from toolguard.decoding.batch import apply, fill, unpack
 from toolguard.policy.enforce import hold, observe
+from toolguard.report.report import GATE
 
 BEGINNINGS = ["", "Hello", "<tool_call>", '<tool_call>\n{"name": "', "Let me see. <tool_call>"]
 
@@ -26,6 +27,7 @@ BEGINNINGS = ["", "Hello", "<tool_call>", '<tool_call>\n{"name": "', "Let me see
     spread=st.sampled_from([1.0, 4.0, 12.0]),
     spike=st.sampled_from([0.0, 8.0, 30.0]),
     rows=st.integers(1, 5),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     data=st.data(),
 )
 def test_masses_and_pressure_are_the_models_own_where_the_gate_passes(
@@ -35,6 +37,7 @@ def test_masses_and_pressure_are_the_models_own_where_the_gate_passes(
     spread: float,
     spike: float,
     rows: int,
+    dtype: torch.dtype,
     data: st.DataObject,
 ) -> None:
     guard = Guard.compile("hermes", tools, tokenizer)
@@ -48,6 +51,7 @@ def test_masses_and_pressure_are_the_models_own_where_the_gate_passes(
     logits = torch.randn((rows, len(tokenizer) + 3), generator=generator) * spread
     watched = [*dict.fromkeys([*guard.control_ids.values(), *guard.vocabulary.end_ids])]
     logits[:, data.draw(st.sampled_from(watched))] += spike
+    logits = logits.to(dtype)
     original = logits.clone()
     legal = unpack(fill(states), logits.device)
     legal = torch.nn.functional.pad(legal, (0, logits.shape[1]))[:, : logits.shape[1]]
@@ -70,7 +74,43 @@ def test_masses_and_pressure_are_the_models_own_where_the_gate_passes(
     picked = original.topk(3).indices[:, data.draw(st.integers(0, 2))].tolist()
     for row, rank in enumerate(reading.ranks(picked)):
         above = int((original[row] > original[row, picked[row]]).sum())
-        assert rank == above + 1 or (rank == 0 and above and not reading.passed[row])
+        wanted = picked[row] == int(reading.wanted[row])
+        assert rank == above + 1 or (rank == 0 and not wanted and not reading.passed[row])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    words=st.integers(1, 40),
+    width=st.integers(1, 1400),
+    legal=st.sampled_from([0.0, 0.01, 0.5, 0.99, 1.0]),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_mask_leaves_the_legal_logits_as_they_are(
+    words: int, width: int, legal: float, dtype: torch.dtype, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    bits = rng.random((2, 32 * words)) < legal
+    bitmask = torch.from_numpy(np.packbits(bits, axis=1, bitorder="little").view(np.int32))
+    logits = torch.from_numpy(rng.normal(size=(2, width)) * 5).to(dtype)
+    allowed = torch.from_numpy(np.pad(bits, ((0, 0), (0, width)))[:, :width])
+    expected = logits.masked_fill(~allowed, -math.inf)
+    apply(bitmask, logits)
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_id_past_the_tokenizer_is_illegal(
+    dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    logits = torch.zeros((1, len(tokenizer) + 300), dtype=dtype)
+    logits[0, -1] = 30.0
+    state = guard.start(100)
+    toolguard.enforce([state], logits)
+    assert logits[0, -1] == -math.inf
+    assert state.interventions[0].token_id == logits.shape[1] - 1
+    assert state.pressure > 20
 
 
 def test_holding_reads_the_same_as_observing(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..grammar.engine import executor
 from .arrays import on_numpy
+from .row_mask import row_mask
 from .state import GuardState
 
 
@@ -41,15 +39,13 @@ def apply(bitmask: torch.Tensor, logits: torch.Tensor) -> None:
         bitmask: int32 of shape [batch, words]; ids past its end are illegal.
         logits: floating point of shape [batch, vocabulary], on any device.
     """
-    width = min(logits.shape[1], 32 * bitmask.shape[1])
     if on_numpy(logits):
-        octets = bitmask.numpy().view(np.uint8)
-        for scores, legal in zip(logits.detach().numpy()[:, :width], octets, strict=True):
-            limits = _limits(scores.dtype).take(legal, axis=0)  # of one row: they stay in the cache
-            np.minimum(scores, limits.reshape(-1)[:width], out=scores)
-    else:
-        illegal = ~unpack(bitmask, logits.device)[:, :width]
-        logits[:, :width].masked_fill_(illegal, float("-inf"))
+        for scores, words in zip(logits.detach().numpy(), bitmask.numpy(), strict=True):
+            row_mask(words.tobytes(), len(scores)).apply(scores)
+        return
+    width = min(logits.shape[1], 32 * bitmask.shape[1])
+    illegal = ~unpack(bitmask, logits.device)[:, :width]
+    logits[:, :width].masked_fill_(illegal, float("-inf"))
     logits[:, width:] = float("-inf")
 
 
@@ -64,10 +60,3 @@ def _bits(device: torch.device) -> torch.Tensor:
     """The eight bits of each byte, lowest first: bool of shape [256, 8]."""
     octets = torch.arange(256, dtype=torch.int32).unsqueeze(1)
     return (octets >> torch.arange(8, dtype=torch.int32) & 1).bool().to(device)
-
-
-@cache
-def _limits(dtype: np.dtype[Any]) -> NDArray[Any]:
-    """How large the eight logits of each byte may be: inf or -inf, of shape [256, 8]."""
-    bits = _bits(torch.device("cpu")).numpy()
-    return np.where(bits, np.inf, -np.inf).astype(dtype)

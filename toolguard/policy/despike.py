@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ..decoding.reading import Reading
 from ..decoding.state import GuardState
 from ..decoding.structure import control_tokens, structure_tokens
-from ..decoding.watch import Reading
 from ..report.report import Intervention
 
 Reference = Callable[[Sequence[int]], torch.Tensor]

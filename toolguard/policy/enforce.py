@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..decoding.batch import apply, fill
+from ..decoding.batch import fill
 from ..decoding.decision import opener_odds
+from ..decoding.reading import Reading, Record
 from ..decoding.state import GuardState
-from ..decoding.watch import Reading, Record, Watch
+from ..decoding.watch import Watch
 from ..report.report import Action, Intervention
 from .calibrate import Calibration
 from .despike import Despiker
@@ -31,10 +32,8 @@ def enforce(states: Sequence[GuardState], logits: torch.Tensor) -> None:
 
 def observe(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
     """Reads what a mask would take away, and changes nothing."""
-    bitmask = fill(states)
-    reading = Watch.of(states[0].guard).read(logits, bitmask)
     masked = logits.clone()
-    apply(bitmask, masked)
+    reading = Watch.of(states[0].guard).mask(masked, fill(states))
     reading.close(masked)
     return reading
 
@@ -48,13 +47,13 @@ def hold(
     """Masks what is illegal, in place; what the watch read is yet to be recorded."""
     bitmask = fill(states)
     leave_mentions(states, logits, bitmask)
-    reading = Watch.of(states[0].guard).read(logits, bitmask)
-    points = despiker.points(states, reading, logits) if despiker else []
-    raw = logits[points]
     odds = opener_odds(states, logits) if calibration else {}
-    apply(bitmask, logits)
-    if despiker and points:
-        despiker(states, points, raw, logits)
+    raw = logits.clone() if despiker else logits
+    reading = Watch.of(states[0].guard).mask(logits, bitmask)
+    if despiker:
+        points = despiker.points(states, reading, logits)
+        if points:
+            despiker(states, points, raw[points], logits)
     if calibration:
         calibration(states, odds, logits)
     for row, state in enumerate(states):

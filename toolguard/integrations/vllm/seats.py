@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...decoding.reading import Reading, Record
 from ...decoding.state import GuardState
-from ...decoding.watch import Reading, Record, Watch
+from ...decoding.watch import Watch
 from ...errors import ToolguardError
 from ...policy.enforce import hold, note, observe
 from ...report.report import GATE

@@ -1,0 +1,93 @@
+"""The watch where NumPy sees the logits.
+
+Rows are read and masked one after the other: the mask finds in the cache what was read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .arrays import log_sum_exp
+from .reading import LOG_GATE, Reading, Record
+from .row_mask import RowMask, row_mask
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+
+@dataclass(slots=True)
+class _Passed:
+    """A row where the gate passed."""
+
+    raw: NDArray[Any]
+    mask: RowMask
+    controls: NDArray[Any]
+    total: float = 0.0  # the log-sum-exp of all logits
+    left: float = 0.0  # and of those that were left
+
+
+class HostReading(Reading):
+    """See `Reading`."""
+
+    def __init__(self, watch: Watch, logits: torch.Tensor, bitmask: torch.Tensor) -> None:
+        self.watch = watch
+        self._wanted: list[int] = []
+        self._legal: list[bool] = []
+        self._kept: list[bool] = []
+        self._passed: dict[int, _Passed] = {}
+        rows = zip(logits.detach().numpy(), bitmask.numpy(), strict=True)
+        for row, (scores, words) in enumerate(rows):
+            wanted = int(scores.argmax())
+            controls = scores.take(watch.tokens)
+            mask = row_mask(words.tobytes(), len(scores))
+            legal = mask.allows(wanted)
+            gate = scores.item(wanted) + LOG_GATE
+            if not legal or controls.item(controls.argmax()) > gate:
+                self._passed[row] = _Passed(scores.copy(), mask, controls)
+            mask.apply(scores)
+            self._wanted.append(wanted)
+            self._legal.append(legal)
+
+    @property
+    def wanted(self) -> torch.Tensor:
+        return torch.tensor(self._wanted)
+
+    @property
+    def passed(self) -> torch.Tensor:
+        return torch.tensor([row in self._passed for row in range(len(self._wanted))])
+
+    def close(self, masked: torch.Tensor) -> None:
+        rows = masked.detach().numpy()
+        self._kept = [rows.item(row, token) > -math.inf for row, token in enumerate(self._wanted)]
+        for row, passed in self._passed.items():
+            passed.total = log_sum_exp(passed.raw)
+            passed.left = log_sum_exp(passed.mask.left(rows[row]))
+
+    def records(self) -> list[Record]:
+        return [self._record(row) for row in range(len(self._wanted))]
+
+    def _record(self, row: int) -> Record:
+        wanted, legal, kept = self._wanted[row], self._legal[row], self._kept[row]
+        passed = self._passed.get(row)
+        if passed is None or passed.total == -math.inf:
+            return Record(wanted, 0.0, legal, kept, 0.0, self.watch.nothing)
+        total = passed.total
+        mass = math.exp(passed.raw.item(wanted) - total)
+        masses = np.exp(passed.controls.astype(np.float64) - total).tolist()
+        return Record(wanted, mass, legal, kept, max(0.0, total - passed.left), masses)
+
+    def ranks(self, tokens: Sequence[int]) -> list[int]:
+        return [self._rank(row, token) for row, token in enumerate(tokens)]
+
+    def _rank(self, row: int, token: int) -> int:
+        if row not in self._passed:
+            return int(token == self._wanted[row])
+        raw = self._passed[row].raw
+        return int(np.count_nonzero(raw > raw[token])) + 1

@@ -1,0 +1,120 @@
+"""What the watch read at one step of a batch, and what is kept of it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..report.report import GATE, Step
+from .state import GuardState
+from .structure import structure_tokens
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+LOG_GATE = math.log(GATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a reading, on the host.
+
+    Attributes:
+        wanted: the model's own first choice.
+        mass: its probability; 0 where the gate did not pass.
+        legal: it is legal.
+        kept: it is legal, and leaves room to end the turn within its budget.
+        pressure: mask pressure, in nats.
+        masses: the mass of each watched token; 0 where the gate did not pass.
+    """
+
+    wanted: int
+    mass: float
+    legal: bool
+    kept: bool
+    pressure: float
+    masses: Sequence[float]
+
+
+class Reading(ABC):
+    """Make it with `Watch.mask`."""
+
+    watch: Watch
+
+    @property
+    @abstractmethod
+    def wanted(self) -> torch.Tensor:
+        """The model's own first choices, int64 of shape [batch]."""
+
+    @property
+    @abstractmethod
+    def passed(self) -> torch.Tensor:
+        """Where the gate passed, bool of shape [batch]."""
+
+    @abstractmethod
+    def close(self, masked: torch.Tensor) -> None:
+        """Reads what the mask, and what came after it, left.
+
+        Args:
+            masked: the logits with illegal tokens at -inf, of shape [batch, vocabulary].
+        """
+
+    @abstractmethod
+    def records(self) -> list[Record]:
+        """What was read, row by row."""
+
+    @abstractmethod
+    def ranks(self, tokens: Sequence[int]) -> list[int]:
+        """The rank of the chosen tokens among all, by the model's own logits.
+
+        0 where the gate did not pass and it is not the first.
+        """
+
+    def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+        """How likely the chosen tokens were as content, structure left out; nan: it is structure.
+
+        Args:
+            raw: the model's own logits, of shape [batch, vocabulary].
+
+        Returns:
+            Log-probabilities.
+        """
+        structure = structure_tokens(self.watch.vocabulary, raw)
+        kept = raw.float().masked_fill(structure, float("-inf"))
+        chosen = torch.tensor(tokens, device=raw.device).unsqueeze(1)
+        found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
+        return [math.nan if value == -math.inf else value for value in found]
+
+    def trace(
+        self, states: Sequence[GuardState], tokens: Sequence[int], odds: Mapping[int, float]
+    ) -> None:
+        """Keeps the step in states that keep them, before they take the tokens.
+
+        Args:
+            odds: see `opener_odds`.
+        """
+        records, ranks = self.records(), self.ranks(tokens)
+        for row, (state, record, token, rank) in enumerate(
+            zip(states, records, tokens, ranks, strict=True)
+        ):
+            if state.steps is not None and not state.done:
+                found = zip(self.watch.names, record.masses, strict=True)
+                state.steps.append(
+                    Step(
+                        step=len(state.ids),
+                        region=state.region,
+                        position=state.position,
+                        token=state.guard.vocabulary.text_of([token]),
+                        token_id=token,
+                        masses={name: mass for name, mass in found if mass > GATE},
+                        illegal=-math.expm1(-record.pressure),
+                        pressure=record.pressure,
+                        rank=rank,
+                        odds=odds.get(row),
+                    )
+                )

@@ -1,0 +1,67 @@
+"""One row's mask as NumPy applies it: by the few ids that are legal, or by the few that are not.
+
+Masks come back: text has the same one at nearly every step, and so have strings and each place of a
+call's frame. So what is worked out of one is kept.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FEW = 16  # up to one id in so many is few
+
+
+class RowMask:
+    """Make it with `row_mask`.
+
+    Args:
+        octets: the legal tokens, one bit each; ids past their end are illegal.
+        width: how many logits the row has.
+    """
+
+    def __init__(self, octets: NDArray[np.uint8], width: int) -> None:
+        bits = np.unpackbits(octets, bitorder="little")[:width].view(bool)
+        legal = int(np.count_nonzero(bits))
+        self._octets, self._width = octets, len(bits)
+        self._legal = np.flatnonzero(bits) if legal <= width // _FEW else None
+        self._illegal = np.flatnonzero(~bits) if len(bits) - legal <= width // _FEW else None
+
+    def allows(self, token: int) -> bool:
+        return token < self._width and bool(self._octets[token >> 3] >> (token & 7) & 1)
+
+    def apply(self, scores: NDArray[Any]) -> None:
+        """Sets the logits of illegal tokens to -inf, in place."""
+        if self._legal is not None:
+            kept = scores.take(self._legal)
+            scores.fill(-np.inf)
+            scores[self._legal] = kept
+            return
+        scores[self._width :] = -np.inf
+        if self._illegal is not None:
+            scores[self._illegal] = -np.inf
+        else:
+            inside = scores[: self._width]
+            limits = _limits(scores.dtype).take(self._octets, axis=0).reshape(-1)
+            np.minimum(inside, limits[: self._width], out=inside)
+
+    def left(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Logits of the row, all legal ones among them."""
+        return scores if self._legal is None else scores.take(self._legal)
+
+
+@lru_cache(maxsize=256)
+def row_mask(words: bytes, width: int) -> RowMask:
+    """The mask of a row of `width` logits, of which `words` are the bits."""
+    return RowMask(np.frombuffer(words, np.uint8), width)
+
+
+@cache
+def _limits(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """How large the eight logits of each byte may be: inf or -inf, of shape [256, 8]."""
+    octets = np.arange(256, dtype=np.uint8)[:, None]
+    bits = np.unpackbits(octets, axis=1, bitorder="little")
+    return np.where(bits, np.inf, -np.inf).astype(dtype)
