@@ -44,7 +44,7 @@ def main(
     profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
     calibrating = toolguard_cases(fresh_cases(calibration, SEED, read_cases()))
     held_out = toolguard.held_out()
-    asked = {name: held_out[:damaged] for name in toolguard.checkpoint_names()}
+    asked = dict.fromkeys(toolguard.checkpoint_names(), held_out[:damaged])
     asked["healthy"] = held_out[:healthy]
     rows: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True)) as bars:
@@ -84,10 +84,12 @@ def main(
 
 def rates(profile: toolguard.Profile, turns: list[Any], alpha: float) -> dict[str, Any]:
     steps = [step for turn in turns for step in turn]
-    spiked = [{id(spike.step) for spike in toolguard.spikes(profile, turn, alpha)} for turn in turns]
+    spiked = [
+        {id(spike.step) for spike in toolguard.spikes(profile, turn, alpha)} for turn in turns
+    ]
     needed = len(profile.controls) / alpha
     told = [profile.count(step.region, step.position) + 1 >= needed for step in steps]
-    found = sum(map(len, spiked))
+    found = sum(spiked)
     return {
         "turns": len(turns),
         "steps": len(steps),
