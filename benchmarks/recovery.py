@@ -43,6 +43,7 @@ def main(
     checkpoints: Annotated[
         list[str] | None, typer.Option("--checkpoint", help="Only these.")
     ] = None,
+    modes: Annotated[list[str] | None, typer.Option("--mode", help="Only these.")] = None,
     temperatures: Annotated[list[float] | None, typer.Option("--temperature")] = None,
     batch: Annotated[int, typer.Option(min=1)] = 65,
     seed: int = 0,
@@ -50,6 +51,7 @@ def main(
 ) -> None:
     cases = toolguard.held_out()[:prompts]
     names = checkpoints or list(toolguard.checkpoint_names())
+    wanted = modes or MODES
     heats = temperatures or [0.0]
     rows: list[dict[str, Any]] = []
     fresh = toolguard_cases(fresh_cases(CALIBRATION, SEED, read_cases()))
@@ -68,12 +70,12 @@ def main(
         return profile
 
     with Progress(console=Console(stderr=True)) as bars:
-        bar = bars.add_task("", total=len(names) * len(heats) * len(MODES))
+        bar = bars.add_task("", total=len(names) * len(heats) * len(wanted))
         for name in names:
             model = load(name)
             skill = skill_of(model, prompts)
             for heat in heats:
-                for mode in MODES:
+                for mode in wanted:
                     bars.update(bar, description=f"{name}, {mode}, T {heat}")
                     options: dict[str, Any] = {"policy": "observe" if mode == MODES[0] else mode}
                     if mode == "calibration":

@@ -11,6 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 
 import toolguard
 from toolguard import Case, Guard, GuardState, Score
+from toolguard.policy.despike import Despiker
+from toolguard.policy.enforce import hold
 from toolguard.policy.history import cleaned
 from toolguard.policy.recover import RETRIES, Recovery
 
@@ -172,6 +174,28 @@ def test_a_nearly_spent_budget_is_left_to_the_guard(
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     options: dict[str, Any] = {"policy": "recover", "reference": healthy, "max_new_tokens": 48}
     assert scored("skill_lost", cases[:32], **options).schema_valid == 1
+
+
+def test_which_structure_it_is_is_the_references_choice(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Its odds against content that neither model wants do not tell."""
+    names = {name: {"type": "string"} for name in ("x", "y")}
+    tools = [{"name": "f", "parameters": {"properties": names, "required": ["x"]}}]
+    state = Guard.compile("hermes", tools, tokenizer).start(200)
+    for token in tokenizer('<tool_call>\n{"name": "f", "arguments": {"x": "Rome')["input_ids"]:
+        assert state.accept(token)
+    end, another, content = tokenizer.convert_tokens_to_ids(['"}}Ċ', '",', "s"])
+    own = torch.full((1, len(tokenizer)), -30.0)
+    theirs = own.clone()
+    own[0, [end, another, content]] = torch.tensor([10.0, 5.0, 0.0])
+    theirs[0, [end, another, content]] = torch.tensor([5.0, 10.0, -3.0])
+    before = own.log_softmax(-1)[0, content]
+    hold([state], own, Despiker(lambda rows: theirs))
+    left = own.log_softmax(-1)[0]
+    assert left[another] - left[end] == pytest.approx(5, abs=1e-3)
+    assert left[content] == pytest.approx(float(before), abs=1e-3)
+    assert [item.action for item in state.interventions] == ["despike"]
 
 
 def test_a_reference_is_refused_where_nothing_asks_it(

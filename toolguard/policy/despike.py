@@ -4,7 +4,8 @@ Reinforcement learning over-amplifies tokens that carry structure, also where th
 opener where no call is needed, an early closer. A reference (the model before that training, or a
 smaller one) says what the odds of structure against content were. Where the model wants structure,
 they are held to that; where it wants structure that the grammar forbids, its own odds say nothing
-any more and the reference's stand for them.
+any more and the reference's stand for them. Which structure it is, another argument or the end of
+them, is the reference's choice: odds against content that neither model wants would not tell.
 """
 
 from __future__ import annotations
@@ -75,13 +76,14 @@ class Despiker:
         own = own.masked_fill(~legal, float("-inf"))
         theirs = self._reference(rows).float()[:, : own.shape[1]]
         theirs = theirs.masked_fill(~legal, float("-inf")).log_softmax(-1)
-        content = own.masked_fill(some, float("-inf")).logsumexp(-1, keepdim=True)
-        their_content = theirs.masked_fill(some, float("-inf")).logsumexp(-1, keepdim=True)
+        total, content = _masses(own, some)
+        their_total, their_content = _masses(theirs, some)
+        held = content + their_total - their_content.clamp_min(_NOTHING)
+        held = torch.where(spiked.unsqueeze(1), held, torch.minimum(total, held))
         # Where there is no content to weigh against, structure is weighed against itself.
         alone = content.isinf() | (spiked.unsqueeze(1) & (their_content < _NOTHING))
-        held = torch.where(alone, theirs, content + theirs - their_content.clamp_min(_NOTHING))
-        cap = torch.where(spiked.unsqueeze(1), held, torch.minimum(own, held))
-        result = torch.where(some & legal, cap, own)
+        held = torch.where(alone, their_total, held)
+        result = torch.where(some & legal, held + theirs - their_total, own)
         result = torch.where(alone & ~some, float("-inf"), result)
         before, after = masked.argmax(-1), result.argmax(-1)
         for place, row in enumerate(rows):
@@ -90,6 +92,13 @@ class Despiker:
                 mass = float(own[place, token].exp())
                 states[row].interventions.append(_intervention(states[row], token, mass))
         logits[rows] = result.to(logits.dtype)
+
+
+def _masses(scores: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-mass of some tokens, and of the others."""
+    mass = scores.masked_fill(~some, float("-inf")).logsumexp(-1, keepdim=True)
+    others = scores.masked_fill(some, float("-inf")).logsumexp(-1, keepdim=True)
+    return mass, others
 
 
 def _intervention(state: GuardState, token: int, mass: float) -> Intervention:
