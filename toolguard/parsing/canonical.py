@@ -15,16 +15,18 @@ from functools import cache
 from typing import Any
 
 from ..errors import FormatError
-from ..formats.reader import SPACE
+from ..formats.reader import SPACE, TOOL_NAME
 from ..formats.render import render
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
 from .events import TurnEnd
+from .faults import Found, refused, unknown
 from .parser import TurnParser
 from .turn import Call, Turn
 
 _NAME, _KEY = "sentinel_name", "sentinel_key"
 _TRAILING = 16
+_TOOL_NAME = re.compile(TOOL_NAME)
 _UNSURE = re.compile(r"\d[eE]|\d{64}|[\udb00-\udcff]")
 """In JSON: what a grammar may bound more than JSON does, and markers."""
 
@@ -82,25 +84,40 @@ def _read(text: str, wire_format: WireFormat) -> Turn:
     return end.turn
 
 
-def read_canonical(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
-    """The turn, if it is nothing but sound calls in the format's own spelling; else None."""
+def read_canonical(
+    text: str, wire_format: WireFormat, toolset: Toolset
+) -> tuple[list[Call], list[Found]] | None:
+    """The calls of a turn that is nothing but calls in the format's own spelling, and what is wrong
+    with the others; None of any other turn."""
     spelled = spelling(wire_format)
     if spelled is None or not text.startswith(spelled.before):
         return None
     body = text.rstrip(SPACE)
     if len(text) - len(body) > (_TRAILING if spelled.trailing else 0):
         return None
-    calls = []
-    for call in _calls(body, spelled, wire_format, toolset):
+    calls: list[Call] = []
+    found: list[Found] = []
+    for call in _calls(body, spelled, wire_format):
         if call is None:
             return None
-        calls.append(call)
-    return Turn(text, "", "", tuple(calls), True, "healthy_call")
+        name, arguments, (start, end) = call.name, call.arguments, call.span
+        if name not in toolset.names:
+            if not _TOOL_NAME.fullmatch(name) or wire_format.reader.reserved.match(name):
+                return None
+            named = start - spelled.opening + len(spelled.before)
+            kind, message = unknown(name, toolset)
+            found.append(Found(kind, named, named + len(name), message, "call"))
+        elif toolset.accepts(name, arguments):
+            calls.append(call)
+        else:
+            found += [
+                Found(kind, start, end, message, "call")
+                for kind, message in refused(name, arguments, toolset)
+            ]
+    return calls, found
 
 
-def _calls(
-    text: str, spelled: Spelling, wire_format: WireFormat, toolset: Toolset
-) -> Iterator[Call | None]:
+def _calls(text: str, spelled: Spelling, wire_format: WireFormat) -> Iterator[Call | None]:
     """One call after the other; None where one is not as it should be."""
     place = 0
     while True:
@@ -118,13 +135,11 @@ def _calls(
             return
         written = text[place:end]
         sound = (
-            name in toolset.names
-            and text.startswith(spelled.after, end)
+            text.startswith(spelled.after, end)
             and isinstance(arguments, dict)
             and json.dumps(arguments, ensure_ascii=False) == written
             and not _UNSURE.search(written)
             and not any(control in written for control in wire_format.controls)
-            and toolset.accepts(name, arguments)
         )
         place = end + len(spelled.after)
         span = start + spelled.opening, place - spelled.closing

@@ -215,6 +215,27 @@ def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
     return place.found("malformed_call", None, f"the call breaks off at {near!r}")
 
 
+def unknown(name: str, toolset: Toolset) -> tuple[FaultKind, str]:
+    """What is wrong with a call to a tool that is not offered."""
+    if parts := fused(name, toolset):
+        return "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
+    offered = ", ".join(toolset.names) or "none"
+    return "unknown_tool", f"no tool {name!r} is offered ({offered})"
+
+
+def refused(name: str, arguments: Any, toolset: Toolset) -> list[tuple[FaultKind, str]]:
+    """What is wrong with arguments that their tool's schema refuses; empty if it does not."""
+    errors = toolset.errors(name, arguments)
+    kind = encoded_twice(arguments, toolset[name], toolset) if errors else None
+    return [(kind or "bad_arguments", line(error)) for error in errors[: 1 if kind else None]]
+
+
+def line(error: object) -> str:
+    """What an error says, on one line of bearable length."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:199]}…"
+
+
 def fused(name: str, toolset: Toolset) -> tuple[str, str] | None:
     """The tool and the argument that run into one word, if that is what a name is."""
     for tool in toolset:

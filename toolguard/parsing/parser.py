@@ -39,7 +39,7 @@ from .events import (
     TextDelta,
     TurnEnd,
 )
-from .faults import Place, encoded_twice, fused
+from .faults import Place, fused, line, refused, unknown
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
@@ -51,6 +51,7 @@ _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
 _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
+UNTAGGED = "a call without its control tokens"
 _BEGUN_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 
 
@@ -158,7 +159,7 @@ class TurnParser:
             tuple(self._faults),
             self._format,
             self._toolset,
-            self._read,
+            calls_alone,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)
@@ -417,12 +418,8 @@ class TurnParser:
             self._events.append(CallName(self._told, self._begun.name))
             return
         self._begun.muted = True
-        offered = ", ".join(self._toolset.names) or "none"
         start = name.start_pos or 0
-        kind: FaultKind = "unknown_tool"
-        message = f"no tool {self._begun.name!r} is offered ({offered})"
-        if parts := fused(self._begun.name, self._toolset):
-            kind, message = "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
+        kind, message = unknown(self._begun.name, self._toolset)
         self._found(kind, start, start + len(name), message, "call")
 
     def _write(self, arguments: str) -> None:
@@ -450,14 +447,13 @@ class TurnParser:
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
-        except ValueError as refused:
-            message = f"the arguments cannot be read: {_line(refused)}"
+        except ValueError as error:
+            message = f"the arguments cannot be read: {line(error)}"
             self._found("malformed_call", start, end, message, "call")
             return
-        errors = self._toolset.errors(name, arguments)
-        kind = encoded_twice(arguments, tool, self._toolset) if errors else None
-        for error in errors[: 1 if kind else None]:
-            self._found(kind or "bad_arguments", start, end, _line(error), "call")
+        errors = refused(name, arguments, self._toolset)
+        for kind, message in errors:
+            self._found(kind, start, end, message, "call")
         if not errors:
             call = Call(name, arguments, self._span(start, end))
             if body.start is None:
@@ -474,29 +470,8 @@ class TurnParser:
         if not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
-        if not (self._calls or self._faults) and self._is_untagged(text):
-            message = "a call without its control tokens"
-            self._found("untagged_call", 0, size, message, "around")
-
-    def _is_untagged(self, text: str) -> bool:
-        """Whether prose is the bare body of a call to an offered tool."""
-        if not self._format.opener or not self._toolset.any_named(text):
-            return False
-        parser = self._trial(f"{self._format.opener}{text}{self._format.closer}", self._format)
-        kinds = {fault.kind for fault in parser._faults}
-        return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
-
-    def _read(self, text: str, wire_format: WireFormat) -> tuple[Sequence[Call], str]:
-        """See `turn_faults.Read`."""
-        parser = self._trial(text, wire_format)
-        return () if parser._faults else parser._calls, parser._prose["FREE"].told
-
-    def _trial(self, text: str, wire_format: WireFormat) -> TurnParser:
-        """A parser that was fed all of a text, of which nobody is told."""
-        parser = TurnParser(wire_format, self._toolset)
-        parser._source = text
-        parser._advance(final=True)
-        return parser
+        if not (self._calls or self._faults) and is_untagged(text, self._format, self._toolset):
+            self._found("untagged_call", 0, size, UNTAGGED, "around")
 
     def _found(self, kind: FaultKind, start: int, end: int, message: str, where: Where) -> None:
         self._tell_fault(kind, self._span(start, end), message, where)
@@ -573,6 +548,29 @@ class _Begun:
     muted: bool = False
 
 
+def is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
+    """Whether prose is the bare body of a call to an offered tool."""
+    if not (toolset.any_named(text) and wire_format.body.match(text)):
+        return False
+    parser = _trial(f"{wire_format.opener}{text}{wire_format.closer}", wire_format, toolset)
+    kinds = {fault.kind for fault in parser._faults}
+    return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
+
+
+def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[Sequence[Call], str]:
+    """See `turn_faults.Read`."""
+    parser = _trial(text, wire_format, toolset)
+    return () if parser._faults else parser._calls, parser._prose["FREE"].told
+
+
+def _trial(text: str, wire_format: WireFormat, toolset: Toolset) -> TurnParser:
+    """A parser that was fed all of a text, of which nobody is told."""
+    parser = TurnParser(wire_format, toolset)
+    parser._source = text
+    parser._advance(final=True)
+    return parser
+
+
 def after(state: ParserState[Any], token: Token) -> ParserState[Any]:
     """A parser's state after a token, without the tree."""
     following = recogniser(state)
@@ -590,12 +588,6 @@ def recogniser(state: ParserState[Any]) -> ParserState[Any]:
 
 def feed(state: ParserState[Any], token: Token) -> None:
     state.feed_token(token, token.type == "$END")
-
-
-def _line(error: object) -> str:
-    """What an error says, on one line of bearable length."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= 200 else f"{said[:199]}…"
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> str:

@@ -1,19 +1,29 @@
-"""Reads a finished turn, and classifies what it finds."""
+"""Reads a finished turn, and classifies what it finds.
+
+The parser reads every turn; most turns need no parser. There are three short cuts, and each says
+what the parser says (they are tested against it): text without a control token, calls spelled as
+the chat template does (`canonical`), and turns that say nothing at all.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 from ..formats.reader import LEADING_SPACE, SPACE
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
 from .canonical import read_canonical
+from .diagnosis import is_calling, turn_state
 from .events import TurnEnd
-from .parser import TurnParser
-from .turn import Turn
-from .turn_faults import OPENING_ROLE
+from .faults import Found
+from .parser import UNTAGGED, TurnParser, calls_alone, is_untagged
+from .turn import Call, Fault, Turn
+from .turn_faults import OPENING_ROLE, faults_of_turn
 
 _MARKS = re.compile(r"[\udb00-\udcff]")
+_BLANK = 64  # characters
 
 
 def read_turn(
@@ -32,27 +42,13 @@ def read_turn(
         opened: the prompt had opened the reasoning already.
         ended: the turn was ended by an end token, not by a budget.
     """
-    if ended and not opened and wire_format.replies_plainly:
-        reply = _plain_reply(text, wire_format, toolset)
-        if reply is not None:
-            return reply
-    if ended and not opened and (turn := read_canonical(text, wire_format, toolset)):
-        return turn
+    if ended and not opened:
+        turn = _without_parser(text, wire_format, toolset)
+        if turn is not None:
+            return turn
     parser = TurnParser(wire_format, toolset, opened=opened)
     parser.feed(text)
     return finished(parser, ended)
-
-
-def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
-    """What most turns are, told at a glance: text without a control token or the name of a tool."""
-    if any(control in text for control in wire_format.controls) or toolset.any_named(text):
-        return None
-    if OPENING_ROLE.match(text) or (not text.isascii() and _MARKS.search(text)):
-        return None
-    said = text.strip(SPACE)
-    if not said or text.find(said[0]) > LEADING_SPACE:
-        return None
-    return Turn(text, said, "", (), False, "healthy_response")
 
 
 def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
@@ -60,3 +56,72 @@ def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
     end = parser.finish(ended)[-1]
     assert isinstance(end, TurnEnd)
     return end.turn
+
+
+def _without_parser(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
+    if wire_format.replies_plainly:
+        reply = _plain_reply(text, wire_format, toolset)
+        if reply is not None:
+            return reply
+    if len(text) <= _BLANK and wire_format.blank.fullmatch(text) and not toolset.any_named(text):
+        return _said_nothing(text, wire_format)
+    read = read_canonical(text, wire_format, toolset)
+    if read is None:
+        return None
+    calls, found = read
+    if not found:
+        return Turn(text, "", "", tuple(calls), True, "healthy_call")
+    return _judged(text, "", calls, found, wire_format, toolset)
+
+
+def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
+    """Text without a control token."""
+    if any(control in text for control in wire_format.controls):
+        return None
+    said = text.strip(SPACE)
+    if not said or text.find(said[0]) > LEADING_SPACE:
+        return None
+    if not text.isascii() and _MARKS.search(text):
+        return None
+    if not (toolset.any_named(text) or OPENING_ROLE.match(text)):
+        return Turn(text, said, "", (), False, "healthy_response")
+    untagged = is_untagged(said, wire_format, toolset)
+    found = [Found("untagged_call", 0, len(text), UNTAGGED, "around")] if untagged else []
+    return _judged(text, said, (), found, wire_format, toolset)
+
+
+@lru_cache(maxsize=256)
+def _said_nothing(text: str, wire_format: WireFormat) -> Turn:
+    """A turn of control tokens and white space, which says the same whatever the tools are: what a
+    collapsed model writes time and again."""
+    parser = TurnParser(wire_format, Toolset(()))
+    parser.feed(text)
+    return finished(parser, True)
+
+
+def _judged(
+    text: str,
+    said: str,
+    calls: Sequence[Call],
+    found: Sequence[Found],
+    wire_format: WireFormat,
+    toolset: Toolset,
+) -> Turn:
+    """A turn, its prose, its calls and its faults, and what else is wrong with it as a whole."""
+
+    def fault(found: Found) -> Fault:
+        kind, start, end, message, where = found
+        return Fault(kind, (start, end), message, where, wire_format.name)
+
+    faults = [fault(each) for each in found]
+    whole = faults_of_turn(text, said, calls, faults, wire_format, toolset, calls_alone)
+    faults += [fault(each) for each in whole]
+    return Turn(
+        text,
+        said,
+        "",
+        tuple(calls),
+        is_calling(text, calls, faults, wire_format),
+        turn_state(text, calls, faults, wire_format),
+        tuple(faults),
+    )

@@ -18,7 +18,7 @@ from ..tools.toolset import Toolset
 from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
 from .turn import Call, Fault, FaultKind
 
-Read = Callable[[str, WireFormat], tuple[Sequence[Call], str]]
+Read = Callable[[str, WireFormat, Toolset], tuple[Sequence[Call], str]]
 """The calls and the text of a turn that is sound in a format; no calls if it is not."""
 
 # A list of words may begin with "user": of a header, somebody's words or structure follow.
@@ -70,7 +70,7 @@ def faults_of_turn(
             yield Found("foreign_token", *leak.span(), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _in_reasoning(raw, calls, faults, wire_format, read)
+        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
     if not calls and toolset.any_named(raw):
         yield from _attempts(raw, text, faults, wire_format, toolset, read)
@@ -109,6 +109,7 @@ def _in_reasoning(
     calls: Sequence[Call],
     faults: Sequence[Fault],
     wire_format: WireFormat,
+    toolset: Toolset,
     read: Read,
 ) -> Iterator[Found]:
     """A complete call between the reasoning tags of a turn that makes none."""
@@ -122,7 +123,7 @@ def _in_reasoning(
         if closer
         else raw.find(wire_format.reasoning_closer, start)
     )
-    if end > start and read(raw[start:end], wire_format)[0]:
+    if end > start and read(raw[start:end], wire_format, toolset)[0]:
         yield Found("call_in_reasoning", start, end, "a call inside the reasoning", "turn")
 
 
@@ -166,7 +167,7 @@ def _attempts(
 ) -> Iterator[Found]:
     """A call that failed for what is around it: in another format, or its opener is lost."""
     for other in _candidates(raw, wire_format):
-        made, said = read(raw, other)
+        made, said = read(raw, other, toolset)
         if made and (faults or not said):
             message = f"a call as {other.name} writes it"
             yield Found("foreign_format", 0, len(raw), message, "around")
