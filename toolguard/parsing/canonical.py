@@ -19,7 +19,6 @@ from ..formats.reader import SPACE, TOOL_NAME
 from ..formats.render import render
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
-from .events import TurnEnd
 from .faults import Found, refused, unknown
 from .parser import TurnParser
 from .turn import Call, Turn
@@ -77,11 +76,7 @@ def spelling(wire_format: WireFormat) -> Spelling | None:
 
 def _read(text: str, wire_format: WireFormat) -> Turn:
     tool = {"name": f"{_NAME}0", "parameters": {"properties": {_KEY: {}}}}
-    parser = TurnParser(wire_format, Toolset.of([tool]))
-    parser.feed(text)
-    end = parser.finish()[-1]
-    assert isinstance(end, TurnEnd)
-    return end.turn
+    return TurnParser(wire_format, Toolset.of([tool])).read(text)
 
 
 def read_canonical(
@@ -107,13 +102,10 @@ def read_canonical(
             named = start - spelled.opening + len(spelled.before)
             kind, message = unknown(name, toolset)
             found.append(Found(kind, named, named + len(name), message, "call"))
-        elif toolset.accepts(name, arguments):
-            calls.append(call)
+        elif errors := refused(name, arguments, toolset):
+            found += [Found(kind, start, end, message, "call") for kind, message in errors]
         else:
-            found += [
-                Found(kind, start, end, message, "call")
-                for kind, message in refused(name, arguments, toolset)
-            ]
+            calls.append(call)
     return calls, found
 
 

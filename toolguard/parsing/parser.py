@@ -141,6 +141,15 @@ class TurnParser:
             self._tell_unfinished()
         return self._taken()
 
+    def read(self, text: str, ended: bool = True) -> Turn:
+        """All of a turn at once, to a parser that was fed nothing."""
+        if MARKED.search(text):
+            self.feed(text)  # what is certain at a marker is told there, and only then the end comes
+        self._source = text
+        end = self.finish(ended)[-1]
+        assert isinstance(end, TurnEnd)
+        return end.turn
+
     def finish(self, ended: bool | None = None) -> tuple[Event, ...]:
         """Reads what is left; the last event holds the turn.
 
@@ -210,9 +219,9 @@ class TurnParser:
     # Tokens: what is certain goes to the parser
 
     def _advance(self, final: bool = False) -> None:
-        pending, place, expected = self._lex()
+        pending, place, expected = self._lex_to_end() if final else self._lex()
         stopped = place is not None and MARKED.search(self._source, place) is not None
-        if pending is not None and (final or stopped or self._begins_string(place)):
+        if pending is not None and (stopped or self._begins_string(place)):
             self._commit(pending)
             pending = None
         if place is not None and (final or stopped):
@@ -220,7 +229,8 @@ class TurnParser:
         elif final:
             self._commit(Token("$END", ""))
         self._tell_calls()
-        self._await(pending, place, expected)
+        if not final:
+            self._await(pending, place, expected)
 
     def _lex(self) -> tuple[Token | None, int | None, Collection[str]]:
         """Feeds the parser what is certain.
@@ -229,9 +239,7 @@ class TurnParser:
             The last token if it is not certain; where what follows is no token, or none yet; and
             which might. No token goes on beyond a marker: in front of one all is certain.
         """
-        lines = LineCounter("\n")  # type: ignore[no-untyped-call]
-        lines.char_pos = self._at
-        lexing = LexerState(TextSlice(self._source, self._at, len(self._source)), lines)
+        lexing = self._lexing()
         pending: Token | None = None
         ahead = Ahead(self._state)
         while not self._broken:
@@ -250,6 +258,23 @@ class TurnParser:
                 self._commit(token)
                 pending, ahead = None, Ahead(self._state)
         return pending, None, ()
+
+    def _lex_to_end(self) -> tuple[None, int | None, Collection[str]]:
+        """The same where nothing follows the source, so that all of it is certain."""
+        if self._broken:
+            return None, None, ()
+        try:
+            for token in self._lexer.lex(self._lexing(), self._state):
+                Ahead(self._state).after(token)  # a parser that refuses a token has moved already
+                self._commit(token)
+        except UnexpectedInput as failure:
+            return None, failure.pos_in_stream, Ahead(self._state).expected
+        return None, None, ()
+
+    def _lexing(self) -> LexerState:
+        lines = LineCounter("\n")  # type: ignore[no-untyped-call]
+        lines.char_pos = self._at
+        return LexerState(TextSlice(self._source, self._at, len(self._source)), lines)
 
     def _await(self, pending: Token | None, place: int | None, expected: Iterable[str]) -> None:
         """Finds what has to come before it is worth while to look again."""

@@ -46,9 +46,7 @@ def read_turn(
         turn = _without_parser(text, wire_format, toolset)
         if turn is not None:
             return turn
-    parser = TurnParser(wire_format, toolset, opened=opened)
-    parser.feed(text)
-    return finished(parser, ended)
+    return TurnParser(wire_format, toolset, opened=opened).read(text, ended)
 
 
 def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
@@ -94,9 +92,7 @@ def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn |
 def _said_nothing(text: str, wire_format: WireFormat) -> Turn:
     """A turn of control tokens and white space, which says the same whatever the tools are: what a
     collapsed model writes time and again."""
-    parser = TurnParser(wire_format, Toolset(()))
-    parser.feed(text)
-    return finished(parser, True)
+    return TurnParser(wire_format, Toolset(())).read(text)
 
 
 def _judged(
