@@ -144,6 +144,11 @@ class WireFormat:
         return "$END" in table[parser.position]
 
     @cached_property
+    def spelled(self) -> re.Pattern[str]:
+        """Any control token, spelled out."""
+        return re.compile("|".join(map(re.escape, self.controls)))
+
+    @cached_property
     def blank(self) -> re.Pattern[str]:
         """Nothing but control tokens and white space."""
         return re.compile(f"(?:[{SPACE}]|{control_pattern(self.controls)})*")

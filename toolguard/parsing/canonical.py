@@ -122,6 +122,7 @@ def _calls(text: str, spelled: Spelling, wire_format: WireFormat) -> Iterator[Ca
         name, place = text[named:until], until + len(spelled.between)
         try:
             arguments, end = _DECODER.raw_decode(text, place)
+            respelled = _ENCODER.encode(arguments)
         except (ValueError, RecursionError):
             yield None
             return
@@ -129,9 +130,9 @@ def _calls(text: str, spelled: Spelling, wire_format: WireFormat) -> Iterator[Ca
         sound = (
             text.startswith(spelled.after, end)
             and isinstance(arguments, dict)
-            and json.dumps(arguments, ensure_ascii=False) == written
+            and respelled == written
             and not _UNSURE.search(written)
-            and not any(control in written for control in wire_format.controls)
+            and not wire_format.spelled.search(written)
         )
         place = end + len(spelled.after)
         span = start + spelled.opening, place - spelled.closing
@@ -149,3 +150,4 @@ def _refused(constant: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refused)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)

@@ -74,7 +74,7 @@ def _without_parser(text: str, wire_format: WireFormat, toolset: Toolset) -> Tur
 
 def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
     """Text without a control token."""
-    if any(control in text for control in wire_format.controls):
+    if wire_format.spelled.search(text):
         return None
     said = text.strip(SPACE)
     if not said or text.find(said[0]) > LEADING_SPACE:
