@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..formats.reader import MARKED, SPACE, STRAY, control_pattern, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .turn import FaultKind, Where
+from .turn import Fault, FaultKind, Where
 
 ROLES = "user|assistant|system|tool|human|USER|ASSISTANT|SYSTEM"
 """Who else may speak, spelled as a word."""
@@ -42,6 +42,11 @@ class Found(NamedTuple):
     end: int
     message: str
     where: Where
+
+    def told(self, wire_format: WireFormat) -> Fault:
+        """As a fault of unmarked text."""
+        span = self.start, self.end
+        return Fault(self.kind, span, self.message, self.where, wire_format.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from .events import (
     TurnEnd,
 )
 from .faults import Place, fused, line, refused, unknown
+from .head import Head
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
@@ -141,11 +142,14 @@ class TurnParser:
             self._tell_unfinished()
         return self._taken()
 
-    def read(self, text: str, ended: bool = True) -> Turn:
-        """All of a turn at once, to a parser that was fed nothing."""
+    def read(self, text: str, ended: bool = True, head: Head | None = None) -> Turn:
+        """All of a turn at once, to a parser that was fed nothing; its head may be known."""
         if MARKED.search(text):
-            self.feed(text)  # what is certain at a marker is told there, and only then the end comes
-        self._source = text
+            self.feed(text)  # what is certain at a marker is told before the end is known
+        else:
+            self._source = text
+            if head is not None and head.state is not None:
+                self._go_behind(head, head.state)
         end = self.finish(ended)[-1]
         assert isinstance(end, TurnEnd)
         return end.turn
@@ -184,6 +188,24 @@ class TurnParser:
         )
         self._events.append(TurnEnd(turn))
         return self._taken()
+
+    def _go_behind(self, head: Head, state: ParserState[Any]) -> None:
+        """Starts behind the head, if the token there shows the parser that it is over."""
+        self._at = head.end
+        try:
+            Ahead(state).after(next(self._lexer.lex(self._lexing(), state)))
+        except (UnexpectedInput, StopIteration):
+            self._at = 0
+            return
+        self._state = state.copy(deepcopy_values=False)
+        # A parser changes the trees on its stack when it puts them into others.
+        self._state.value_stack[:] = [
+            Tree(node.data, [*node.children]) if isinstance(node, Tree) else node
+            for node in self._state.value_stack
+        ]
+        self._told = head.known
+        self._calls += head.calls
+        self._faults += head.faults
 
     def is_open(self) -> bool:
         """Whether more arguments may come in the call that is being written."""

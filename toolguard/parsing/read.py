@@ -1,8 +1,8 @@
 """Reads a finished turn, and classifies what it finds.
 
-The parser reads every turn; most turns need no parser. There are three short cuts, and each says
-what the parser says (they are tested against it): text without a control token, calls spelled as
-the chat template does (`canonical`), and turns that say nothing at all.
+Most turns need no parser: text without a control token, turns that say nothing at all, calls that
+are spelled as the chat template does (`canonical`). Each of these short cuts says what the parser
+would say; they are tested against it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ def read_turn(
         opened: the prompt had opened the reasoning already.
         ended: the turn was ended by an end token, not by a budget.
     """
+    head = None
     if ended and not opened:
-        turn = _without_parser(text, wire_format, toolset)
+        turn = _at_a_glance(text, wire_format, toolset)
         if turn is not None:
             return turn
-    return TurnParser(wire_format, toolset, opened=opened).read(text, ended)
+        head = read_canonical(text, wire_format, toolset)
+        if head is not None and head.whole:
+            return _judged(text, "", head.calls, head.faults, wire_format, toolset)
+    return TurnParser(wire_format, toolset, opened=opened).read(text, ended, head)
 
 
 def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
@@ -56,20 +60,14 @@ def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
     return end.turn
 
 
-def _without_parser(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
+def _at_a_glance(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
     if wire_format.replies_plainly:
         reply = _plain_reply(text, wire_format, toolset)
         if reply is not None:
             return reply
     if len(text) <= _BLANK and wire_format.blank.fullmatch(text) and not toolset.any_named(text):
         return _said_nothing(text, wire_format)
-    read = read_canonical(text, wire_format, toolset)
-    if read is None:
-        return None
-    calls, found = read
-    if not found:
-        return Turn(text, "", "", tuple(calls), True, "healthy_call")
-    return _judged(text, "", calls, found, wire_format, toolset)
+    return None
 
 
 def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
@@ -83,9 +81,9 @@ def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn |
         return None
     if not (toolset.any_named(text) or OPENING_ROLE.match(text)):
         return Turn(text, said, "", (), False, "healthy_response")
-    untagged = is_untagged(said, wire_format, toolset)
-    found = [Found("untagged_call", 0, len(text), UNTAGGED, "around")] if untagged else []
-    return _judged(text, said, (), found, wire_format, toolset)
+    untagged = Found("untagged_call", 0, len(text), UNTAGGED, "around").told(wire_format)
+    faults = [untagged] if is_untagged(said, wire_format, toolset) else []
+    return _judged(text, said, (), faults, wire_format, toolset)
 
 
 @lru_cache(maxsize=256)
@@ -99,19 +97,15 @@ def _judged(
     text: str,
     said: str,
     calls: Sequence[Call],
-    found: Sequence[Found],
+    faults: Sequence[Fault],
     wire_format: WireFormat,
     toolset: Toolset,
 ) -> Turn:
     """A turn, its prose, its calls and its faults, and what else is wrong with it as a whole."""
-
-    def fault(found: Found) -> Fault:
-        kind, start, end, message, where = found
-        return Fault(kind, (start, end), message, where, wire_format.name)
-
-    faults = [fault(each) for each in found]
+    if calls and not faults:
+        return Turn(text, said, "", tuple(calls), True, "healthy_call")
     whole = faults_of_turn(text, said, calls, faults, wire_format, toolset, calls_alone)
-    faults += [fault(each) for each in whole]
+    faults = [*faults, *(found.told(wire_format) for found in whole)]
     return Turn(
         text,
         said,

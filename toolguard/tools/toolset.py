@@ -131,10 +131,7 @@ class Toolset:
 
     def any_named(self, text: str) -> bool:
         """Whether a text holds the name of any of them: without one it makes no call."""
-        for name in self.names:  # on every turn there is: half the time of any()
-            if name in text:
-                return True
-        return False
+        return any(name in text for name in self.names)
 
     def errors(self, name: str, arguments: Any) -> list[str]:
         """What is wrong with a call's arguments; empty if they satisfy the tool's schema.
