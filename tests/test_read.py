@@ -76,6 +76,7 @@ def test_no_damage_is_read_otherwise_than_by_the_parser(name: str) -> None:
         # the order of keys counts
         read = toolguard.read_turn(text, wire_format, toolset)
         assert repr(read) == repr(parsed(text, wire_format, toolset)), text
+        assert wire_format.may_call(read.raw) or not read.calls or read.faults
 
     check()
 

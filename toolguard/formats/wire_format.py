@@ -143,6 +143,31 @@ class WireFormat:
         parser.feed_token(Token("FREE", ""))
         return "$END" in table[parser.position]
 
+    def may_call(self, text: str) -> bool:
+        """Whether a text has what is in every turn that makes a call: told without the parser,
+        which takes its time to be made."""
+        return all(needed in text for needed in self._needed)
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        return self._always(Ref("calls"))
+
+    def _always(self, node: Node) -> frozenset[str]:
+        """The fixed texts without which a node is never written."""
+        match node:
+            case Control(text) | Literal(text):
+                return frozenset({text})
+            case Ref(rule):
+                return self._always(self.rules[rule])
+            case Seq(items):
+                return frozenset().union(*map(self._always, items))
+            case Alt(options):
+                return frozenset.intersection(*map(self._always, options))
+            case Repeat(item, low, _) if low:
+                return self._always(item)
+            case _:
+                return frozenset()
+
     @cached_property
     def spelled(self) -> re.Pattern[str]:
         """Any control token, spelled out."""

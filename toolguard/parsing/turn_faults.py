@@ -218,11 +218,13 @@ def _squashed(tag: str) -> str:
 
 
 def _candidates(raw: str, wire_format: WireFormat) -> Iterator[WireFormat]:
-    """The other formats of whose own spelling the turn has something."""
+    """The other formats of whose own spelling the turn has something, and all that a call needs."""
     seen = {sign for sign in _foreign_signs(wire_format.name) if sign in raw}
     for name, signs in _signs().items() if seen else ():
         if name != wire_format.name and not signs.isdisjoint(seen):
-            yield WireFormat.load(name)
+            other = WireFormat.load(name)
+            if other.may_call(raw):
+                yield other
 
 
 @cache
