@@ -7,17 +7,22 @@
   two take turns; the median of the ratios of each repeat is given, for all messages, for those
   with calls by the plain way, and for those with text and without any control token.
 - `repair`: `toolguard.repair` on corrupt messages, beside `read_turn` on the same.
-- `growth`: CPU time at twice the size to that at one size, of turns made to be slow. 2 is linear.
-  Exits 1 if one is above 3 (`--most`).
+- `growth`: of CPU time when the size doubles, of turns made to be slow, at three sizes: the mean of
+  the two steps, each size the least of three. 2 is linear. Exits 1 if one is above 3 (`--most`).
+  What is loaded once is told apart: `once` is how much longer the very first run took, in ms. One
+  step above 2 is memory: past some hundred KB it comes from the kernel page by page. Where time
+  itself grows faster, each step is.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,22 +45,24 @@ _TOOLS = [{"name": "f", "parameters": {"properties": {"x": {}}, "required": ["x"
 _CALL = '<tool_call>\n{"name": "f", "arguments": {"x": "%s"}}\n</tool_call>'
 
 INPUTS: dict[str, tuple[Callable[[int], str], int]] = {
-    "prose": (lambda n: "All is well. " * (n // 13), MEGABYTE // 2),
-    "a long string": (lambda n: _CALL % ("a" * n), MEGABYTE // 2),
-    "a long string cut off": (lambda n: (_CALL % ("a" * n))[: n // 2], MEGABYTE // 2),
-    "junk in a call": (lambda n: "<tool_call>\n" + "ab c " * (n // 5), MEGABYTE // 2),
-    "quotes": (lambda n: "<tool_call>\n{" + '"' * n, MEGABYTE // 2),
-    "white space": (lambda n: "<tool_call>" + " \n" * (n // 2), MEGABYTE // 2),
-    "openers": (lambda n: "<tool_call>\n" * n, 5000),
-    "closers": (lambda n: "</tool_call>\n" * n, 5000),
-    "calls": (lambda n: "\n".join([_CALL % "a"] * n), 1000),
-    "calls with roles": (lambda n: "\nuser\n".join([_CALL % "a"] * n), 1000),
-    "names without an end": (lambda n: '<tool_call>\n{"name": "f", ' * n, 5000),
-    "nesting": (lambda n: f'<tool_call>\n{{"name": "f", "arguments": {{"x": {"[" * n}', 5000),
-    "closed nesting": (lambda n: (_CALL % "").replace('""', "[" * n + "]" * n), 5000),
-    "roles": (lambda n: "<tool_call>\n" + "user\nassistant\n" * n, 5000),
+    "prose": (lambda n: "All is well. " * (n // 13), MEGABYTE),
+    "prose that names a tool": (lambda n: 'Use "f" [1]. ' * (n // 13), MEGABYTE),
+    "a long string": (lambda n: _CALL % ("a" * n), MEGABYTE),
+    "a long string cut off": (lambda n: (_CALL % ("a" * 2 * n))[:n], MEGABYTE),
+    "junk in a call": (lambda n: "<tool_call>\n" + "ab c " * (n // 5), MEGABYTE),
+    "junk behind a call": (lambda n: _CALL % "a" + "\n" + "ab c " * (n // 5), MEGABYTE),
+    "quotes": (lambda n: "<tool_call>\n{" + '"' * n, MEGABYTE),
+    "white space": (lambda n: "<tool_call>" + " \n" * (n // 2), MEGABYTE),
+    "openers": (lambda n: "<tool_call>\n" * n, 10_000),
+    "closers": (lambda n: "</tool_call>\n" * n, 10_000),
+    "calls": (lambda n: "\n".join([_CALL % "a"] * n), 2000),
+    "calls with roles": (lambda n: "\nuser\n".join([_CALL % "a"] * n), 2000),
+    "names without an end": (lambda n: '<tool_call>\n{"name": "f", ' * n, 10_000),
+    "nesting": (lambda n: f'<tool_call>\n{{"name": "f", "arguments": {{"x": {"[" * n}', 10_000),
+    "closed nesting": (lambda n: (_CALL % "").replace('""', "[" * n + "]" * n), 10_000),
+    "roles": (lambda n: "<tool_call>\n" + "user\nassistant\n" * n, 10_000),
 }
-"""Turns by name: what makes one of a size, and the smaller size."""
+"""Turns by name: what makes one of a size, and the largest size."""
 
 
 def main(
@@ -74,7 +81,7 @@ def main(
         print(json.dumps({"ratios": ratios, "growth": grown}))
     else:
         show("Ratios", [{"what": what, **ratio} for what, ratio in ratios.items()])
-        show("Growth of CPU time at twice the size", grown)
+        show("Growth of CPU time when the size doubles", grown)
         if not ratios:
             print(f"no {transcripts}: set TOOLGUARD_DATA to have the ratios")
     if any(row["growth"] > most for row in grown):
@@ -154,10 +161,10 @@ def compared(
 
 
 def growth(how: str, name: str) -> dict[str, Any]:
-    """The least of three at each size, taking turns."""
+    """The least of three at each size, taking turns, after a run that loads what is loaded once."""
     make, size = INPUTS[name]
     hermes, toolset = WireFormat.load(HERMES), Toolset.of(_TOOLS)
-    small, large = make(size), make(2 * size)
+    texts = [make(size // 4), make(size // 2), make(size)]
 
     def work(text: str) -> None:
         if how == "repair":
@@ -165,17 +172,19 @@ def growth(how: str, name: str) -> dict[str, Any]:
         else:
             toolguard.read_turn(text, hermes, toolset)
 
-    work(make(10))  # loads what is loaded once
-    pairs: list[tuple[float, float]] = []
-    while len(pairs) < 3 and sum(b for _, b in pairs) < 5:
-        pairs.append((seconds(lambda: work(small)), seconds(lambda: work(large))))
-    once, twice = (min(times) for times in zip(*pairs, strict=True))
+    first = seconds(lambda: work(texts[0]))
+    runs: list[list[float]] = []
+    while len(runs) < 3 and sum(map(sum, runs)) < 8:
+        runs.append([seconds(lambda text=text: work(text)) for text in texts])
+    least = [min(times) for times in zip(*runs, strict=True)]
     return {
         "input": name,
         "what": how,
-        "characters": len(large),
-        "ms": round(1000 * twice, 1),
-        "growth": round(twice / once, 2),
+        "characters": len(texts[-1]),
+        "ms": round(1000 * least[-1], 1),
+        "growth": round(math.sqrt(least[-1] / least[0]), 2),
+        "steps": " ".join(f"{b / a:.2f}" for a, b in pairwise(least)),
+        "once": round(1000 * (first - least[0]), 1),
     }
 
 

@@ -10,7 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toolguard
-from toolguard import Toolset, TurnEnd, TurnParser, WireFormat
+from toolguard import Toolset, Turn, TurnEnd, TurnParser, WireFormat
+from toolguard.formats.reader import marker
+
+from .test_wire_formats import QUICK, SIGNS
+from .turns import examples
+
+
+def parsed(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn:
+    """What the parser says of a turn, without any short cut."""
+    parser = TurnParser(wire_format, toolset)
+    parser.feed(text)
+    end = parser.finish()[-1]
+    assert isinstance(end, TurnEnd)
+    return end.turn
+
 
 TEXTS = (
     *("", " ", "\n\n", "Hello.", "  Hello, \n", "caf\u00e9 ", "\u3000Hello", "\x1cHello\x1c"),
@@ -30,11 +44,41 @@ TEXTS = (
 def test_short_cuts_change_nothing(name: str, tools: list[dict[str, Any]]) -> None:
     wire_format, toolset = WireFormat.load(name), Toolset.of(tools)
     for text in TEXTS:
-        parser = TurnParser(wire_format, toolset)
-        parser.feed(text)
-        end = parser.finish()[-1]
-        assert isinstance(end, TurnEnd)
-        assert toolguard.read_turn(text, wire_format, toolset) == end.turn, text
+        assert toolguard.read_turn(text, wire_format, toolset) == parsed(text, wire_format, toolset)
+
+
+AROUND = ("user\n", "\nassistant\n", "\nexecution result: 1", " \n" * 9, "[", '{"name": "')
+"""What stands beside the calls of sick models."""
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_no_damage_is_read_otherwise_than_by_the_parser(name: str) -> None:
+    wire_format = WireFormat.load(name)
+    controls = wire_format.controls
+    every = [(example["turn"], Toolset.of(example["tools"])) for example in examples(name)]
+
+    @settings(QUICK, max_examples=60)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        turn, toolset = data.draw(st.sampled_from(every))
+        named = [f'{{"name": "{tool}", "arguments": {{}}}}' for tool in toolset.names]
+        text = data.draw(st.sampled_from([turn, *named, *toolset.names, controls[0], ""]))
+        text = data.draw(st.sampled_from(["", " ", "\n"])).join(
+            [text] * data.draw(st.integers(1, 5))
+        )
+        signs = [*SIGNS, *AROUND, *toolset.names, *controls]
+        for _ in range(data.draw(st.integers(0, 3))):
+            place = data.draw(st.sampled_from([0, len(text)]) | st.integers(0, len(text)))
+            sign = data.draw(st.sampled_from(signs))
+            text = text[:place] + sign + text[place + data.draw(st.integers(0, 1)) :]
+        for index in data.draw(st.sets(st.integers(0, len(controls) - 1), max_size=2)):
+            text = text.replace(controls[index], marker(index))
+        # the order of keys counts
+        read = toolguard.read_turn(text, wire_format, toolset)
+        assert repr(read) == repr(parsed(text, wire_format, toolset)), text
+        assert wire_format.may_call(read.raw) or not read.calls or read.faults
+
+    check()
 
 
 def test_time_grows_with_depth_and_not_with_its_square(tools: list[dict[str, Any]]) -> None:
@@ -90,8 +134,6 @@ def test_calls_read_without_the_parser_are_what_it_reads(data: st.DataObject) ->
             + text[place + 1 :]
         )
     text += data.draw(st.sampled_from(["", "\n", " \n ", "\n" * 20, "Bye."]))
-    parser = TurnParser(wire_format, toolset)
-    parser.feed(text)
-    end = parser.finish()[-1]
-    assert isinstance(end, TurnEnd)
-    assert repr(toolguard.read_turn(text, wire_format, toolset)) == repr(end.turn)
+    assert repr(toolguard.read_turn(text, wire_format, toolset)) == repr(
+        parsed(text, wire_format, toolset)
+    )

@@ -58,7 +58,7 @@ SLOTS = {
 
 _NOTATION = r"""
     start: (definition | declare | import)*
-    definition: NAME ":" alt ("->" STRING)?
+    definition: DEFINED ":" alt ("->" STRING)?
     declare: "%declare" NAME+
     import: "%import" "." NAME "(" NAME ("," NAME)* ")"
     alt: seq ("|" seq)*
@@ -68,6 +68,7 @@ _NOTATION = r"""
         | REGEX -> pattern
         | NAME -> name
         | "(" alt ")"
+    DEFINED.1: /[A-Za-z]\w*(?=[ \t]*:)/
     NAME: /[A-Za-z]\w*/
     MARK: /[?*+]/
     STRING: /"(\\.|[^"\\])*"/
@@ -100,7 +101,7 @@ class _Reader(Transformer[Any, Any]):
 
 @lru_cache
 def _parser() -> Lark:
-    return Lark(_NOTATION, parser="earley")
+    return Lark(_NOTATION, parser="lalr")
 
 
 def read_grammar(path: Path) -> Rules:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -70,12 +71,13 @@ def unmark(marked: str, controls: Sequence[str]) -> str:
     )
 
 
-def control_pattern(controls: Sequence[str]) -> str:
+@cache
+def control_pattern(controls: tuple[str, ...]) -> str:
     """A regular expression for any control token, marked or spelled."""
     return "|".join([MARKED.pattern, *map(re.escape, controls)])
 
 
-def text_pattern(controls: Sequence[str], barred: str | None) -> str:
+def text_pattern(controls: tuple[str, ...], barred: str | None) -> str:
     """A regular expression for a run of free text up to the next control token."""
     stop = control_pattern(controls)
     space = f"[ \\t\\r\\n]{{0,{LEADING_SPACE}}}"
@@ -142,7 +144,7 @@ class _Lexer(ContextualLexer):
         super().__init__(conf, *args, **kwargs)
 
 
-def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Reader:
+def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> Reader:
     """The reader of a format; `libraries` are the rules of the values that its slots stand for."""
     barred = next((n.barred for n in walk(rules["reply"]) if isinstance(n, Free)), None)
     names: dict[str, str] = {
@@ -164,12 +166,12 @@ def build_reader(rules: Rules, libraries: Rules, controls: Sequence[str]) -> Rea
 
     def value(slot: str, stop: Node) -> str:
         if isinstance(stop, Control):
-            name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])+")
+            name = terminal(rf"(?#{slot})(?:(?!{control_pattern((stop.text,))})[\s\S])+")
             values[name] = Value(slot, "", stop.text)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
         end = re.escape(stop.text)
-        name = terminal(rf"(?#{slot})(?:(?!{control_pattern([stop.text])})[\s\S])*{end}")
+        name = terminal(rf"(?#{slot})(?:(?!{control_pattern((stop.text,))})[\s\S])*{end}")
         values[name] = Value(slot, stop.text, stop.text)
         return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -12,7 +13,7 @@ from lark import Token
 from ..errors import FormatError
 from .nodes import EMPTY, Alt, Control, Literal, Node, Ref, Repeat, Rules, Seq, Slot, walk
 from .notation import controls, read_grammar, read_header
-from .reader import Reader, build_reader
+from .reader import SPACE, Reader, build_reader, control_pattern
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
 _PACKAGED = Path(__file__).parents[1] / "grammars"
@@ -141,6 +142,58 @@ class WireFormat:
             return False
         parser.feed_token(Token("FREE", ""))
         return "$END" in table[parser.position]
+
+    def may_call(self, text: str) -> bool:
+        """Whether a text has what is in every turn that makes a call: told without the parser,
+        which takes its time to be made."""
+        return all(needed in text for needed in self._needed)
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        return self._always(Ref("calls"))
+
+    def _always(self, node: Node) -> frozenset[str]:
+        """The fixed texts without which a node is never written."""
+        match node:
+            case Control(text) | Literal(text):
+                return frozenset({text})
+            case Ref(rule):
+                return self._always(self.rules[rule])
+            case Seq(items):
+                return frozenset().union(*map(self._always, items))
+            case Alt(options):
+                return frozenset.intersection(*map(self._always, options))
+            case Repeat(item, low, _) if low:
+                return self._always(item)
+            case _:
+                return frozenset()
+
+    @cached_property
+    def spelled(self) -> re.Pattern[str]:
+        """Any control token, spelled out."""
+        return re.compile("|".join(map(re.escape, self.controls)))
+
+    @cached_property
+    def blank(self) -> re.Pattern[str]:
+        """Nothing but control tokens and white space."""
+        return re.compile(f"(?:[{SPACE}]|{control_pattern(self.controls)})*")
+
+    @cached_property
+    def body(self) -> re.Pattern[str]:
+        """How the inside of a call may begin right behind its opener; matches nothing where a
+        format has no opener."""
+        parser = self.reader.lark.parse_interactive("", start="start").parser_state
+        table = parser.parse_conf.states
+        opener = f"CONTROL_{self.controls.index(self.opener)}" if self.opener else ""
+        if opener not in table[parser.position]:
+            return re.compile("(?!)")
+        parser.feed_token(Token(opener, self.opener))
+        begins = [
+            terminal.pattern.to_regexp()
+            for terminal in self.reader.lark.terminals
+            if terminal.name in table[parser.position]
+        ]
+        return re.compile("|".join(begins))
 
     def _below(self, rule: str) -> Iterator[Node]:
         """All nodes of a rule and of the rules that it refers to."""

@@ -1,8 +1,8 @@
-"""Turns that spell their calls as the chat template does: read without the parser.
+"""Calls that are spelled as the chat template does: read without the parser.
 
-Most turns of a healthy model are. Such a turn is cut at the fixed texts around names and arguments,
-and what is not exactly that is left to the parser. Both say the same, and are tested against each
-other.
+Most calls of a healthy model are. They are cut at the fixed texts around names and arguments, and
+what is not exactly that is left to the parser, which goes on from there. Both say the same, and are
+tested against each other.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from lark.parsers.lalr_parser_state import ParserState
+
 from ..errors import FormatError
-from ..formats.reader import SPACE
+from ..formats.reader import SPACE, TOOL_NAME
 from ..formats.render import render
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
-from .events import TurnEnd
+from .faults import refused, unknown
+from .head import Head
 from .parser import TurnParser
-from .turn import Call, Turn
+from .turn import Call, Fault, Turn
 
 _NAME, _KEY = "sentinel_name", "sentinel_key"
 _TRAILING = 16
+_TOOL_NAME = re.compile(TOOL_NAME)
 _UNSURE = re.compile(r"\d[eE]|\d{64}|[\udb00-\udcff]")
 """In JSON: what a grammar may bound more than JSON does, and markers."""
 
@@ -39,6 +43,8 @@ class Spelling:
         separator: the text between two calls.
         opening, closing: how much of `before` and of `after` the span of a call leaves out.
         trailing: white space may follow.
+        states: how the parser stands behind one call, behind two and behind more; empty if it may
+            still take what follows as a part of them.
     """
 
     before: str
@@ -48,6 +54,7 @@ class Spelling:
     opening: int
     closing: int
     trailing: bool
+    states: tuple[ParserState[Any], ...]
 
 
 @cache
@@ -70,69 +77,88 @@ def spelling(wire_format: WireFormat) -> Spelling | None:
     read = _read(one, wire_format)
     trailing = not _read(one + "\n", wire_format).faults
     start, end = read.calls[0].span
-    return Spelling(before, between, after, separator, start, len(one) - end, trailing)
+    closed = wire_format.closer and after.endswith(wire_format.closer)
+    heads = [separator.join(pieces[:count]) for count in (1, 2, 3)] if closed else []
+    states = tuple(_state_behind(head, wire_format) for head in heads)
+    return Spelling(before, between, after, separator, start, len(one) - end, trailing, states)
+
+
+def _state_behind(head: str, wire_format: WireFormat) -> ParserState[Any]:
+    parser = wire_format.reader.lark.parse_interactive(head, start="start")
+    parser.exhaust_lexer()
+    return parser.parser_state
 
 
 def _read(text: str, wire_format: WireFormat) -> Turn:
     tool = {"name": f"{_NAME}0", "parameters": {"properties": {_KEY: {}}}}
-    parser = TurnParser(wire_format, Toolset.of([tool]))
-    parser.feed(text)
-    end = parser.finish()[-1]
-    assert isinstance(end, TurnEnd)
-    return end.turn
+    return TurnParser(wire_format, Toolset.of([tool])).read(text)
 
 
-def read_canonical(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
-    """The turn, if it is nothing but sound calls in the format's own spelling; else None."""
+def read_canonical(text: str, wire_format: WireFormat, toolset: Toolset) -> Head | None:
+    """The calls at the head of a turn, as far as they are in the format's own spelling; None if
+    there is none."""
     spelled = spelling(wire_format)
     if spelled is None or not text.startswith(spelled.before):
         return None
-    body = text.rstrip(SPACE)
-    if len(text) - len(body) > (_TRAILING if spelled.trailing else 0):
+    calls: list[Call] = []
+    faults: list[Fault] = []
+    end = count = 0
+    for call in _calls(text, spelled, wire_format):
+        name, (start, _) = call.name, call.span
+        if name not in toolset.names:
+            if not _TOOL_NAME.fullmatch(name) or wire_format.reader.reserved.match(name):
+                break
+            named = start - spelled.opening + len(spelled.before)
+            kind, message = unknown(name, toolset)
+            span = named, named + len(name)
+            faults.append(Fault(kind, span, message, "call", wire_format.name))
+        elif errors := refused(name, call.arguments, toolset):
+            for kind, message in errors:
+                faults.append(Fault(kind, call.span, message, "call", wire_format.name))
+        else:
+            calls.append(call)
+        end, count = call.span[1] + spelled.closing, count + 1
+    if not count:
         return None
-    calls = []
-    for call in _calls(body, spelled, wire_format, toolset):
-        if call is None:
-            return None
-        calls.append(call)
-    return Turn(text, "", "", tuple(calls), True, "healthy_call")
+    blank = len(text) - end <= (_TRAILING if spelled.trailing else 0)
+    known = min(count, len(spelled.states))
+    return Head(
+        calls,
+        faults,
+        end,
+        blank and not text[end:].strip(SPACE),
+        spelled.states[known - 1] if known else None,
+        known,
+    )
 
 
-def _calls(
-    text: str, spelled: Spelling, wire_format: WireFormat, toolset: Toolset
-) -> Iterator[Call | None]:
-    """One call after the other; None where one is not as it should be."""
+def _calls(text: str, spelled: Spelling, wire_format: WireFormat) -> Iterator[Call]:
+    """One call after the other, up to one that is not as it should be."""
     place = 0
-    while True:
+    while text.startswith(spelled.before, place):
         start = place
         named = place + len(spelled.before)
         until = text.find(spelled.between, named)
-        if not text.startswith(spelled.before, place) or until < 0:
-            yield None
+        if until < 0:
             return
         name, place = text[named:until], until + len(spelled.between)
         try:
             arguments, end = _DECODER.raw_decode(text, place)
+            respelled = _ENCODER.encode(arguments)
         except (ValueError, RecursionError):
-            yield None
             return
         written = text[place:end]
-        sound = (
-            name in toolset.names
-            and text.startswith(spelled.after, end)
-            and isinstance(arguments, dict)
-            and json.dumps(arguments, ensure_ascii=False) == written
-            and not _UNSURE.search(written)
-            and not any(control in written for control in wire_format.controls)
-            and toolset.accepts(name, arguments)
-        )
         place = end + len(spelled.after)
-        span = start + spelled.opening, place - spelled.closing
-        yield Call(name, arguments, span) if sound else None
-        if not sound or place == len(text):
+        if not (
+            text.startswith(spelled.after, end)
+            and isinstance(arguments, dict)
+            and respelled == written
+            and not _UNSURE.search(written)
+            and not wire_format.spelled.search(written)
+        ):
             return
+        yield Call(name, arguments, (start + spelled.opening, place - spelled.closing))
         if not text.startswith(spelled.separator, place):
-            yield None
             return
         place += len(spelled.separator)
 
@@ -142,3 +168,4 @@ def _refused(constant: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refused)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)

@@ -27,10 +27,10 @@ def diagnose(place: Place, last: Token | None) -> Found:
     """
     source, position, own = place.source, place.position, place.wire_format
     size = len(source)
-    opener = last_control(source[:position], own.opener, own)
-    closer = last_control(source[:position], own.closer, own)
-    if opener is not None and (closer is None or closer.start() < opener.start()):
-        place = replace(place, body=opener.end())
+    opener = last_control(source, own.opener, own, position)
+    closer = last_control(source, own.closer, own, position)
+    if opener is not None and (closer is None or closer[0] < opener[0]):
+        place = replace(place, body=opener[1])
     elif own.opener:
         place = replace(place, body=None)
     if position == size:
@@ -59,12 +59,12 @@ def diagnose(place: Place, last: Token | None) -> Found:
     return Found("text_after_call", position, size, "text after the calls", "around")
 
 
-def _at_the_end(place: Place, opener: re.Match[str] | None, last: Token | None) -> Found:
+def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None) -> Found:
     """What is missing at the end of a turn."""
     source, own = place.source, place.wire_format
     size = len(source)
     if place.body is not None:
-        start = place.body if opener is None else opener.start()
+        start = place.body if opener is None else opener[0]
         if place.before.strip(SPACE):
             return Found("missing_close", start, size, "the turn ends inside a call", "call")
         prose = source[:start].rpartition(own.reasoning_closer or "\0")[2]
@@ -91,11 +91,15 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def last_control(text: str, control: str, wire_format: WireFormat) -> re.Match[str] | None:
-    """The last occurrence of a control token, marked or spelled; none of an empty one."""
-    mark = re.escape(marker(wire_format.controls.index(control))) if control else ""
-    found = list(re.finditer(f"{mark}|{re.escape(control)}", text)) if control else []
-    return found[-1] if found else None
+def last_control(
+    text: str, control: str, wire_format: WireFormat, before: int | None = None
+) -> tuple[int, int] | None:
+    """The span of a control token's last occurrence, marked or spelled; none of an empty one."""
+    if not control:
+        return None
+    mark = marker(wire_format.controls.index(control))
+    start, size = max((text.rfind(each, 0, before), len(each)) for each in (mark, control))
+    return (start, start + size) if start >= 0 else None
 
 
 def is_calling(

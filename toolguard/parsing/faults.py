@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..formats.reader import MARKED, SPACE, STRAY, control_pattern, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .turn import FaultKind, Where
+from .turn import Fault, FaultKind, Where
 
 ROLES = "user|assistant|system|tool|human|USER|ASSISTANT|SYSTEM"
 """Who else may speak, spelled as a word."""
@@ -42,6 +42,11 @@ class Found(NamedTuple):
     end: int
     message: str
     where: Where
+
+    def told(self, wire_format: WireFormat) -> Fault:
+        """As a fault of unmarked text."""
+        span = self.start, self.end
+        return Fault(self.kind, span, self.message, self.where, wire_format.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,27 @@ def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
     if sign := re.match(r"[^\w\s{}\[\]\"',:-]{1,8}(?=[\s]?[\"{])", rest):
         return place.found("stray_prefix", len(sign[0]), f"{sign[0]!r} in front of {near!r}")
     return place.found("malformed_call", None, f"the call breaks off at {near!r}")
+
+
+def unknown(name: str, toolset: Toolset) -> tuple[FaultKind, str]:
+    """What is wrong with a call to a tool that is not offered."""
+    if parts := fused(name, toolset):
+        return "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
+    offered = ", ".join(toolset.names) or "none"
+    return "unknown_tool", f"no tool {name!r} is offered ({offered})"
+
+
+def refused(name: str, arguments: Any, toolset: Toolset) -> list[tuple[FaultKind, str]]:
+    """What is wrong with arguments that their tool's schema refuses; empty if it does not."""
+    errors = toolset.errors(name, arguments)
+    kind = encoded_twice(arguments, toolset[name], toolset) if errors else None
+    return [(kind or "bad_arguments", line(error)) for error in errors[: 1 if kind else None]]
+
+
+def line(error: object) -> str:
+    """What an error says, on one line of bearable length."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:199]}…"
 
 
 def fused(name: str, toolset: Toolset) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from lark import Token, Tree, UnexpectedInput, UnexpectedToken
+from lark.lexer import LexerState
 from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
@@ -38,7 +39,8 @@ from .events import (
     TextDelta,
     TurnEnd,
 )
-from .faults import Place, encoded_twice, fused
+from .faults import Place, fused, line, refused, unknown
+from .head import Head
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
@@ -50,6 +52,7 @@ _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
 _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
+UNTAGGED = "a call without its control tokens"
 _BEGUN_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 
 
@@ -139,6 +142,18 @@ class TurnParser:
             self._tell_unfinished()
         return self._taken()
 
+    def read(self, text: str, ended: bool = True, head: Head | None = None) -> Turn:
+        """All of a turn at once, to a parser that was fed nothing; its head may be known."""
+        if MARKED.search(text):
+            self.feed(text)  # what is certain at a marker is told before the end is known
+        else:
+            self._source = text
+            if head is not None and head.state is not None:
+                self._go_behind(head, head.state)
+        end = self.finish(ended)[-1]
+        assert isinstance(end, TurnEnd)
+        return end.turn
+
     def finish(self, ended: bool | None = None) -> tuple[Event, ...]:
         """Reads what is left; the last event holds the turn.
 
@@ -157,7 +172,7 @@ class TurnParser:
             tuple(self._faults),
             self._format,
             self._toolset,
-            self._read,
+            calls_alone,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)
@@ -173,6 +188,24 @@ class TurnParser:
         )
         self._events.append(TurnEnd(turn))
         return self._taken()
+
+    def _go_behind(self, head: Head, state: ParserState[Any]) -> None:
+        """Starts behind the head, if the token there shows the parser that it is over."""
+        self._at = head.end
+        try:
+            Ahead(state).after(next(self._lexer.lex(self._lexing(), state)))
+        except (UnexpectedInput, StopIteration):
+            self._at = 0
+            return
+        self._state = state.copy(deepcopy_values=False)
+        # A parser changes the trees on its stack when it puts them into others.
+        self._state.value_stack[:] = [
+            Tree(node.data, [*node.children]) if isinstance(node, Tree) else node
+            for node in self._state.value_stack
+        ]
+        self._told = head.known
+        self._calls += head.calls
+        self._faults += head.faults
 
     def is_open(self) -> bool:
         """Whether more arguments may come in the call that is being written."""
@@ -208,9 +241,9 @@ class TurnParser:
     # Tokens: what is certain goes to the parser
 
     def _advance(self, final: bool = False) -> None:
-        pending, place, expected = self._lex()
+        pending, place, expected = self._lex_to_end() if final else self._lex()
         stopped = place is not None and MARKED.search(self._source, place) is not None
-        if pending is not None and (final or stopped or self._begins_string(place)):
+        if pending is not None and (stopped or self._begins_string(place)):
             self._commit(pending)
             pending = None
         if place is not None and (final or stopped):
@@ -218,7 +251,8 @@ class TurnParser:
         elif final:
             self._commit(Token("$END", ""))
         self._tell_calls()
-        self._await(pending, place, expected)
+        if not final:
+            self._await(pending, place, expected)
 
     def _lex(self) -> tuple[Token | None, int | None, Collection[str]]:
         """Feeds the parser what is certain.
@@ -227,7 +261,7 @@ class TurnParser:
             The last token if it is not certain; where what follows is no token, or none yet; and
             which might. No token goes on beyond a marker: in front of one all is certain.
         """
-        place = lexing(self._lexer, self._source, self._at)
+        place = self._lexing()
         pending: Token | None = None
         ahead = Ahead(self._state)
         while not self._broken:
@@ -246,6 +280,21 @@ class TurnParser:
                 self._commit(token)
                 pending, ahead = None, Ahead(self._state)
         return pending, None, ()
+
+    def _lex_to_end(self) -> tuple[None, int | None, Collection[str]]:
+        """The same where nothing follows the source, so that all of it is certain."""
+        if self._broken:
+            return None, None, ()
+        try:
+            for token in self._lexer.lex(self._lexing(), self._state):
+                Ahead(self._state).after(token)  # a parser that refuses a token has moved already
+                self._commit(token)
+        except UnexpectedInput as failure:
+            return None, failure.pos_in_stream, Ahead(self._state).expected
+        return None, None, ()
+
+    def _lexing(self) -> LexerState:
+        return lexing(self._lexer, self._source, self._at)
 
     def _await(self, pending: Token | None, place: int | None, expected: Iterable[str]) -> None:
         """Finds what has to come before it is worth while to look again."""
@@ -414,12 +463,8 @@ class TurnParser:
             self._events.append(CallName(self._told, self._begun.name))
             return
         self._begun.muted = True
-        offered = ", ".join(self._toolset.names) or "none"
         start = name.start_pos or 0
-        kind: FaultKind = "unknown_tool"
-        message = f"no tool {self._begun.name!r} is offered ({offered})"
-        if parts := fused(self._begun.name, self._toolset):
-            kind, message = "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
+        kind, message = unknown(self._begun.name, self._toolset)
         self._found(kind, start, start + len(name), message, "call")
 
     def _write(self, arguments: str) -> None:
@@ -447,14 +492,13 @@ class TurnParser:
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
-        except ValueError as refused:
-            message = f"the arguments cannot be read: {_line(refused)}"
+        except ValueError as error:
+            message = f"the arguments cannot be read: {line(error)}"
             self._found("malformed_call", start, end, message, "call")
             return
-        errors = self._toolset.errors(name, arguments)
-        kind = encoded_twice(arguments, tool, self._toolset) if errors else None
-        for error in errors[: 1 if kind else None]:
-            self._found(kind or "bad_arguments", start, end, _line(error), "call")
+        errors = refused(name, arguments, self._toolset)
+        for kind, message in errors:
+            self._found(kind, start, end, message, "call")
         if not errors:
             call = Call(name, arguments, self._span(start, end))
             if body.start is None:
@@ -471,29 +515,8 @@ class TurnParser:
         if not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
-        if not (self._calls or self._faults) and self._is_untagged(text):
-            message = "a call without its control tokens"
-            self._found("untagged_call", 0, size, message, "around")
-
-    def _is_untagged(self, text: str) -> bool:
-        """Whether prose is the bare body of a call to an offered tool."""
-        if not self._format.opener or not self._toolset.any_named(text):
-            return False
-        parser = self._trial(f"{self._format.opener}{text}{self._format.closer}", self._format)
-        kinds = {fault.kind for fault in parser._faults}
-        return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
-
-    def _read(self, text: str, wire_format: WireFormat) -> tuple[Sequence[Call], str]:
-        """See `turn_faults.Read`."""
-        parser = self._trial(text, wire_format)
-        return () if parser._faults else parser._calls, parser._prose["FREE"].told
-
-    def _trial(self, text: str, wire_format: WireFormat) -> TurnParser:
-        """A parser that was fed all of a text, of which nobody is told."""
-        parser = TurnParser(wire_format, self._toolset)
-        parser._source = text
-        parser._advance(final=True)
-        return parser
+        if not (self._calls or self._faults) and is_untagged(text, self._format, self._toolset):
+            self._found("untagged_call", 0, size, UNTAGGED, "around")
 
     def _found(self, kind: FaultKind, start: int, end: int, message: str, where: Where) -> None:
         self._tell_fault(kind, self._span(start, end), message, where)
@@ -570,6 +593,29 @@ class _Begun:
     muted: bool = False
 
 
+def is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
+    """Whether prose is the bare body of a call to an offered tool."""
+    if not (toolset.any_named(text) and wire_format.body.match(text)):
+        return False
+    parser = _trial(f"{wire_format.opener}{text}{wire_format.closer}", wire_format, toolset)
+    kinds = {fault.kind for fault in parser._faults}
+    return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
+
+
+def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[Sequence[Call], str]:
+    """See `turn_faults.Read`."""
+    parser = _trial(text, wire_format, toolset)
+    return () if parser._faults else parser._calls, parser._prose["FREE"].told
+
+
+def _trial(text: str, wire_format: WireFormat, toolset: Toolset) -> TurnParser:
+    """A parser that was fed all of a text, of which nobody is told."""
+    parser = TurnParser(wire_format, toolset)
+    parser._source = text
+    parser._advance(final=True)
+    return parser
+
+
 def after(state: ParserState[Any], token: Token) -> ParserState[Any]:
     """A parser's state after a token, without the tree."""
     following = recogniser(state)
@@ -587,12 +633,6 @@ def recogniser(state: ParserState[Any]) -> ParserState[Any]:
 
 def feed(state: ParserState[Any], token: Token) -> None:
     state.feed_token(token, token.type == "$END")
-
-
-def _line(error: object) -> str:
-    """What an error says, on one line of bearable length."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= 200 else f"{said[:199]}…"
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> str:

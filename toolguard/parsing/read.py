@@ -1,19 +1,29 @@
-"""Reads a finished turn, and classifies what it finds."""
+"""Reads a finished turn, and classifies what it finds.
+
+Most turns need no parser: text without a control token, turns that say nothing at all, calls that
+are spelled as the chat template does (`canonical`). Each of these short cuts says what the parser
+would say; they are tested against it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 from ..formats.reader import LEADING_SPACE, SPACE
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
 from .canonical import read_canonical
+from .diagnosis import is_calling, turn_state
 from .events import TurnEnd
-from .parser import TurnParser
-from .turn import Turn
-from .turn_faults import OPENING_ROLE
+from .faults import Found
+from .parser import UNTAGGED, TurnParser, calls_alone, is_untagged
+from .turn import Call, Fault, Turn
+from .turn_faults import OPENING_ROLE, faults_of_turn
 
 _MARKS = re.compile(r"[\udb00-\udcff]")
+_BLANK = 64  # characters
 
 
 def read_turn(
@@ -32,27 +42,15 @@ def read_turn(
         opened: the prompt had opened the reasoning already.
         ended: the turn was ended by an end token, not by a budget.
     """
-    if ended and not opened and wire_format.replies_plainly:
-        reply = _plain_reply(text, wire_format, toolset)
-        if reply is not None:
-            return reply
-    if ended and not opened and (turn := read_canonical(text, wire_format, toolset)):
-        return turn
-    parser = TurnParser(wire_format, toolset, opened=opened)
-    parser.feed(text)
-    return finished(parser, ended)
-
-
-def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
-    """What most turns are, told at a glance: text without a control token or the name of a tool."""
-    if any(control in text for control in wire_format.controls) or toolset.any_named(text):
-        return None
-    if OPENING_ROLE.match(text) or (not text.isascii() and _MARKS.search(text)):
-        return None
-    said = text.strip(SPACE)
-    if not said or text.find(said[0]) > LEADING_SPACE:
-        return None
-    return Turn(text, said, "", (), False, "healthy_response")
+    head = None
+    if ended and not opened:
+        turn = _at_a_glance(text, wire_format, toolset)
+        if turn is not None:
+            return turn
+        head = read_canonical(text, wire_format, toolset)
+        if head is not None and head.whole:
+            return _judged(text, "", head.calls, head.faults, wire_format, toolset)
+    return TurnParser(wire_format, toolset, opened=opened).read(text, ended, head)
 
 
 def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
@@ -60,3 +58,60 @@ def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
     end = parser.finish(ended)[-1]
     assert isinstance(end, TurnEnd)
     return end.turn
+
+
+def _at_a_glance(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
+    if wire_format.replies_plainly:
+        reply = _plain_reply(text, wire_format, toolset)
+        if reply is not None:
+            return reply
+    if len(text) <= _BLANK and wire_format.blank.fullmatch(text) and not toolset.any_named(text):
+        return _said_nothing(text, wire_format)
+    return None
+
+
+def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:
+    """Text without a control token."""
+    if wire_format.spelled.search(text):
+        return None
+    said = text.strip(SPACE)
+    if not said or text.find(said[0]) > LEADING_SPACE:
+        return None
+    if not text.isascii() and _MARKS.search(text):
+        return None
+    if not (toolset.any_named(text) or OPENING_ROLE.match(text)):
+        return Turn(text, said, "", (), False, "healthy_response")
+    untagged = Found("untagged_call", 0, len(text), UNTAGGED, "around").told(wire_format)
+    faults = [untagged] if is_untagged(said, wire_format, toolset) else []
+    return _judged(text, said, (), faults, wire_format, toolset)
+
+
+@lru_cache(maxsize=256)
+def _said_nothing(text: str, wire_format: WireFormat) -> Turn:
+    """A turn of control tokens and white space, which says the same whatever the tools are: what a
+    collapsed model writes time and again."""
+    return TurnParser(wire_format, Toolset(())).read(text)
+
+
+def _judged(
+    text: str,
+    said: str,
+    calls: Sequence[Call],
+    faults: Sequence[Fault],
+    wire_format: WireFormat,
+    toolset: Toolset,
+) -> Turn:
+    """A turn, its prose, its calls and its faults, and what else is wrong with it as a whole."""
+    if calls and not faults:
+        return Turn(text, said, "", tuple(calls), True, "healthy_call")
+    whole = faults_of_turn(text, said, calls, faults, wire_format, toolset, calls_alone)
+    faults = [*faults, *(found.told(wire_format) for found in whole)]
+    return Turn(
+        text,
+        said,
+        "",
+        tuple(calls),
+        is_calling(text, calls, faults, wire_format),
+        turn_state(text, calls, faults, wire_format),
+        tuple(faults),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
 
 from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
@@ -18,7 +18,7 @@ from ..tools.toolset import Toolset
 from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
 from .turn import Call, Fault, FaultKind
 
-Read = Callable[[str, WireFormat], tuple[Sequence[Call], str]]
+Read = Callable[[str, WireFormat, Toolset], tuple[Sequence[Call], str]]
 """The calls and the text of a turn that is sound in a format; no calls if it is not."""
 
 # A list of words may begin with "user": of a header, somebody's words or structure follow.
@@ -32,7 +32,9 @@ _LEAK = re.compile(rf"(?:{SENTINEL})\s*\Z")
 _TAG = re.compile(r"<[^<>\n]{1,60}>")
 _WORD = re.compile(r"\s*(\w{1,20})\s*\Z")
 _SPELLED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_TAIL, _PERIOD, _TIMES = 2000, 200, 6
+_TAIL, _PERIOD, _TIMES, _LEAST = 2000, 200, 6, 30
+_AGAIN = _LEAST * (_TIMES - 1) // _TIMES
+"""How much of what goes round comes again one period later, at least."""
 _NEAR = 0.75
 
 
@@ -68,7 +70,7 @@ def faults_of_turn(
             yield Found("foreign_token", *leak.span(), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _in_reasoning(raw, calls, faults, wire_format, read)
+        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
     if not calls and toolset.any_named(raw):
         yield from _attempts(raw, text, faults, wire_format, toolset, read)
@@ -88,12 +90,18 @@ def _after(
         yield Found("run_on", *role.span(1), message, "turn")
     if "fabricated_response" in known:
         return
-    controls = [re.escape(control) for control in wire_format.framing if is_response(control)]
-    framed = re.compile("|".join(controls)).search(raw, start) if controls else None
+    framed = _framed(wire_format).search(raw, start)
     if answer := framed or _ANSWER.search(raw, start):
         group = 0 if answer is framed else 1
         message = "the model writes what only a tool may answer"
         yield Found("fabricated_response", *answer.span(group), message, "turn")
+
+
+@cache
+def _framed(wire_format: WireFormat) -> re.Pattern[str]:
+    """The control tokens that frame what a tool answers."""
+    controls = [re.escape(control) for control in wire_format.framing if is_response(control)]
+    return re.compile("|".join(controls) or "(?!)")
 
 
 def _in_reasoning(
@@ -101,6 +109,7 @@ def _in_reasoning(
     calls: Sequence[Call],
     faults: Sequence[Fault],
     wire_format: WireFormat,
+    toolset: Toolset,
     read: Read,
 ) -> Iterator[Found]:
     """A complete call between the reasoning tags of a turn that makes none."""
@@ -114,19 +123,21 @@ def _in_reasoning(
         if closer
         else raw.find(wire_format.reasoning_closer, start)
     )
-    if end > start and read(raw[start:end], wire_format)[0]:
+    if end > start and read(raw[start:end], wire_format, toolset)[0]:
         yield Found("call_in_reasoning", start, end, "a call inside the reasoning", "turn")
 
 
 def _loop(raw: str) -> Iterator[Found]:
     """The end of the turn goes round."""
     tail = raw[-_TAIL:][::-1]
+    if tail.find(tail[:_AGAIN], 1, _PERIOD + _AGAIN) < 0:
+        return
     best = _period(tail[: _PERIOD * _TIMES])
     if best and re.search(r"\w", tail[:best]):
         run = best
         while run < len(tail) and tail[run] == tail[run - best]:
             run += 1
-        if run >= max(_TIMES * best, 30):
+        if run >= max(_TIMES * best, _LEAST):
             unit = raw[len(raw) - best :]
             message = f"it goes round: {unit[:40]!r}"
             yield Found("repetition_loop", len(raw) - run, len(raw), message, "turn")
@@ -141,7 +152,7 @@ def _period(text: str) -> int:
             size = borders[size - 1]
         borders[place] = size + (text[place] == text[size])
         period = place + 1 - borders[place]
-        if period <= _PERIOD and place + 1 >= max(_TIMES * period, 30):
+        if period <= _PERIOD and place + 1 >= max(_TIMES * period, _LEAST):
             return period
     return 0
 
@@ -156,13 +167,12 @@ def _attempts(
 ) -> Iterator[Found]:
     """A call that failed for what is around it: in another format, or its opener is lost."""
     for other in _candidates(raw, wire_format):
-        made, said = read(raw, other)
+        made, said = read(raw, other, toolset)
         if made and (faults or not said):
             message = f"a call as {other.name} writes it"
             yield Found("foreign_format", 0, len(raw), message, "around")
             return
-    names = "|".join(map(re.escape, toolset.names))
-    made_of = re.compile(rf"[\"'=:. >](?:{names})[\"'>:({{\s]").search(raw)
+    made_of = _quoted(toolset.names).search(raw)
     if made_of is None:
         return
     known = {fault.kind for fault in faults}
@@ -176,6 +186,12 @@ def _attempts(
         if word and not re.fullmatch(ROLES, word[1]):
             message = f"{word[1]!r} where {wire_format.opener} belongs"
             yield Found("opener_as_word", *word.span(1), message, "around")
+
+
+@lru_cache(maxsize=256)
+def _quoted(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The name of a tool between the signs that a call has around it."""
+    return re.compile(rf"[\"'=:. >](?:{'|'.join(map(re.escape, names))})[\"'>:({{\s]")
 
 
 def _body_start(raw: str, wire_format: WireFormat) -> int:
@@ -202,11 +218,19 @@ def _squashed(tag: str) -> str:
 
 
 def _candidates(raw: str, wire_format: WireFormat) -> Iterator[WireFormat]:
-    """The other formats of whose own spelling the turn has something."""
-    own = _signs().get(wire_format.name, frozenset())
-    for name, signs in _signs().items():
-        if name != wire_format.name and any(sign in raw for sign in signs - own):
-            yield WireFormat.load(name)
+    """The other formats of whose own spelling the turn has something, and all that a call needs."""
+    seen = {sign for sign in _foreign_signs(wire_format.name) if sign in raw}
+    for name, signs in _signs().items() if seen else ():
+        if name != wire_format.name and not signs.isdisjoint(seen):
+            other = WireFormat.load(name)
+            if other.may_call(raw):
+                yield other
+
+
+@cache
+def _foreign_signs(name: str) -> frozenset[str]:
+    """The signs of all formats that are none of this one."""
+    return frozenset().union(*_signs().values()) - _signs().get(name, frozenset())
 
 
 @cache

@@ -67,7 +67,7 @@ def _named(name: str, text: str, toolset: Toolset) -> WireFormat:
         return WireFormat.load(name)
     formats = [WireFormat.load(each) for each in format_names()]
     for each in formats:
-        if any(control in text for control in each.controls):
+        if any(control in text for control in each.controls) and each.may_call(text):
             turn = read_turn(text, each, toolset)
             if turn.calls and not turn.faults:
                 return each

@@ -223,6 +223,8 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
 
 def _alone(body: str, other: WireFormat, toolset: Toolset) -> tuple[Call, ...]:
     """The calls of a turn that says nothing else, and whose words are all its own."""
+    if not other.may_call(body):
+        return ()
     turn = read_turn(body, other, toolset)
     if turn.faults or turn.text or turn.reasoning:
         return ()

@@ -104,7 +104,7 @@ class Toolset:
         content = [[tool.name, tool.parameters] for tool in self.tools]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The tools' names, in the order given."""
         return tuple(tool.name for tool in self.tools)
@@ -131,7 +131,7 @@ class Toolset:
 
     def any_named(self, text: str) -> bool:
         """Whether a text holds the name of any of them: without one it makes no call."""
-        return any(tool.name in text for tool in self.tools)
+        return any(name in text for name in self.names)
 
     def errors(self, name: str, arguments: Any) -> list[str]:
         """What is wrong with a call's arguments; empty if they satisfy the tool's schema.
