@@ -1,0 +1,47 @@
+"""`python -m tests.vllm.engine OPTIONS`: one engine in this process, some held-out questions, and the
+ids of their turns as JSON. Runners and plugins are chosen when a process starts, so each has its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import toolguard
+from toolguard import WireFormat
+from toolguard.integrations.vllm.request import GuardRequest
+
+
+def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) -> None:
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    llm = LLM(
+        str(toolguard.checkpoint("open_then_stop")),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=512,
+        max_num_seqs=8,
+        **engine,
+    )
+    tokenizer: Any = llm.get_tokenizer()
+    cases = [case for case in toolguard.held_out() if case.calls and len(case.messages) <= 2]
+    prompts, params = [], []
+    for case, guard in zip(cases, guarded, strict=False):
+        prompt = tokenizer.apply_chat_template(
+            [dict(message) for message in case.messages],
+            tools=case.toolset.definitions,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        prompts.append(TokensPrompt(prompt_token_ids=ids))
+        request = GuardRequest.checked(WireFormat.load("hermes"), case.toolset.definitions)
+        extra = request.to_extra() if guard else None
+        params.append(SamplingParams(max_tokens=100, extra_args=extra, **sampling))
+    outputs = llm.generate(prompts, params, use_tqdm=False)
+    print("ids:", json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
