@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ...errors import RequestError
+from .environment import MODE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vllm.toolguard")
 
 Mode = Literal["processor", "engine"]
-MODE = "TOOLGUARD_MODE"
-"""The environment variable that asks for a mode."""
 
 
 @dataclass(frozen=True)
