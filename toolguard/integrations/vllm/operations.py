@@ -52,6 +52,11 @@ class Operations:
         self._engine = engine_client
         await self._refresh()
         REGISTRY.register(self._metrics)
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            logger.warning(
+                "toolguard: several API servers share /metrics, which then shows turns only: the "
+                "engine's figures are on /toolguard/stats"
+            )
         seconds = float(os.environ.get(REFRESH, "5"))
         self._refreshing = asyncio.create_task(self._keep_refreshing(seconds))
 

@@ -94,13 +94,7 @@ class GuardToolParser(ToolParser):
         super().__init__(tokenizer, tools)
         self.setup = current()
         self.format = wire_format(self.setting, tokenizer)
-        if self.setup.mode == "engine" and self.format.ends:
-            eos = tokenizer.decode([tokenizer.eos_token_id])
-            if eos not in self.format.ends:
-                raise RequestError(
-                    f"vLLM's guidance backend ends a turn with {eos} only, and {self.format.name} "
-                    f"with {' or '.join(self.format.ends)}: set the tokenizer's eos_token"
-                )
+        self.setup.check(self.format, tokenizer)
         self._stream: _Stream | None = None
 
     @cached_property
