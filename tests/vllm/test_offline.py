@@ -37,9 +37,7 @@ def greedy() -> SamplingParams:
     return SamplingParams(temperature=0, max_tokens=TOKENS)
 
 
-def test_turns_are_those_of_generate(
-    llm: LLM, greedy: SamplingParams, asked: list[Case]
-) -> None:
+def test_turns_are_those_of_generate(llm: LLM, greedy: SamplingParams, asked: list[Case]) -> None:
     path = toolguard.checkpoint("open_then_stop")
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path)
