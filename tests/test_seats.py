@@ -95,7 +95,7 @@ def test_drift_sees_every_turn_of_the_profile(
     assert (drift.turns, found["alarms"]) == (1, 0)
     assert found["drift"] == drift.statistic > 0
     assert sum(run(tokenizer, case, drift=drift).figures()["alarms"] for _ in range(4)) >= 1
-    assert "the format is drifting. The mass of <|im_end|> at the start" in said.text
+    assert "the format is drifting" in said.text
     # Nothing is known of how other formats are written.
     assert run(tokenizer, case, "llama3_json", drift).figures()["alarms"] == 0
     assert drift.turns == 5
