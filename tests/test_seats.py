@@ -27,18 +27,17 @@ def case() -> Case:
 def run(
     tokenizer: PreTrainedTokenizerBase,
     case: Case,
-    wire_format: str = "hermes",
     drift: Drift | None = None,
     **options: Any,
 ) -> Seats:
     """One turn as an engine would have it guarded: a model that wants to stop at once, and else to
     make the right calls."""
     seats = Seats(tokenizer, LOGGER, drift, **options)
-    format = WireFormat.load(wire_format)
+    hermes = WireFormat.load("hermes")
     end = tokenizer.eos_token_id
-    script = [*tokenizer(toolguard.render(format, case.calls))["input_ids"], end]
+    script = [*tokenizer(toolguard.render(hermes, case.calls))["input_ids"], end]
     ids: list[int] = []
-    request = GuardRequest.checked(format, case.toolset)
+    request = GuardRequest.checked(hermes, case.toolset)
     seats.enter(0, "r1", request, ids, budget=120, stops=[end], prompt=[])
     assert seats.figures()["live"] == 1
     for token in script:
@@ -49,7 +48,7 @@ def run(
     assert ids == script
     state = seats[0].state
     assert state is not None
-    assert (state.steps is None) == (drift is None or drift.profile.wire_format != wire_format)
+    assert (state.steps is None) == (drift is None or drift.profile.wire_format != "hermes")
     seats.leave(0)
     return seats
 
@@ -91,14 +90,14 @@ def test_drift_sees_every_turn_of_the_profile(
     said: pytest.LogCaptureFixture,
 ) -> None:
     drift = Drift(Profile.of(WireFormat.load("hermes"), tokenizer), run_length=1)
-    found = run(tokenizer, case, drift=drift).figures()
+    found = run(tokenizer, case, drift).figures()
     assert (drift.turns, found["alarms"]) == (1, 0)
     assert found["drift"] == drift.statistic > 0
-    assert sum(run(tokenizer, case, drift=drift).figures()["alarms"] for _ in range(4)) >= 1
+    assert sum(run(tokenizer, case, drift).figures()["alarms"] for _ in range(4)) >= 1
     assert "the format is drifting" in said.text
-    # Nothing is known of how other formats are written.
-    assert run(tokenizer, case, "llama3_json", drift).figures()["alarms"] == 0
-    assert drift.turns == 5
+    # It knows nothing of how other formats are written.
+    other = Drift(Profile.of(WireFormat.load("kimi_k2"), tokenizer), run_length=1)
+    assert run(tokenizer, case, other).figures()["alarms"] == other.turns == 0
 
 
 def test_a_profile_that_lacks_a_token_does_not_stop_the_engine(
@@ -108,7 +107,7 @@ def test_a_profile_that_lacks_a_token_does_not_stop_the_engine(
 ) -> None:
     profile = Profile.of(WireFormat.load("hermes"), tokenizer)
     profile.controls = ("<tool_call>",)
-    assert run(tokenizer, case, drift=Drift(profile)).figures()["turns"] == 1
+    assert run(tokenizer, case, Drift(profile)).figures()["turns"] == 1
     assert "no longer looking for drift" in said.text
 
 
