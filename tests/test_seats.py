@@ -37,7 +37,7 @@ def run(
     end = tokenizer.eos_token_id
     script = [*tokenizer(toolguard.render(hermes, case.calls))["input_ids"], end]
     ids: list[int] = []
-    request = GuardRequest.checked(hermes, case.toolset)
+    request = GuardRequest.checked(hermes, case.toolset.definitions)
     seats.enter(0, "r1", request, ids, budget=120, stops=[end], prompt=[])
     assert seats.figures()["live"] == 1
     for token in script:

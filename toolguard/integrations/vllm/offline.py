@@ -85,7 +85,8 @@ def chat(
         wire_format = recognise(tokenizer)
     elif isinstance(wire_format, str):
         wire_format = WireFormat.load(wire_format)
-    request = GuardRequest.checked(wire_format, Toolset.of(tools), tool_choice, parallel, policy)
+    offered = Toolset.of(tools).definitions
+    request = GuardRequest.checked(wire_format, offered, tool_choice, parallel, policy)
     if sampling_params is None:
         sampling_params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
     params = sampling_params.clone()
