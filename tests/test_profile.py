@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from toolguard import Profile, ProfileError, Step, WireFormat
-from toolguard.decoding import watch
+from toolguard.decoding import reading
 from toolguard.policy.profile import GATE, binomial_bound
 
 CONTROLS = ("<tool_call>", "</tool_call>", "<|im_end|>")
@@ -199,7 +199,7 @@ def test_what_ends_a_turn_is_a_control_token(tokenizer: PreTrainedTokenizerBase)
 
 
 def test_the_gate_is_the_watchs() -> None:
-    assert GATE == watch.GATE
+    assert GATE == reading.GATE
 
 
 def test_what_cannot_be_recorded_is_an_error(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .evaluation.answer import answer
     from .integrations.transformers.generate import generate
     from .integrations.transformers.processor import GuardLogitsProcessor
+    from .integrations.vllm import offline as vllm
     from .policy.calibrate import Calibration
     from .policy.enforce import enforce
 
@@ -68,6 +69,8 @@ _LAZY = {
     "enforce": "toolguard.policy.enforce",
     "generate": "toolguard.integrations.transformers.generate",
 }
+
+_MODULES = {"vllm": "toolguard.integrations.vllm.offline"}
 
 __version__ = "0.1.0"
 
@@ -134,10 +137,13 @@ __all__ = [
     "repair_files",
     "score",
     "spikes",
+    "vllm",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'toolguard' has no attribute {name!r}")

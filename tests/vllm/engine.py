@@ -1,5 +1,5 @@
-"""`python -m tests.vllm.engine OPTIONS`: one engine in this process, some held-out questions, and the
-ids of their turns as JSON. Runners and plugins are chosen when a process starts, so each has its own.
+"""`python -m tests.vllm.engine OPTIONS`: one engine in this process, some held-out questions, and
+the ids of their turns as JSON. Runners are chosen when a process starts, so each has its own.
 """
 
 from __future__ import annotations

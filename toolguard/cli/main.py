@@ -9,6 +9,7 @@ from .demo import demo
 from .formats import formats
 from .profile import profile
 from .repair import repair
+from .serve import serve
 
 app = typer.Typer(
     name="toolguard",
@@ -22,6 +23,8 @@ app.command()(classify)
 app.command()(formats)
 app.command()(profile)
 app.command()(repair)
+# What is no option of ours is one of vLLM's, and goes through as it is.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 
 @app.callback()

@@ -103,18 +103,27 @@ class Reading(ABC):
             zip(states, records, tokens, ranks, strict=True)
         ):
             if state.steps is not None and not state.done:
-                found = zip(self.watch.names, record.masses, strict=True)
-                state.steps.append(
-                    Step(
-                        step=len(state.ids),
-                        region=state.region,
-                        position=state.position,
-                        token=state.guard.vocabulary.text_of([token]),
-                        token_id=token,
-                        masses={name: mass for name, mass in found if mass > GATE},
-                        illegal=-math.expm1(-record.pressure),
-                        pressure=record.pressure,
-                        rank=rank,
-                        odds=odds.get(row),
-                    )
-                )
+                state.steps.append(self.step(state, record, token, rank, odds.get(row)))
+
+    def step(
+        self,
+        state: GuardState,
+        record: Record,
+        token: int,
+        rank: int = 0,
+        odds: float | None = None,
+    ) -> Step:
+        """What a report says of one row, before its state takes the token."""
+        found = zip(self.watch.names, record.masses, strict=True)
+        return Step(
+            step=len(state.ids),
+            region=state.region,
+            position=state.position,
+            token=state.guard.vocabulary.text_of([token]),
+            token_id=token,
+            masses={name: mass for name, mass in found if mass > GATE},
+            illegal=-math.expm1(-record.pressure),
+            pressure=record.pressure,
+            rank=rank,
+            odds=odds,
+        )

@@ -6,7 +6,9 @@ again, and rows that may be drafts.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,11 +22,14 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 )
 
 from ...errors import RequestError
+from .drift import drift_of
+from .environment import LOG_TEXT
 from .request import NAME, GuardRequest
 from .seats import PROMPT_END, Seats
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.v1.worker.worker_base import WorkerBase
 
 logger = logging.getLogger("vllm.toolguard")
 
@@ -43,7 +48,8 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
             )
         GuardProcessor.live = self
         self.config: VllmConfig = vllm_config
-        self.seats = Seats(cached_tokenizer_from_config(vllm_config.model_config), logger)
+        tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
+        self.seats = Seats(tokenizer, logger, drift_of(tokenizer), os.environ.get(LOG_TEXT) == "1")
         # V2 gives its request states, V1 the device and whether memory is pinned.
         self._slots: Any = args[0] if len(args) == 1 else None
         self._entering: dict[int, SamplingParams] = {}  # V2: whose prompt is yet to be read
@@ -65,6 +71,15 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
                 raise RequestError(
                     f"{name}: it may forbid what the grammar of the tools demands; drop one of them"
                 )
+
+    def figures(self) -> dict[str, Any]:
+        """What was done so far, as plain values."""
+        if self._slots is not None:
+            # V2 does not say when a request is over.
+            taken = {*self._slots.req_id_to_index.values()}
+            for slot in [slot for slot in self.seats if slot not in taken]:
+                self.seats.leave(slot)
+        return self.seats.figures()
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -149,3 +164,12 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
         elif len(ids) < written:  # it was preempted, and begins anew
             ids += self._slots.all_token_ids.gpu[slot, start + len(ids) : start + written].tolist()
         del ids[written:]
+
+
+def worker_figures(worker: WorkerBase) -> str:
+    """What `plugin.register` makes a method of workers: the figures of this process, as JSON.
+
+    `null` where no processor is loaded.
+    """
+    live = GuardProcessor.live
+    return json.dumps(None if live is None else live.figures())

@@ -10,14 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from logging import Logger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...decoding.reading import Reading, Record
 from ...decoding.state import GuardState
 from ...decoding.watch import Watch
-from ...errors import ToolguardError
+from ...errors import ProfileError, ToolguardError
+from ...policy.drift import Drift
 from ...policy.enforce import hold, note, observe
 from ...report.report import GATE
 from .request import GuardRequest
@@ -69,14 +70,25 @@ class Seats:
     Where a request stands is a function of the tokens written: prompts in chunks, preemption and
     moves between rows change nothing.
 
+    Args:
+        drift: takes in the steps of every turn.
+        log_text: the log may hold what a model said.
+
     Attributes:
         stats: what was done so far.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, logger: Logger) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        logger: Logger,
+        drift: Drift | None = None,
+        log_text: bool = False,
+    ) -> None:
         self.stats = Stats()
         self._tokenizer = tokenizer
         self._logger = logger
+        self._drift, self._log_text = drift, log_text
         self._seats: dict[int, Seat] = {}
         self._compiler = ThreadPoolExecutor(1, "toolguard-compile")
 
@@ -127,8 +139,13 @@ class Seats:
             return
         self._follow(seat, seat.state)
         self.stats.end(seat.state)
+        self._look_for_drift(seat.state)
         if seat.state.interventions or seat.state.lost:
             self._log(seat.name, seat.state)
+
+    def figures(self) -> dict[str, Any]:
+        """The statistics as plain values, with how many requests there are now."""
+        return self.stats.to_json(live=len(self))
 
     def move(self, a: int, b: int, swap: bool) -> None:
         """A request gets another number; with `swap`, the one that had it gets the first's."""
@@ -192,6 +209,8 @@ class Seats:
         if seat.starting is not None:
             try:
                 seat.state = seat.starting.result()
+                if self._drift and self._drift.profile.wire_format == seat.request.format.name:
+                    seat.state.steps = []
             except ToolguardError as error:
                 # What the API server takes compiles; only a request made by hand comes here.
                 self.stats.unguarded += 1
@@ -209,7 +228,7 @@ class Seats:
             if state.done or state.lost:
                 break
             if seat.read is not None:
-                self._note(seat.read, state)
+                self._note(seat.read, state, token)
                 seat.read = None
             if seat.request.policy == "observe":
                 state.watch(token)
@@ -217,17 +236,33 @@ class Seats:
                 state.lost = True
         seat.taken = len(seat.ids)
 
-    def _note(self, read: tuple[_Step, int], state: GuardState) -> None:
+    def _note(self, read: tuple[_Step, int], state: GuardState, token: int) -> None:
         step, place = read
         record = step.records[place]
+        if state.steps is not None:
+            state.steps.append(step.reading.step(state, record, token))
         note(state, record)
         if record.pressure or any(record.masses):
             names = step.reading.watch.names
             masses = dict(zip(names, record.masses, strict=True))
             self.stats.read(record.pressure, {n: mass for n, mass in masses.items() if mass > GATE})
 
+    def _look_for_drift(self, state: GuardState) -> None:
+        if self._drift is None or not state.steps:
+            return
+        try:
+            alarm = self._drift.update(state.steps)
+        except ProfileError as error:
+            self._drift = None
+            self._logger.error("toolguard: no longer looking for drift: %s", error)
+            return
+        self.stats.drift = self._drift.statistic
+        if alarm is not None:
+            self.stats.alarms += 1
+            self._logger.warning("toolguard: %s", alarm)
+
     def _log(self, name: str, state: GuardState) -> None:
-        """One line of JSON, without what the user or the model said."""
+        """One line of JSON, without what the user or the model said unless that is wanted."""
         line = {
             "request": name,
             "format": state.guard.format.name,
@@ -240,4 +275,6 @@ class Seats:
                 for done in state.interventions
             ],
         }  # fmt: skip
+        if self._log_text:
+            line["text"] = state.guard.vocabulary.text_of(state.ids)
         self._logger.info("toolguard intervened: %s", json.dumps(line))

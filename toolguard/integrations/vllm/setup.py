@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ...errors import RequestError
+from .environment import MODE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.tokenizers import TokenizerLike
+
+    from ...formats.wire_format import WireFormat
 
 logger = logging.getLogger("vllm.toolguard")
 
 Mode = Literal["processor", "engine"]
-MODE = "TOOLGUARD_MODE"
-"""The environment variable that asks for a mode."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ class Setup:
             )
         in_reasoning = not outputs.reasoning_parser or outputs.enable_in_reasoning
         return Setup("engine", blind or f"{MODE}=engine", not blind, in_reasoning)
+
+    def check(self, wire_format: WireFormat, tokenizer: TokenizerLike) -> None:
+        """Makes sure that turns of this format can end.
+
+        Raises:
+            RequestError: they cannot.
+        """
+        eos = tokenizer.decode([tokenizer.eos_token_id])
+        if self.mode == "engine" and wire_format.ends and eos not in wire_format.ends:
+            raise RequestError(
+                f"vLLM's guidance backend ends a turn with {eos} only, and {wire_format.name} with "
+                f"{' or '.join(wire_format.ends)}: set the tokenizer's eos_token"
+            )
 
 
 def _blindness(config: VllmConfig) -> str:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...decoding.state import GuardState
+from ...decoding.watch import Watch
 
 PRESSURES = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Upper bounds of the histogram of mask pressure per step, in nats."""
 MASSES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 """Upper bounds of the histogram of control mass."""
+OTHER = "other"
+"""Stands for all tokens that are no control tokens: each label is a series of its own."""
 
 
 class Histogram:
@@ -39,20 +42,23 @@ class Stats:
         intervened: those of them in which something was done.
         left: those that left the grammar, because something else overruled the guard.
         unguarded: requests whose guard could not be made; they ran without one.
-        interventions: how many, by action and token.
+        interventions: how many, by action and the token that the model wanted.
         pressure: of steps with a mask pressure, in nats.
         masses: of steps at which a control token reached the watch's gate, by its text.
         compiled, compile_seconds: guards made, and what that took.
         steps, step_seconds: steps with guarded rows, and what the guard took of them.
+        alarms: how often the drift alarm was raised.
+        drift: its statistic.
     """
 
     def __init__(self) -> None:
         self.turns = self.intervened = self.left = self.unguarded = 0
-        self.interventions = Counter[tuple[str, str]]()
+        self.interventions: dict[str, Counter[str]] = {}
         self.pressure = Histogram(PRESSURES)
         self.masses: dict[str, Histogram] = {}
         self.compiled = self.steps = 0
         self.compile_seconds = self.step_seconds = 0.0
+        self.alarms, self.drift = 0, 0.0
 
     def read(self, pressure: float, masses: dict[str, float]) -> None:
         """Counts what the watch read before one token."""
@@ -66,8 +72,10 @@ class Stats:
         self.turns += 1
         self.intervened += bool(state.interventions)
         self.left += state.lost
+        known = {*Watch.of(state.guard).tokens, *state.guard.vocabulary.specials}
         for done in state.interventions:
-            self.interventions[done.action, done.token] += 1
+            token = done.token if done.token_id in known else OTHER
+            self.interventions.setdefault(done.action, Counter())[token] += 1
 
     def to_json(self, live: int) -> dict[str, Any]:
         """The same as plain values.
@@ -81,11 +89,37 @@ class Stats:
             "intervened": self.intervened,
             "left": self.left,
             "unguarded": self.unguarded,
-            "interventions": [[*key, count] for key, count in self.interventions.items()],
+            "interventions": self.interventions,
             "pressure": self.pressure.to_json(),
             "masses": {token: found.to_json() for token, found in self.masses.items()},
             "compiled": self.compiled,
             "compile_seconds": self.compile_seconds,
             "steps": self.steps,
             "step_seconds": self.step_seconds,
+            "alarms": self.alarms,
+            "drift": self.drift,
         }
+
+
+def engine_of(workers: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The figures of an engine, from those of its workers.
+
+    Each worker that samples guards the same rows, and has the same figures; the others have none.
+    """
+    found = [figures for figures in workers if figures is not None]
+    return max(found, key=lambda figures: int(figures["steps"]), default=None)
+
+
+def added(engines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several engines, each with requests of its own; of drift, the largest."""
+    total = _sum(engines)
+    return {**total, "drift": max(figures["drift"] for figures in engines)}
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {name: _sum([v[name] for v in values if name in v]) for name in names}
+    if isinstance(values[0], list):
+        return [_sum(column) for column in zip(*values, strict=True)]
+    return sum(values)

@@ -49,6 +49,7 @@ from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
 from ...repair.repair import repair
 from ...tools.toolset import Toolset
+from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_turn, count_unguarded
 from .plugin import PARSER
 from .request import NAME, POLICIES, GuardRequest
 from .seats import PROMPT_END
@@ -93,13 +94,7 @@ class GuardToolParser(ToolParser):
         super().__init__(tokenizer, tools)
         self.setup = current()
         self.format = wire_format(self.setting, tokenizer)
-        if self.setup.mode == "engine" and self.format.ends:
-            eos = tokenizer.decode([tokenizer.eos_token_id])
-            if eos not in self.format.ends:
-                raise RequestError(
-                    f"vLLM's guidance backend ends a turn with {eos} only, and {self.format.name} "
-                    f"with {' or '.join(self.format.ends)}: set the tokenizer's eos_token"
-                )
+        self.setup.check(self.format, tokenizer)
         self._stream: _Stream | None = None
 
     @cached_property
@@ -125,8 +120,10 @@ class GuardToolParser(ToolParser):
             return request
         request.skip_special_tokens = False  # some formats' control tokens are special ones
         if policy == OFF:
+            count_unguarded(POLICY_OFF)
             return request
         if request.extract_structured_outputs() is not None:
+            count_unguarded(RESPONSE_FORMAT)
             logger.warning(
                 "toolguard: request %s has a response format of its own, which forbids calls: it "
                 "runs without the guard",
@@ -160,7 +157,9 @@ class GuardToolParser(ToolParser):
         self, model_output: str, request: Request
     ) -> ExtractedToolCallInformation:
         """What a finished turn says."""
-        turn = self.mended(self._read(model_output))
+        written = self._read(model_output)
+        turn = self.mended(written)
+        count_turn(written, turn)
         calls = [
             ToolCall(
                 id=_id(number, turn.raw),
@@ -246,11 +245,12 @@ class _Stream:
         turn = end.turn
         content, calls = self._told(events)
         said = self._said + content
+        mended = turn if self._numbers else self._parser.mended(turn)
+        count_turn(turn, mended)
         if self._numbers:
             if turn.text.startswith(said):
                 content += turn.text[len(said) :]
             return self._message(content, calls)
-        mended = self._parser.mended(turn)
         for number, call in enumerate(mended.calls):
             calls.append(_started(number, call.name, _id(number, mended.raw)))
             calls.append(_argued(number, _json(call.arguments)))
