@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qw
 
 import toolguard
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # a worker a core (pytest -n)
 # The same examples every time; `--hypothesis-profile=default` draws others.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")

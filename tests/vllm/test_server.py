@@ -9,9 +9,10 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
+import vllm
 
-import toolguard
 from toolguard import Case
+from toolguard.integrations.vllm import plugin
 
 from .serving import UNGUARDED, serving
 
@@ -156,5 +157,8 @@ def test_raw_extra_arguments_are_checked(client: openai.OpenAI) -> None:
             )  # fmt: skip
 
 
-def test_the_package_says_which_versions_it_runs_with() -> None:
-    assert toolguard.__version__
+def test_an_old_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin.check_version()
+    monkeypatch.setattr(vllm, "__version__", "0.31.4")
+    with pytest.raises(ImportError, match=r"0\.32 or newer, and this is 0\.31\.4"):
+        plugin.check_version()
