@@ -57,6 +57,7 @@ class Recovery:
     Attributes:
         retries: how often it was taken back.
         retried_tokens: how many tokens were taken back in all.
+        begun: how many calls the turn has begun.
     """
 
     def __init__(self, guard: Guard, *, doubts: bool = True) -> None:
@@ -67,7 +68,7 @@ class Recovery:
         self._content: list[float] = []  # how likely each token was as content; nan: structure
         self._dead: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._openers: list[int] = []  # where each call begins
-        self._begun = 0  # how many calls
+        self.begun = 0
         self._made: list[str] = []
         self._parser = guard.parser()
         self._mentions: frozenset[int] = frozenset()
@@ -77,9 +78,9 @@ class Recovery:
         self._branch_at = 0
 
     @property
-    def pending(self) -> bool:
-        """Whether a call was begun that is not found sound yet."""
-        return self._begun > len(self._made)
+    def pending(self) -> int:
+        """How many calls were begun that are not found sound yet."""
+        return self.begun - len(self._made)
 
     def banned(self, ids: Sequence[int]) -> set[int]:
         """The tokens that would lead into what was taken back before."""
@@ -117,7 +118,7 @@ class Recovery:
         events = self._parser.feed(state.ids[-1:])
         if state.done:
             events += self._parser.finish()
-        self._begun += _begun(events)
+        self.begun += _begun(events)
         for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
@@ -204,7 +205,7 @@ class Recovery:
         self._mentions = mentions
         self._parser = self.guard.parser(mentions)
         events = self._parser.feed(ids)
-        self._begun = _begun(events)
+        self.begun = _begun(events)
         self._made = [_canonical(event) for event in events if isinstance(event, CallEnd)]
 
 
