@@ -44,8 +44,8 @@ GUARDED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
 @contextmanager
-def serving(checkpoint: str, *flags: str, log: Path, **environment: str) -> Iterator[str]:
-    """The address of a server of a bundled checkpoint, once it answers.
+def serving(checkpoint: str | Path, *flags: str, log: Path, **environment: str) -> Iterator[str]:
+    """The address of a server of a checkpoint, bundled or in a folder, once it answers.
 
     Raises:
         RuntimeError: it did not start; the message is the end of its log.
@@ -53,9 +53,10 @@ def serving(checkpoint: str, *flags: str, log: Path, **environment: str) -> Iter
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    model = toolguard.checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(toolguard.checkpoint(checkpoint)), "--served-model-name", "model",
+        "--model", str(model), "--served-model-name", "model",
         "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "64",
         "--host", "127.0.0.1", "--port", str(port), *flags,
     ]  # fmt: skip

@@ -162,6 +162,19 @@ class GuardState:
         """Takes a token of an unguarded turn, and stays where the turn leaves the grammar."""
         self.lost = self.lost or not self.accept(token)
 
+    def retrace(self, token: int) -> bool:
+        """Takes a token of a turn that is guarded elsewhere, by one that sees its logits; False if
+        it is illegal.
+
+        An opener in prose was a mention there if this token shows that it opened no call.
+        """
+        if self.accept(token):
+            return True
+        if not self.opened_in_prose:
+            return False
+        self.mention()
+        return self.accept(token)
+
     def forced(self) -> list[int]:
         """The tokens that must follow, in the tokenizer's own spelling; often none.
 
@@ -227,6 +240,11 @@ class GuardState:
         self._forget()
         return place
 
+    @property
+    def may_be_bare(self) -> bool:
+        """Whether the turn's text may still turn out to be such a body; see `bare_call`."""
+        return bool(self.guard.format.opener) and self._may_be_bare and not self.done
+
     def bare_call(self) -> int:
         """How many tokens back the bare body of a call to an offered tool began; 0 if none did.
 
@@ -234,7 +252,7 @@ class GuardState:
         and it names an offered tool. One look settles it for ordinary prose.
         """
         guard = self.guard
-        if not guard.format.opener or not self._may_be_bare or self.done:
+        if not self.may_be_bare:
             return 0
         start = self._last_control(len(self.ids)) + 1
         text = guard.vocabulary.bytes_of(self.ids[start:]).lstrip()
@@ -246,6 +264,26 @@ class GuardState:
         self._may_be_bare = bool(completer.advance(completer.beginning, tagged))
         named = any(name.encode() in text for name in guard.toolset.names)
         return len(self.ids) - start if self._may_be_bare and named else 0
+
+    def lead(self) -> list[int]:
+        """Takes back such a body, for the opener to go before it; returns the body, if there is
+        one."""
+        bare = self.bare_call()
+        opener = self.guard.opener_ids
+        if not bare or len(self.ids) + len(opener) >= self.max_new_tokens:
+            return []
+        body = self.ids[-bare:]
+        self.rollback(bare)
+        self.interventions.append(
+            Intervention(
+                len(self.ids), "text", self.guard.vocabulary.text_of(body), body[0], None, "lead",
+                "a call without its opener",
+            )
+        )  # fmt: skip
+        for token in opener:
+            if not self.accept(token):
+                raise StateError("an opener is refused where the body of a call was taken for one")
+        return body
 
     def report(self, forward_passes: int, seconds: float, forced: int = 0) -> Report:
         """What was done so far, with what the decoding loop knows."""

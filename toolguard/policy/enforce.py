@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -61,6 +61,14 @@ def hold(
             _narrow(state, logits[row])
     reading.close(logits)
     return reading
+
+
+def ban(scores: torch.Tensor, tokens: Collection[int]) -> None:
+    """Makes these tokens of one row impossible, as long as others are possible."""
+    held = scores.clone()
+    held[[*tokens]] = float("-inf")
+    if held.max() > float("-inf"):
+        scores.copy_(held)
 
 
 def record(states: Sequence[GuardState], reading: Reading) -> None:

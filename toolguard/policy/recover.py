@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ..decoding.guard import Guard
 from ..decoding.state import GuardState
-from ..parsing.events import CallEnd, FaultFound
+from ..parsing.events import CallEnd, CallStart, Event, FaultFound
 from ..parsing.turn import INVALID
 from ..report.report import Intervention
 
@@ -51,18 +51,24 @@ class _Candidate:
 class Recovery:
     """Watches one turn while it is written, and says when and how far to take it back.
 
+    Args:
+        doubts: whether calls are doubted; `follow` has to be told how likely their content is.
+
     Attributes:
         retries: how often it was taken back.
         retried_tokens: how many tokens were taken back in all.
+        begun: how many calls the turn has begun.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, *, doubts: bool = True) -> None:
         self.guard = guard
+        self.doubts = doubts
         self.retries = 0
         self.retried_tokens = 0
         self._content: list[float] = []  # how likely each token was as content; nan: structure
         self._dead: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._openers: list[int] = []  # where each call begins
+        self.begun = 0
         self._made: list[str] = []
         self._parser = guard.parser()
         self._mentions: frozenset[int] = frozenset()
@@ -70,6 +76,11 @@ class Recovery:
         self._opener = set() if opener is None else {opener}
         self._candidate: _Candidate | None = None
         self._branch_at = 0
+
+    @property
+    def pending(self) -> int:
+        """How many calls were begun that are not found sound yet."""
+        return self.begun - len(self._made)
 
     def banned(self, ids: Sequence[int]) -> set[int]:
         """The tokens that would lead into what was taken back before."""
@@ -79,66 +90,72 @@ class Recovery:
         # The other way than a doubted call is none.
         return found | self._opener if self._candidate else found
 
-    def follow(self, state: GuardState, content: float) -> GuardState:
+    def follow(self, state: GuardState, content: float = math.nan, settled: int = 0) -> GuardState:
         """Looks at the turn after a token was accepted.
 
         Args:
             state: where the turn stands.
             content: the log-probability of that token as content (`Reading.content`).
+            settled: how many of the turn's tokens cannot be taken back any more.
 
         Returns:
             The state to go on from: the same one, perhaps rolled back, or an earlier copy.
         """
         if state.mentions != self._mentions:
-            self.resume(state, len(self._content))
+            self._reread(state.ids[:-1], state.mentions, len(self._content))
         self._content.append(content)
         if state.ids[-1] in self._opener:
             self._openers.append(len(state.ids) - 1)
-        tripped = self._trip(state)
+        tripped = self._trip(state, settled)
         if tripped is not None and self.retries < RETRIES:
             self._take_back(state, *tripped)
         elif state.done:
             return self._better(state)
         return state
 
-    def _trip(self, state: GuardState) -> tuple[Kind, int] | None:
-        """What is wrong, and the place of the token that must not be chosen again."""
+    def _trip(self, state: GuardState, settled: int) -> tuple[Kind, int, int] | None:
+        """What is wrong, where to go on from, and the token that must not be chosen there."""
         events = self._parser.feed(state.ids[-1:])
         if state.done:
             events += self._parser.finish()
+        self.begun += _begun(events)
         for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
                 start, *later = [*self._openers[event.index :], len(state.ids)]
                 made = _canonical(event)
                 if made in self._made:
-                    return "doubled", start
+                    return "doubled", start, state.ids[start]
                 self._made.append(made)
                 doubted = self._score(start, later[0]) < math.log(CONFIDENCE)
                 if doubted and self._may_doubt(event.index):
-                    return "doubted", start
+                    return "doubted", start, state.ids[start]
             elif isinstance(event, FaultFound) and event.fault.kind in INVALID:
-                return "invalid", _last_value(state)
+                place = _last_value(state)
+                return ("invalid", place, state.ids[place]) if place >= settled else None
         period = _period(state.ids)
-        if period:
-            return "loop", len(state.ids) - _LOOP + period
+        if period and not state.done and state.remaining:
+            # Of a loop that is settled, the next round can still be left.
+            place = max(len(state.ids) - _LOOP + period, settled)
+            return "loop", place, state.ids[place - period]
         return None
 
     def _may_doubt(self, index: int) -> bool:
         """Whether something else could be said than this call: it is the first, and none is asked
         for."""
-        return index == 0 and self._candidate is None and self.guard.tool_choice == "auto"
+        free = self.doubts and self.guard.tool_choice == "auto"
+        return free and index == 0 and self._candidate is None
 
     def _score(self, start: int, end: int | None = None) -> float:
         """The mean log-probability of the content from a token on; -inf where there is none."""
         said = [value for value in self._content[start:end] if not math.isnan(value)]
         return sum(said) / len(said) if said else -math.inf
 
-    def _take_back(self, state: GuardState, kind: Kind, back: int) -> None:
+    def _take_back(self, state: GuardState, kind: Kind, back: int, dead: int) -> None:
         if kind == "doubted":
             self._candidate = _Candidate(state.copy(), [*self._content], self._score(back))
             self._branch_at = back
-        self._dead[tuple(state.ids[:back])].add(state.ids[back])
+        self._dead[tuple(state.ids[:back])].add(dead)
         taken = state.ids[back:]
         spelled = self.guard.vocabulary.text_of(taken)
         region = state.region
@@ -147,7 +164,7 @@ class Recovery:
         self.retried_tokens += len(taken)
         self.resume(state, back)
         state.interventions.append(
-            Intervention(back, region, spelled, taken[0], None, "rollback", _WHY[kind])
+            Intervention(back, region, spelled, dead, None, "rollback", _WHY[kind])
         )
 
     def _better(self, state: GuardState) -> GuardState:
@@ -176,16 +193,24 @@ class Recovery:
 
     def resume(self, state: GuardState, kept: int) -> None:
         """Takes up a turn that was changed behind its first `kept` tokens."""
-        self._content = [*self._content[:kept], *[math.nan] * (len(state.ids) - kept)]
+        self._reread(state.ids, state.mentions, kept)
+
+    def _reread(self, ids: Sequence[int], mentions: frozenset[int], kept: int) -> None:
+        self._content = [*self._content[:kept], *[math.nan] * (len(ids) - kept)]
         self._openers = [
             place
-            for place, token in enumerate(state.ids)
-            if token in self._opener and place not in state.mentions
+            for place, token in enumerate(ids)
+            if token in self._opener and place not in mentions
         ]
-        self._mentions = state.mentions
-        self._parser = self.guard.parser(state.mentions)
-        events = self._parser.feed(state.ids)
+        self._mentions = mentions
+        self._parser = self.guard.parser(mentions)
+        events = self._parser.feed(ids)
+        self.begun = _begun(events)
         self._made = [_canonical(event) for event in events if isinstance(event, CallEnd)]
+
+
+def _begun(events: Iterable[Event]) -> int:
+    return sum(isinstance(event, CallStart) for event in events)
 
 
 def _canonical(event: CallEnd) -> str:

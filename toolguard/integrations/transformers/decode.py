@@ -17,10 +17,10 @@ from ...errors import RequestError
 from ...parsing.turn import Turn
 from ...policy.calibrate import Calibration
 from ...policy.despike import Despiker
-from ...policy.enforce import hold, observe, record
+from ...policy.enforce import ban, hold, observe, record
 from ...policy.optimistic import choose
 from ...policy.recover import Recovery
-from ...report.report import Intervention, Policy
+from ...report.report import Policy
 from .feed import Feed
 from .sample import Sampler
 
@@ -151,25 +151,11 @@ class Decoder:
 
     def _led(self, row: Row) -> list[int]:
         """Takes back the bare body of a call, for the opener to go before it; returns the body."""
-        bare = row.state.bare_call()
-        opener = row.guard.opener_ids
-        if not bare or len(row.ids) + len(opener) >= row.state.max_new_tokens:
-            return []
-        body = row.ids[-bare:]
-        spelled = row.guard.vocabulary.text_of(body)
-        row.state.rollback(bare)
-        row.state.interventions.append(
-            Intervention(
-                len(row.state.ids), "text", spelled, body[0], None, "lead",
-                "a call without its opener",
-            )
-        )  # fmt: skip
-        kept = len(row.state.ids)
-        for token in opener:
-            _accept(row.state, token)
-        row.ids = [*row.state.ids]
-        if row.recovery is not None:
-            row.recovery.resume(row.state, kept)
+        body = row.state.lead()
+        if body:
+            row.ids = [*row.state.ids]
+            if row.recovery is not None:
+                row.recovery.resume(row.state, len(row.ids) - len(row.guard.opener_ids))
         return body
 
     def _verify(self, logits: torch.Tensor) -> None:
@@ -216,7 +202,7 @@ class Decoder:
         for place, row in enumerate(rows):
             banned = row.recovery.banned(row.ids) if row.recovery else set()
             if banned:
-                _ban(scores[place], banned)
+                ban(scores[place], banned)
         tokens = self.sampler(scores)
         record(states, reading)
         if traced:
@@ -256,11 +242,3 @@ class Decoder:
 def _accept(state: GuardState, token: int) -> None:
     if not state.accept(token):
         raise AssertionError(f"token {token} was sampled from under a mask that forbids it")
-
-
-def _ban(scores: torch.Tensor, tokens: set[int]) -> None:
-    """Makes these tokens impossible, as long as others are possible."""
-    held = scores.clone()
-    held[[*tokens]] = float("-inf")
-    if held.max() > float("-inf"):
-        scores.copy_(held)

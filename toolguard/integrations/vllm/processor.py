@@ -24,7 +24,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 from ...errors import RequestError
 from .drift import drift_of
 from .environment import LOG_TEXT
-from .request import NAME, GuardRequest
+from .request import NAME, GuardRequest, Resumption
 from .seats import PROMPT_END, Seats
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
         request = GuardRequest.of(sampling_params.extra_args)
         if request is None:
             return
+        Resumption.of(sampling_params.extra_args)
         if sampling_params.max_tokens is None:
             raise RequestError("max_tokens: a guarded turn needs a budget to end within")
         for name in ("min_tokens", "allowed_token_ids", "bad_words", "structured_outputs"):
@@ -92,7 +93,8 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
             self.seats.leave(row)
         for row, params, prompt, ids in batch_update.added:
             self.seats.leave(row)
-            self._enter(row, params, (prompt or [])[-PROMPT_END:], ids)
+            end = len(prompt or ()) - len(Resumption.of(params.extra_args).kept)
+            self._enter(row, params, (prompt or [])[max(0, end - PROMPT_END) : end], ids)
         for a, b, direction in batch_update.moved:
             self.seats.move(a, b, direction == MoveDirectionality.SWAP)
 
@@ -108,7 +110,8 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
     def apply_staged_writes(self) -> None:
         """V2: the slots hold the prompts of the requests that came."""
         for slot, params in self._entering.items():
-            end = int(self._slots.prompt_len.np[slot])
+            kept = len(Resumption.of(params.extra_args).kept)
+            end = int(self._slots.prompt_len.np[slot]) - kept
             prompt = self._slots.all_token_ids.gpu[slot, max(0, end - PROMPT_END) : end]
             self._enter(slot, params, prompt.tolist(), [])
         self._entering.clear()
@@ -128,6 +131,7 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
             budget=params.max_tokens,
             stops=params.all_stop_token_ids,
             prompt=prompt,
+            resumption=Resumption.of(params.extra_args),
         )
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:

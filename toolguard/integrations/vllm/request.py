@@ -26,6 +26,8 @@ KEY = "toolguard"
 """Under this name it stands in `extra_args` (`vllm_xargs` of an HTTP request)."""
 NAME = "toolguard_request"
 """Under this one what the log may call the request."""
+KEPT, BANNED = "toolguard_kept", "toolguard_banned"
+"""And under these where a turn is taken up that was taken back (`Resumption`)."""
 LARGEST, NODES, DEPTH = 1_000_000, 10_000, 60
 """How many characters, values and levels the tools of a request may have, so that the time to
 compile them is bounded."""
@@ -131,6 +133,39 @@ class GuardRequest:
             reasoning=reasoning_after(str(tokenizer.decode([*prompt])), self.format),
             end_tokens=kept or None,
         )
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a turn is taken up that was taken back: what is kept of it is prompt to the engine.
+
+    Attributes:
+        kept: the turn's tokens that stand at the end of the prompt.
+        banned: those that must not follow.
+    """
+
+    kept: tuple[int, ...] = ()
+    banned: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(extra: Mapping[str, Any] | None) -> Resumption:
+        """What `extra_args` say; without a word of it, the turn begins.
+
+        Raises:
+            RequestError: they are malformed; the message names the field.
+        """
+        return Resumption(*(_ids(extra or {}, name) for name in (KEPT, BANNED)))
+
+    def to_extra(self) -> dict[str, list[int]]:
+        """The same as `extra_args`."""
+        return {KEPT: [*self.kept], BANNED: [*self.banned]}
+
+
+def _ids(extra: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    ids = extra.get(name, [])
+    if not isinstance(ids, list) or any(type(token) is not int or token < 0 for token in ids):
+        raise RequestError(f"{name}: a list of token ids is wanted")
+    return tuple(ids)
 
 
 @lru_cache(maxsize=256)  # the same tools come with request after request

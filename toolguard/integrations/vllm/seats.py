@@ -17,11 +17,11 @@ import torch
 from ...decoding.reading import Reading, Record
 from ...decoding.state import GuardState
 from ...decoding.watch import Watch
-from ...errors import ProfileError, ToolguardError
+from ...errors import ProfileError, RequestError, ToolguardError
 from ...policy.drift import Drift
-from ...policy.enforce import hold, note, observe
+from ...policy.enforce import ban, hold, note, observe
 from ...report.report import GATE
-from .request import GuardRequest
+from .request import GuardRequest, Resumption
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PROMPT_END = 8
 """How many of the prompt's last ids tell whether it opened the reasoning."""
+
+_FROM_THE_START = Resumption()
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Seat:
     Attributes:
         name: what the log calls it.
         request: how it is to be guarded.
+        resumption: where its turn was taken up.
         starting: its state, as soon as its guard is compiled.
         ids: the tokens written so far; may be a list that the engine goes on writing.
         taken: how many of them the state was told.
@@ -57,6 +60,7 @@ class Seat:
 
     name: str
     request: GuardRequest
+    resumption: Resumption
     starting: Future[GuardState] | None
     ids: list[int]
     taken: int = 0
@@ -114,6 +118,7 @@ class Seats:
         budget: int,
         stops: Collection[int],
         prompt: Sequence[int],
+        resumption: Resumption = _FROM_THE_START,
     ) -> None:
         """Takes in a request. Its guard is compiled while the engine reads its prompt.
 
@@ -123,10 +128,14 @@ class Seats:
             budget: how many tokens the turn may have.
             stops: the ids at which the engine ends it.
             prompt: the last ids of the prompt.
+            resumption: where the turn is taken up, if it was taken back; neither `ids` nor `budget`
+                nor `prompt` includes what was kept of it.
         """
         self.leave(number)
-        starting = self._compiler.submit(self._start, request, budget, stops, prompt)
-        self._seats[number] = Seat(name, request, starting, ids)
+        starting = self._compiler.submit(
+            self._start, request, budget, stops, prompt, resumption.kept
+        )
+        self._seats[number] = Seat(name, request, resumption, starting, ids)
 
     def leave(self, number: int) -> None:
         """Lets a request go, if there is one of that number."""
@@ -187,6 +196,9 @@ class Seats:
                 step = _Step(observe(states, part))
             else:
                 step = _Step(hold(states, part))
+                for place, (_, seat, state) in enumerate(members):
+                    if state is seat.state and not seat.ids and seat.resumption.banned:
+                        ban(part[place], seat.resumption.banned)
                 if not every:
                     logits[index] = part
             for place, (_, seat, state) in enumerate(members):
@@ -196,13 +208,21 @@ class Seats:
         self.stats.step_seconds += time.perf_counter() - started
 
     def _start(
-        self, request: GuardRequest, budget: int, stops: Collection[int], prompt: Sequence[int]
+        self,
+        request: GuardRequest,
+        budget: int,
+        stops: Collection[int],
+        prompt: Sequence[int],
+        kept: Sequence[int],
     ) -> GuardState:
         started = time.perf_counter()
         guard = request.guard(self._tokenizer, stops, prompt)
         self.stats.compiled += 1
         self.stats.compile_seconds += time.perf_counter() - started
-        return guard.start(budget)
+        state = guard.start(len(kept) + budget)
+        if not all(state.retrace(token) for token in kept):
+            raise RequestError("kept: a turn that begins so is not legal")
+        return state
 
     def _state(self, seat: Seat) -> GuardState | None:
         """The state of a seat, once its guard is compiled; None if that failed."""
