@@ -57,7 +57,7 @@ def serve(
         Path | None, typer.Option(help="A profile (toolguard profile) to look for drift against.")
     ] = None,
     resample: Annotated[
-        bool, typer.Option("--resample", help="Take back and sample again what the model doubts.")
+        bool, typer.Option("--resample", help="Take back what goes wrong, and sample it again.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command and its environment, no more.")
