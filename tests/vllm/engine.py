@@ -22,6 +22,7 @@ def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) 
         enforce_eager=True,
         max_model_len=512,
         max_num_seqs=8,
+        disable_log_stats=False,
         **engine,
     )
     tokenizer: Any = llm.get_tokenizer()
@@ -40,7 +41,13 @@ def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) 
         extra = request.to_extra() if guard else None
         params.append(SamplingParams(max_tokens=100, extra_args=extra, **sampling))
     outputs = llm.generate(prompts, params, use_tqdm=False)
-    print("ids:", json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
+    found = {
+        "ids": [list(output.outputs[0].token_ids) for output in outputs],
+        "preemptions": sum(
+            metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
+        ),
+    }
+    print("found:", json.dumps(found))
 
 
 if __name__ == "__main__":

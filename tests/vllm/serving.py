@@ -31,16 +31,7 @@ servers use it."""
 if os.environ.get("TOOLGUARD_RUNNER") == "v2":
     ENVIRONMENT |= V2
 GUARDED = ("--enable-auto-tool-choice", "--tool-call-parser", "toolguard")
-UNV2 = {
-    "VLLM_USE_V2_MODEL_RUNNER": "1",
-    "TRITON_INTERPRET": "1",
-    "PYTHONPATH": str(Path(__file__).parent / "v2"),
-}
-"""What has vLLM's second model runner run here too. `TOOLGUARD_RUNNER=v2 pytest tests/vllm` has all
-servers use it."""
-if os.environ.get("TOOLGUARD_RUNNER") == "v2":
-    ENVIRONMENT |= V2
-GUARDED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+UNGUARDED = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
 @contextmanager

@@ -20,9 +20,9 @@ import toolguard
 from .serving import ENVIRONMENT, V2
 
 ALONE = "VLLM_ENABLE_V1_MULTIPROCESSING"
-GUARDED = tuple(number % 3 != 2 for number in range(9))
+GUARDED = tuple(number % 3 != 2 for number in range(24))
 CHUNKS = {"max_num_batched_tokens": 64}
-CROWDED = {"num_gpu_blocks_override": 40, "block_size": 16}
+CROWDED = {"num_gpu_blocks_override": 20, "block_size": 32}
 GUESSES = {
     "speculative_config": {
         "method": "ngram", "num_speculative_tokens": 3,
@@ -32,7 +32,9 @@ GUESSES = {
 
 
 @cache
-def _turns(runner: str, engine: str, guarded: tuple[bool, ...], sampling: str) -> list[list[int]]:
+def _turns(
+    runner: str, engine: str, guarded: tuple[bool, ...], sampling: str
+) -> tuple[list[list[int]], int]:
     options = {
         "engine": json.loads(engine), "guarded": guarded, "sampling": json.loads(sampling)
     }  # fmt: skip
@@ -47,9 +49,10 @@ def _turns(runner: str, engine: str, guarded: tuple[bool, ...], sampling: str) -
         text=True,
         check=False,
     )
-    found = [line for line in done.stdout.splitlines() if line.startswith("ids: ")]
+    found = [line for line in done.stdout.splitlines() if line.startswith("found: ")]
     assert found, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(found[0].removeprefix("ids: "))
+    answer = json.loads(found[0].removeprefix("found: "))
+    return answer["ids"], answer["preemptions"]
 
 
 def turns(
@@ -59,7 +62,9 @@ def turns(
     **sampling: Any,
 ) -> list[list[int]]:
     sampling = {"temperature": 0, **sampling}
-    return _turns(runner, json.dumps(engine or {}), guarded, json.dumps(sampling))
+    ids, preemptions = _turns(runner, json.dumps(engine or {}), guarded, json.dumps(sampling))
+    assert bool(preemptions) == (engine is CROWDED)
+    return ids
 
 
 def test_they_are_those_of_generate() -> None:

@@ -26,8 +26,8 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     """A server whose cache holds a dozen turns, and which reads prompts in chunks."""
     log = tmp_path_factory.mktemp("crowded") / "log"
     flags = (
-        *GUARDED, "--num-gpu-blocks-override", "40", "--max-num-batched-tokens", "96",
-        "--enable-chunked-prefill", "--enable-prefix-caching",
+        *GUARDED, "--block-size", "32", "--num-gpu-blocks-override", "80",
+        "--max-num-batched-tokens", "96", "--enable-chunked-prefill", "--enable-prefix-caching",
     )  # fmt: skip
     with serving("open_then_stop", *flags, log=log, VLLM_PLUGINS="toolguard") as address:
         yield address, log
@@ -35,7 +35,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
 
 def live(address: str) -> int:
     with urllib.request.urlopen(f"{address}/toolguard/stats", timeout=30) as answer:
-        return json.load(answer)["live"]
+        return json.load(answer)["engine"]["live"]
 
 
 def count(address: str, metric: str) -> float:

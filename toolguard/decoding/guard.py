@@ -266,8 +266,8 @@ def _compile(
     endless = guard.completer.endless()
     if endless:
         raise RequestError(
-            f"no text of {endless} was found that is short enough for a call: lower its minLength, "
-            "minItems or pattern"
+            f"the schemas of these tools: nothing was found that satisfies {endless} and is short "
+            "enough for a call. Lower its minLength, minItems or pattern"
         )
     _warm(guard)
     return guard
