@@ -127,3 +127,13 @@ def test_figures_of_engines_are_added_up() -> None:
     # one that has no processor, one that does not sample, one that does
     assert engine_of([None, one.to_json(0), other.to_json(0)]) == other.to_json(0)
     assert engine_of([None]) is None
+
+
+def test_a_turn_ends_only_where_the_engine_stops(
+    tokenizer: PreTrainedTokenizerBase, case: Case
+) -> None:
+    request = GuardRequest.checked(WireFormat.load("hermes"), case.toolset.definitions)
+    added = tokenizer.get_added_vocab()
+    end, text = added["<|im_end|>"], added["<|endoftext|>"]
+    for stops, ends in (([end, text], {end, text}), ([end, 7], {end}), ([text, 7], {text})):
+        assert {*request.guard(tokenizer, stops).vocabulary.end_ids} == ends

@@ -51,7 +51,7 @@ from ...repair.repair import repair
 from ...tools.toolset import Toolset
 from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_turn, count_unguarded
 from .plugin import PARSER
-from .request import NAME, POLICIES, GuardRequest
+from .request import KEY, NAME, POLICIES, GuardRequest
 from .seats import PROMPT_END
 from .setup import current
 
@@ -186,7 +186,7 @@ class GuardToolParser(ToolParser):
         if request.tool_choice == "none" or not request.tools:
             return DeltaMessage(content=delta_text) if delta_text else None
         if self._stream is None:
-            self._stream = _Stream(self)
+            self._stream = _Stream(self, _is_held(request))
         return self._stream.feed(delta_text)
 
     def finish_streaming(self) -> DeltaMessage | None:
@@ -221,77 +221,94 @@ class _Stream:
     """One turn as it is streamed.
 
     Text is told as it comes, until a call begins; what comes then waits until it is known to be
-    one.
+    one. A call that the engine guards is told as it comes, too; any other once it is sound.
     """
 
-    def __init__(self, parser: GuardToolParser) -> None:
-        self._parser = parser
+    def __init__(self, parser: GuardToolParser, guarded: bool) -> None:
+        self._parser, self._guarded = parser, guarded
         self._turn = TurnParser(parser.format, parser.toolset)
         self._text = ""
-        self._said = ""  # content told so far
-        self._thinking = False
+        self._said = ""  # the prose that was told
+        self._thought = self._thinking = False  # whether reasoning was told; is being
         self._in_calls = False
-        self._numbers: dict[int, int] = {}  # of the calls whose name was told
+        self._numbers: dict[int, int] = {}  # of the calls that were told of
         self._waiting: dict[int, str] = {}  # arguments whose name is to come
         self._argued: set[int] = set()
 
     def feed(self, text: str) -> DeltaMessage | None:
         self._text += text
-        return self._message(*self._told(self._turn.feed(text)))
+        return _message(*self._told(self._turn.feed(text)))
 
     def finish(self) -> DeltaMessage | None:
         *events, end = self._turn.finish()
         assert isinstance(end, TurnEnd)
         turn = end.turn
         content, calls = self._told(events)
-        said = self._said + content
         mended = turn if self._numbers else self._parser.mended(turn)
         count_turn(turn, mended)
         if self._numbers:
-            if turn.text.startswith(said):
-                content += turn.text[len(said) :]
-            return self._message(content, calls)
+            content += self._thoughts_over()
+            if turn.text.startswith(self._said):
+                content += turn.text[len(self._said) :]
+            return _message(content, calls)
         for number, call in enumerate(mended.calls):
             calls.append(_started(number, call.name, _id(number, mended.raw)))
             calls.append(_argued(number, _json(call.arguments)))
         if not calls and turn.faults:
-            shown = said.strip()
-            content += turn.raw[turn.raw.find(shown) + len(shown) :]
-        return self._message(content, calls)
+            content += turn.raw[self._end_in(turn.raw) :]
+        return _message(content, calls)
 
-    def _message(self, content: str, calls: list[DeltaToolCall]) -> DeltaMessage | None:
-        self._said += content
-        if not content and not calls:
-            return None
-        return DeltaMessage(content=content or None, tool_calls=calls)
+    def _end_in(self, raw: str) -> int:
+        """Where in a turn the end of what was told of it stands."""
+        said, closer = self._said.strip(), self._parser.format.reasoning_closer
+        if said:
+            return raw.find(said) + len(said)
+        if self._thinking:
+            return raw.find(closer) if closer in raw else len(raw)
+        return raw.find(closer) + len(closer) if self._thought else 0
+
+    def _thoughts_over(self) -> str:
+        """The tag that ends the reasoning, if that was being told."""
+        over = self._parser.format.reasoning_closer if self._thinking else ""
+        self._thinking = False
+        return over
 
     def _told(self, events: Iterable[Event]) -> tuple[str, list[DeltaToolCall]]:
         content, calls = "", list[DeltaToolCall]()
-        format = self._parser.format
         for event in events:
             match event:
                 case ReasoningDelta(text):
-                    content += text if self._thinking else format.reasoning_opener + text
-                    self._thinking = True
+                    content += (
+                        text if self._thinking else self._parser.format.reasoning_opener + text
+                    )
+                    self._thought = self._thinking = True
                 case TextDelta(text) if not self._in_calls:
-                    content += format.reasoning_closer + text if self._thinking else text
-                    self._thinking = False
+                    content += self._thoughts_over() + text
+                    self._said += text
                 case CallStart():
                     self._in_calls = True
-                case CallName(index, name):
-                    number = self._numbers[index] = len(self._numbers)
-                    calls.append(_started(number, name, _id(number, self._text)))
+                case CallName(index, name) if self._guarded:
+                    calls.append(self._start(index, name))
                     if index in self._waiting:
-                        calls.append(_argued(number, self._waiting.pop(index)))
-                        self._argued.add(index)
+                        calls.append(self._argue(index, self._waiting.pop(index)))
                 case ArgumentsDelta(index, text) if index in self._numbers:
-                    calls.append(_argued(self._numbers[index], text))
-                    self._argued.add(index)
+                    calls.append(self._argue(index, text))
                 case ArgumentsDelta(index, text):
                     self._waiting[index] = self._waiting.get(index, "") + text
-                case CallEnd(index, call) if index not in self._argued:
-                    calls.append(_argued(self._numbers[index], _json(call.arguments)))
-        return content, calls
+                case CallEnd(index, call):
+                    if index not in self._numbers:
+                        calls.append(self._start(index, call.name))
+                    if index not in self._argued:
+                        calls.append(self._argue(index, _json(call.arguments)))
+        return content + (self._thoughts_over() if calls else ""), calls
+
+    def _start(self, index: int, name: str) -> DeltaToolCall:
+        number = self._numbers[index] = len(self._numbers)
+        return _started(number, name, _id(number, self._text))
+
+    def _argue(self, index: int, text: str) -> DeltaToolCall:
+        self._argued.add(index)
+        return _argued(self._numbers[index], text)
 
 
 class GuardReasoningParser(BaseThinkingReasoningParser):
@@ -403,6 +420,18 @@ def _budget(request: Request) -> int | None:
     if isinstance(request, ResponsesRequest):
         return request.max_output_tokens
     return request.max_completion_tokens or request.max_tokens
+
+
+def _is_held(request: Request) -> bool:
+    """Whether the engine holds the turn to its grammar."""
+    extra = request.vllm_xargs or {}
+    return KEY in extra and extra.get(POLICY, "enforce") == "enforce"
+
+
+def _message(content: str, calls: list[DeltaToolCall]) -> DeltaMessage | None:
+    if not content and not calls:
+        return None
+    return DeltaMessage(content=content or None, tool_calls=calls)
 
 
 _CALL_ID = re.compile(r"functions\.[^\s:]+:\d+")  # Kimi's are part of its turns

@@ -1,0 +1,154 @@
+"""The tool parser and the reasoning parser, without a server: text in, calls and content out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.parser import ParserManager
+
+import toolguard
+from toolguard.integrations.vllm import plugin
+
+plugin.register()  # as vLLM does in each of its processes
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city"],
+}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}]
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kiel", "days": 2}}\n</tool_call>'
+KIMI = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:7<|tool_call_argument_begin|>"
+    '{"city": "Kiel"}<|tool_call_end|><|tool_calls_section_end|>'
+)
+TURNS = [
+    CALL,
+    f"I look it up.\n{CALL}\n{CALL}",
+    "It rains in Kiel.",
+    "Write <tool_call> to call a tool.",
+    CALL.removesuffix("</tool_call>"),
+    CALL.removeprefix("<tool_call>\n"),
+    '<tool_call>\n{"name": "weather", "arguments": {"city" = "Kiel"}}\n</tool_call>',
+    '<tool_call>\n{"name": "storm", "arguments": {}}\n</tool_call>',
+    f"<think>\nKiel, then.\n</think>\n\n{CALL}",
+    "",
+]
+TOKENIZER: Any = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+
+
+def request(**options: Any) -> ChatCompletionRequest:
+    messages = [{"role": "user", "content": "Kiel?"}]
+    return ChatCompletionRequest(model="m", messages=messages, tools=TOOLS, **options)
+
+
+def parser(setting: str = "toolguard", reasoning: str | None = None) -> Any:
+    made = ParserManager.get_parser(
+        tool_parser_name=setting, reasoning_parser_name=reasoning, enable_auto_tools=True
+    )
+    return made(TOKENIZER, request().tools)
+
+
+def whole(text: str, **options: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+    reasoning, content, calls = parser(**options).parse(text, request(), enable_auto_tools=True)
+    found = [(call.name, json.loads(call.arguments)) for call in calls or []]
+    return reasoning or "", content or "", found
+
+
+def pieces(text: str, cuts: list[int], **options: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+    """The same, streamed in pieces."""
+    reading, asked = parser(**options), request()
+    places = [0, *sorted({cut for cut in cuts if 0 < cut < len(text)}), len(text)]
+    reasoning, content = "", ""
+    calls: dict[int, list[str]] = {}
+    for start, end in itertools.pairwise(places):
+        ids = TOKENIZER.encode(text[start:end], add_special_tokens=False)
+        delta = reading.parse_delta(
+            text[start:end], ids, asked, prompt_token_ids=[1], finished=end == len(text)
+        )
+        if delta is None:
+            continue
+        reasoning += delta.reasoning or ""
+        content += delta.content or ""
+        for call in delta.tool_calls:
+            name, arguments = calls.setdefault(call.index, ["", ""])
+            name += call.function.name or ""
+            calls[call.index] = [name, arguments + (call.function.arguments or "")]
+    return reasoning, content, [(name, json.loads(text)) for name, text in calls.values()]
+
+
+@pytest.mark.parametrize("text", TURNS)
+@given(cuts=st.lists(st.integers(1, 120), max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_streamed_calls_are_those_of_the_whole(text: str, cuts: list[int]) -> None:
+    _, content, calls = whole(text)
+    _, told, made = pieces(text, cuts)
+    assert made == calls
+    # What was told as text before it proved to be a bare call cannot be taken back.
+    if not text.startswith('{"name"'):
+        assert told.strip() == content.strip()
+
+
+def test_what_can_be_proved_is_a_call_and_what_cannot_is_text() -> None:
+    kiel = [("weather", {"city": "Kiel", "days": 2})]
+    assert whole(TURNS[1]) == ("", "I look it up.", kiel * 2)
+    assert whole(TURNS[5])[2] == kiel
+    assert whole(TURNS[6])[2] == [("weather", {"city": "Kiel"})]
+    for text in (TURNS[3], TURNS[7]):
+        assert whole(text) == ("", text, [])
+
+
+def test_reasoning_and_content_are_kept_apart() -> None:
+    for text, cuts in ((TURNS[8], [8, 20, 28, 60]), (f"Kiel, then.</think>{CALL}", [])):
+        reasoning, content, calls = whole(text, reasoning="toolguard")
+        assert (reasoning, content) == ("Kiel, then.", "")
+        assert [name for name, _ in calls] == ["weather"]
+        if cuts:
+            streamed = pieces(text, cuts, reasoning="toolguard")
+            assert (streamed[0].strip(), streamed[2]) == (reasoning, calls)
+    assert whole(CALL, reasoning="toolguard")[2] == whole(CALL)[2]
+    assert pieces(CALL, [11, 40], reasoning="toolguard")[2] == whole(CALL)[2]
+
+
+def test_a_format_is_named_and_ids_are_kept() -> None:
+    reading = parser("toolguard:kimi_k2")
+    _, _, calls = reading.parse(KIMI, request(), enable_auto_tools=True)
+    assert [(call.id, call.name) for call in calls] == [("functions.weather:7", "weather")]
+    assert json.loads(calls[0].arguments) == {"city": "Kiel"}
+
+
+def test_the_request_tells_the_engine() -> None:
+    asked = request(max_tokens=100, parallel_tool_calls=False, tool_choice="required")
+    found = parser().adjust_request(asked)
+    told = json.loads(found.vllm_xargs["toolguard"])
+    assert (told["format"], told["tool_choice"], told["parallel"]) == ("hermes", "required", False)
+    assert found.skip_special_tokens is False
+    named = {"type": "function", "function": {"name": "weather"}}
+    told = json.loads(parser().adjust_request(request(tool_choice=named)).vllm_xargs["toolguard"])
+    assert told["tool_choice"] == "weather"
+
+
+def test_a_response_format_of_its_own_is_left_alone() -> None:
+    asked = request(response_format={"type": "json_object"})
+    assert not parser().adjust_request(asked).vllm_xargs
+
+
+def test_a_guarded_call_is_told_while_it_is_written() -> None:
+    reading = parser()
+    asked = reading.adjust_request(request())
+    told = []
+    for token in TOKENIZER.encode(CALL, add_special_tokens=False):
+        text = TOKENIZER.decode([token])
+        delta = reading.parse_delta(text, [token], asked, prompt_token_ids=[1], finished=False)
+        told += delta.tool_calls if delta else []
+    assert told[0].function.name == "weather"
+    arguments = [call.function.arguments for call in told[1:]]
+    assert len(arguments) > 3
+    assert json.loads("".join(arguments)) == {"city": "Kiel", "days": 2}
