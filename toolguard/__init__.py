@@ -53,6 +53,9 @@ from .rows.layout import Layout
 from .rows.repair import repair_files
 from .rows.tally import Tally
 from .tools.toolset import Tool, Toolset
+from .versions import check_versions
+
+check_versions()
 
 if TYPE_CHECKING:
     from .evaluation.answer import answer
