@@ -217,6 +217,13 @@ def _parts_of_tags(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) 
     )
 
 
+def turn_ends(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a turn, for the tokenizer and for the format."""
+    added = tokenizer.get_added_vocab()
+    ends = [tokenizer.eos_token_id, *(added.get(text) for text in wire_format.ends)]
+    return [token for token in dict.fromkeys(ends) if token is not None]
+
+
 def _end_ids(
     wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None
 ) -> tuple[int, ...]:
@@ -226,11 +233,7 @@ def _end_ids(
             if not 0 <= token < size:
                 raise TokenizerError(f"end token {token} is not in a vocabulary of {size} ids")
         return tuple(dict.fromkeys(given))
-    added = tokenizer.get_added_vocab()
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return tuple(
-        dict.fromkeys([*ends, *(added[text] for text in wire_format.ends if text in added)])
-    )
+    return tuple(turn_ends(wire_format, tokenizer))
 
 
 @lru_cache(maxsize=256)

@@ -105,6 +105,11 @@ class Reading(ABC):
             if state.steps is not None and not state.done:
                 state.steps.append(self.step(state, record, token, rank, odds.get(row)))
 
+    def masses(self, record: Record) -> dict[str, float]:
+        """The masses of one row that reach the gate, by the tokens' texts."""
+        found = zip(self.watch.names, record.masses, strict=True)
+        return {name: mass for name, mass in found if mass > GATE}
+
     def step(
         self,
         state: GuardState,
@@ -114,14 +119,13 @@ class Reading(ABC):
         odds: float | None = None,
     ) -> Step:
         """What a report says of one row, before its state takes the token."""
-        found = zip(self.watch.names, record.masses, strict=True)
         return Step(
             step=len(state.ids),
             region=state.region,
             position=state.position,
             token=state.guard.vocabulary.text_of([token]),
             token_id=token,
-            masses={name: mass for name, mass in found if mass > GATE},
+            masses=self.masses(record),
             illegal=-math.expm1(-record.pressure),
             pressure=record.pressure,
             rank=rank,

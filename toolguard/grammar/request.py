@@ -48,7 +48,7 @@ from .dialects import (
 )
 
 Reasoning = Choice["auto", "open", "none"]
-_CHOICES = ("auto", "required", "none")
+CHOICES = ("auto", "required", "none")
 _STARTS = {"auto": "start", "open": "opened", "none": "turn"}
 
 
@@ -99,10 +99,10 @@ def request_grammar(
     if reasoning not in _STARTS:
         raise RequestError(f"reasoning {reasoning!r}: use {', '.join(_STARTS)}")
     rules = dict(wire_format.rules)
-    if tool_choice not in _CHOICES and tool_choice in toolset.names:
+    if tool_choice not in CHOICES and tool_choice in toolset.names:
         toolset = toolset.only(tool_choice)
         tool_choice = "required"
-    if tool_choice not in _CHOICES:
+    if tool_choice not in CHOICES:
         raise RequestError(
             f"tool_choice {tool_choice!r}: use auto, required, none or one of "
             f"{', '.join(toolset.names) or '(no tools are offered)'}"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, overload
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...decoding.guard import Guard
+from ...decoding.guard import Guard, turn_ends
 from ...errors import RequestError
 from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
@@ -211,6 +211,5 @@ def end_tokens(
     """What ends a turn: for the model's own configuration, the tokenizer, and the format."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ends = configured if isinstance(configured, list) else [configured]
-    added = tokenizer.get_added_vocab()
-    ends = [*ends, tokenizer.eos_token_id, *(added.get(text) for text in wire_format.ends)]
+    ends = [*ends, *turn_ends(wire_format, tokenizer)]
     return [token for token in dict.fromkeys(ends) if token is not None]

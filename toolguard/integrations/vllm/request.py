@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ...decoding.guard import Guard
+from ...decoding.guard import Guard, turn_ends
 from ...errors import RequestError, ToolguardError
 from ...formats.wire_format import WireFormat, format_names
 from ...grammar.engine import fast_tokenizer
-from ...grammar.request import reasoning_after
+from ...grammar.request import CHOICES, reasoning_after
 from ...tools.toolset import Toolset
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class GuardRequest:
             raise RequestError(f"tools: {error}") from error
         if policy not in POLICIES:
             raise RequestError(f"policy: {policy!r} is none of {', '.join(POLICIES)}")
-        if tool_choice not in ("auto", "required", "none", *toolset.names):
+        if tool_choice not in (*CHOICES, *toolset.names):
             raise RequestError(
                 f"tool_choice: {tool_choice!r} is neither auto, required or none nor one of the "
                 f"tools {', '.join(toolset.names)}"
@@ -118,11 +118,9 @@ class GuardRequest:
             RequestError, TokenizerError: the tools, or the tokenizer, cannot be compiled.
         """
         tokenizer = fast_tokenizer(tokenizer)
-        added = tokenizer.get_added_vocab()
-        ends = [tokenizer.eos_token_id, *(added.get(text) for text in self.format.ends)]
         # An end at which the engine does not stop would be followed by an unguarded turn.
-        kept = [token for token in dict.fromkeys(ends) if token in stops]
-        known = {*added.values()}
+        kept = [token for token in turn_ends(self.format, tokenizer) if token in stops]
+        known = {*tokenizer.get_added_vocab().values()}
         kept = kept or sorted(token for token in stops if token in known)
         return Guard.compile(
             self.format,

@@ -20,7 +20,6 @@ from ...decoding.watch import Watch
 from ...errors import ProfileError, RequestError, ToolguardError
 from ...policy.drift import Drift
 from ...policy.enforce import ban, hold, note, observe
-from ...report.report import GATE
 from .request import GuardRequest, Resumption
 from .stats import Stats
 
@@ -263,9 +262,7 @@ class Seats:
             state.steps.append(step.reading.step(state, record, token))
         note(state, record)
         if record.pressure or any(record.masses):
-            names = step.reading.watch.names
-            masses = dict(zip(names, record.masses, strict=True))
-            self.stats.read(record.pressure, {n: mass for n, mass in masses.items() if mass > GATE})
+            self.stats.read(record.pressure, step.reading.masses(record))
 
     def _look_for_drift(self, state: GuardState) -> None:
         if self._drift is None or not state.steps:

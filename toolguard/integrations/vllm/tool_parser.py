@@ -104,7 +104,11 @@ class GuardToolParser(ToolParser):
         Raises:
             ToolsetError: one of them is malformed.
         """
-        return Toolset.of([_definition(tool) for tool in self.tools])
+        return Toolset.of(self._definitions)
+
+    @cached_property
+    def _definitions(self) -> list[dict[str, Any]]:
+        return [_definition(tool) for tool in self.tools]
 
     def adjust_request(self, request: Request) -> Request:
         """Tells the engine how to guard the request.
@@ -130,10 +134,9 @@ class GuardToolParser(ToolParser):
                 request.request_id,
             )
             return request
-        tools = [_definition(tool) for tool in self.tools]
         guarded = GuardRequest.checked(
             self.format,
-            tools,
+            self._definitions,
             _choice(request),
             request.parallel_tool_calls is not False,
             str(policy),
