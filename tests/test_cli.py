@@ -103,7 +103,7 @@ def test_profile_refuses_what_it_cannot_do(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: pytest.fail("too late"))
+    monkeypatch.setattr("toolguard.cli.profile.load_model", lambda folder: pytest.fail("too late"))
     out = RUNNER.invoke(app, ["profile", *arguments], env={"COLUMNS": "200"})
     assert out.exit_code == 2
     assert message in out.output
@@ -126,7 +126,7 @@ def watched(*args: object, **options: object) -> Iterator[Turn]:
 def test_profile_records_a_model(
     as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: Qwen2ForCausalLM
 ) -> None:
-    monkeypatch.setattr("toolguard.cli.profile._model", lambda folder: healthy)
+    monkeypatch.setattr("toolguard.cli.profile.load_model", lambda folder: healthy)
     monkeypatch.setattr("toolguard.cli.profile._answer", watched)
     path = tmp_path / "profile.json"
     given = ["profile", "healthy", "-o", str(path), *(["--json"] if as_json else [])]

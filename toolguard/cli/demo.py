@@ -23,6 +23,7 @@ from ..evaluation.score import Score, is_exact, score
 from ..parsing.turn import STATES, Turn
 from ..report.report import Policy
 from ..report.words import DONE
+from .models import load_model, load_tokenizer
 from .progress import progress_bars
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def demo(
     with progress_bars(errors) as bars:
         whole = bars.add_task("loading", total=len(names) * len(_MODES) * prompts)
         for name, path in zip(names, paths, strict=True):
-            model, tokenizer = _load(str(path))
+            model, tokenizer = load_model(str(path)), load_tokenizer(str(path))
             results[name], turns[name] = {}, {}
             for mode, policy in _MODES.items():
                 bars.update(whole, description=f"{name}, {mode}")
@@ -88,16 +89,6 @@ def demo(
     console.print(f"{prompts} prompts, seed {seed}, {seconds:.0f} s. More: toolguard demo --help")
     if svg is not None:
         console.save_svg(str(svg), title="toolguard demo")
-
-
-def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(path)
 
 
 def _answer(

@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..checkpoints import checkpoint, checkpoint_names, held_out
-from ..errors import CaseError, ProfileError, RequestError, ToolguardError
+from ..checkpoints import held_out
+from ..errors import CaseError, ProfileError, ToolguardError
 from ..evaluation.cases import Case, read_cases
 from ..formats.wire_format import WireFormat
 from ..parsing.recognise import recognise
 from ..parsing.turn import STATES, Turn
 from ..policy.drift import Drift
 from ..policy.profile import QUANTILES, Profile
+from .models import folder, load_model, load_tokenizer
 from .progress import progress_bars
 
 if TYPE_CHECKING:
@@ -48,15 +49,15 @@ def profile(
     """Record where a healthy model has how much control mass, for spikes and drift to be told."""
     errors = Console(stderr=True)
     try:
-        folder = _folder(model)
+        path = folder(model)
         cases = held_out() if prompts is None else read_cases(prompts)
         if not cases:
             raise CaseError(f"{prompts} has no cases: write one JSON object a line")
         if not os.access(output if output.exists() else output.parent, os.W_OK) or output.is_dir():
             raise ProfileError(f"cannot write the profile {output}: no such folder, or no rights")
-        tokenizer = _tokenizer(folder)
+        tokenizer = load_tokenizer(path)
         wire_format = recognise(tokenizer)
-        loaded = _model(folder)
+        loaded = load_model(path)
         recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer, wire_format))
         states: Counter[str] = Counter()
         options = {"batch": batch, "max_new_tokens": max_new_tokens, "temperature": temperature}
@@ -87,40 +88,6 @@ def profile(
         Drift(recorded)
     except ProfileError as error:
         console.print(f"[yellow]Too little to detect drift:[/] {escape(str(error))}")
-
-
-def _folder(model: str) -> str:
-    if model in checkpoint_names():
-        return str(checkpoint(model))
-    if not (Path(model) / "config.json").is_file():
-        known = ", ".join(checkpoint_names())
-        raise RequestError(
-            f"no model in {model!r}: give a folder with a config.json, or one of {known}"
-        )
-    return model
-
-
-def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return tokenizer
-
-
-def _model(folder: str) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM, PreTrainedModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # a bundled checkpoint is saved in half precision and meant to run in single
-    bundled = Path(folder).parent == checkpoint("healthy").parent
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if bundled else "auto")
-    assert isinstance(model, PreTrainedModel)
-    if torch.cuda.is_available():
-        torch.nn.Module.to(model, "cuda")
-    return model
 
 
 def _ends(
