@@ -59,7 +59,7 @@ def test_text_rows_keep_their_order_and_fields_and_say_what_was_done(tmp_path: P
             "confidence": done.confidence,
             "faults": done.to_json()["before"]["faults"],
             "edits": done.to_json()["edits"],
-            "calls": done.to_json()["after"]["calls"],
+            "calls": [{"name": c.name, "arguments": c.arguments} for c in done.after.calls],
             "candidates": done.to_json()["candidates"],
             "reason": done.reason,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..policy.profile import ILLEGAL, POSITIONS
@@ -21,12 +21,14 @@ class ControlMass:
     def __init__(self) -> None:
         self._steps: Counter[Position] = Counter()
         self._sums: dict[Position, Counter[str]] = defaultdict(Counter)
+        self._chosen: dict[Position, Counter[str]] = defaultdict(Counter)
 
     def add(self, steps: Iterable[Step]) -> None:
         """Takes in the steps of a turn."""
         for step in steps:
             self._steps[step.position] += 1
             self._sums[step.position].update({**step.masses, ILLEGAL: step.illegal})
+            self._chosen[step.position][step.token] += 1
 
     def count(self, position: Position) -> int:
         """How many steps stood there."""
@@ -45,6 +47,12 @@ class ControlMass:
         steps = self._steps[position]
         return self._sums[position][token] / steps if steps else 0.0
 
+    def share(self, token: str, position: Position) -> float:
+        """At which share of the steps there the token was the one that came next: along a right
+        turn, the mass that it ought to have."""
+        steps = self._steps[position]
+        return self._chosen[position][token] / steps if steps else 0.0
+
     def to_json(self) -> list[dict[str, Any]]:
         """By position: the number of steps, and the mean masses that are not 0."""
         return [
@@ -60,13 +68,3 @@ class ControlMass:
             for position in POSITIONS
             if self._steps[position]
         ]
-
-    @staticmethod
-    def of_json(rows: Iterable[Mapping[str, Any]]) -> ControlMass:
-        """What `to_json` wrote."""
-        read = ControlMass()
-        for row in rows:
-            read._steps[row["position"]] = row["steps"]
-            for token, mass in row["masses"].items():
-                read._sums[row["position"]][token] = mass * row["steps"]
-        return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -141,7 +142,11 @@ class Turn:
             "raw": self.raw,
             "text": self.text,
             "reasoning": self.reasoning,
-            "calls": [{"name": call.name, "arguments": call.arguments} for call in self.calls],
+            "calls": [
+                {"name": call.name, "arguments": call.arguments, "span": list(call.span)}
+                for call in self.calls
+            ],
+            "calling": self.calling,
             "state": self.state,
             "faults": [
                 {
@@ -153,5 +158,22 @@ class Turn:
                 }
                 for fault in self.faults
             ],
+            "ids": list(self.ids),
             "report": self.report and self.report.to_json(),
         }
+
+    @staticmethod
+    def of_json(fields: Mapping[str, Any]) -> Turn:
+        """What `to_json` wrote."""
+        calls = (Call(**{**call, "span": tuple(call["span"])}) for call in fields["calls"])
+        faults = (Fault(**{**fault, "span": tuple(fault["span"])}) for fault in fields["faults"])
+        report = fields["report"] and Report.of_json(fields["report"])
+        return Turn(
+            **{
+                **fields,
+                "calls": tuple(calls),
+                "faults": tuple(faults),
+                "ids": tuple(fields["ids"]),
+                "report": report,
+            }
+        )

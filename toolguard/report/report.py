@@ -84,6 +84,10 @@ class Step:
     rank: int
     odds: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The step as plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -128,6 +132,13 @@ class Report:
                 {name: getattr(item, name) for name in item.__slots__} for item in fields[several]
             ]
         return fields
+
+    @staticmethod
+    def of_json(fields: Mapping[str, Any]) -> Report:
+        """What `to_json` wrote."""
+        interventions = tuple(Intervention(**item) for item in fields["interventions"])
+        steps = tuple(Step(**step) for step in fields["steps"])
+        return Report(**{**fields, "interventions": interventions, "steps": steps})
 
     def to_html(self) -> str:
         """The report as one HTML page that needs nothing else."""

@@ -240,7 +240,7 @@ def _record(made: Repair) -> dict[str, Any]:
         "confidence": made.confidence,
         "faults": said["before"]["faults"],
         "edits": said["edits"],
-        "calls": said["after"]["calls"],
+        "calls": [{"name": c.name, "arguments": c.arguments} for c in made.after.calls],
         "candidates": said["candidates"],
         "reason": made.reason,
     }

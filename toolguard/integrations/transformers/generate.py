@@ -63,6 +63,7 @@ def generate(
     reference: PreTrainedModel | None = None,
     calibration: Calibration | None = None,
     trace: bool = False,
+    show_tools: bool = True,
     **template: Any,
 ) -> Turn | list[Turn]:
     """Generates the assistant's next turn, guarded.
@@ -93,6 +94,7 @@ def generate(
         calibration: for `recover`, instead of a reference: maps the model's odds of a call to those
             of the healthy model, from profiles of both (`toolguard.Calibration`).
         trace: keep what the watch reads before every token (`Report.steps`).
+        show_tools: have the chat template describe the tools; without, the messages do.
         template: passed to the chat template (`enable_thinking=False`, ...).
 
     Returns:
@@ -128,14 +130,7 @@ def generate(
         if policy == "recover":
             conversation, found = cleaned(conversation, wire_format, toolset)
         corrupt.append(found)
-        prompt = tokenizer.apply_chat_template(
-            [_rendered(message) for message in conversation],
-            tools=[*toolset.definitions] or None,
-            add_generation_prompt=True,
-            tokenize=False,
-            **template,
-        )
-        assert isinstance(prompt, str)
+        prompt = prompt_of(tokenizer, conversation, toolset if show_tools else None, **template)
         prompts.append(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         guards.append(
             Guard.compile(
@@ -159,6 +154,28 @@ def generate(
     Decoder(model, rows, policy, sampler, max_new_tokens, reference, calibration).decode()
     turns = [row.turn(policy) for row in rows]
     return turns[0] if isinstance(messages[0], Mapping) else turns
+
+
+def prompt_of(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, toolset: Toolset | None, **template: Any
+) -> str:
+    """What the chat template makes of a request, up to where the turn begins.
+
+    Args:
+        toolset: the tools to describe; None: the messages do so already.
+
+    Raises:
+        RequestError: the history has a call whose arguments are no JSON.
+    """
+    prompt = tokenizer.apply_chat_template(
+        [_rendered(message) for message in messages],
+        tools=[*toolset.definitions] if toolset else None,
+        add_generation_prompt=True,
+        tokenize=False,
+        **template,
+    )
+    assert isinstance(prompt, str)
+    return prompt
 
 
 def _rendered(message: Mapping[str, Any]) -> dict[str, Any]:

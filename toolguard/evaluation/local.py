@@ -1,0 +1,79 @@
+"""A model at hand, as the subject of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..formats.wire_format import WireFormat
+from ..parsing.recognise import recognise
+from ..parsing.turn import Turn
+from .answer import answer
+from .asking import asked_in
+from .cases import Case
+from .forced import Forced
+from .skill import force
+from .subject import Mode
+
+
+class LocalModel:
+    """A model of transformers. See `Subject`.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template.
+        reference: for `recover`: see `toolguard.generate`.
+        batch: how many turns are decoded side by side.
+        max_new_tokens: the longest turn, in tokens.
+        temperature, seed: see `toolguard.generate`.
+
+    Raises:
+        FormatError: the tokenizer's wire format is not recognised.
+    """
+
+    modes: tuple[Mode, ...] = ("unguarded", "enforce", "recover")
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reference: PreTrainedModel | None = None,
+        batch: int = 32,
+        max_new_tokens: int = 160,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.tokenizer, self.reference = model, tokenizer, reference
+        self.wire_format = recognise(tokenizer)
+        self.batch = batch
+        self.options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed
+        }  # fmt: skip
+
+    def answer(self, cases: Sequence[Case], mode: Mode) -> Iterator[Turn]:
+        """See `Subject.answer`."""
+        ways: dict[Mode, dict[str, Any]] = {
+            "unguarded": {"policy": "observe", "trace": True},
+            "enforce": {"policy": "enforce"},
+            "recover": {"policy": "recover", "reference": self.reference},
+        }
+        return self._answer(cases, wire_format=self.wire_format, **self.options, **ways[mode])
+
+    def answer_in(self, cases: Sequence[Case], wire_format: WireFormat) -> Iterator[Turn]:
+        """See `Subject.answer_in`."""
+        return self._answer(
+            [asked_in(case, wire_format) for case in cases],
+            wire_format=wire_format,
+            show_tools=False,
+            **self.options,
+        )
+
+    def force(self, cases: Sequence[Case]) -> Iterator[Forced]:
+        """See `Subject.force`."""
+        return force(self.model, self.tokenizer, cases, self.wire_format)
+
+    def _answer(self, cases: Sequence[Case], **options: Any) -> Iterator[Turn]:
+        return answer(self.model, self.tokenizer, cases, batch=self.batch, **options)
