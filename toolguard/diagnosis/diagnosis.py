@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import RequestError
+from ..evaluation.asking import asked_in
 from ..evaluation.cases import Case
 from ..evaluation.forced import Forced
 from ..evaluation.journal import Journal
 from ..evaluation.masses import ControlMass
 from ..evaluation.rates import Rate
-from ..evaluation.score import is_exact
+from ..evaluation.run import Part, Watch, run
 from ..evaluation.subject import Mode, Subject
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import STATES, Turn
 from ..policy.drift import spikes
 from ..policy.profile import ILLEGAL, POSITIONS, Profile
 from .advice import Advice, advise
+from .answers import answers
+from .answers import right as right_turns
 from .verdict import Behaviour, Evidence, Verdict, verdict
 
 OTHER_FORMATS = ("pythonic", "llama3_json", "hermes")
@@ -29,10 +32,6 @@ OTHER_CASES = 48
 """How many of the cases that need a call."""
 WORST = 20
 """How many cases are shown."""
-
-Watch = Callable[[str, int], None]
-"""Is told the part of the run, and how many more of its cases are done."""
-
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -53,19 +52,46 @@ class Diagnosis:
         return self.content
 
 
-def parts(
-    subject: Subject, cases: Sequence[Case], reference: Subject | None
-) -> dict[str, Sequence[Case]]:
-    """The parts of a run, and the cases that each of them asks."""
+def parts(subject: Subject, cases: Sequence[Case], reference: Subject | None) -> list[Part]:
+    """What a diagnosis asks."""
+
+    def skill(model: Subject, name: str) -> Part:
+        return Part(name, cases, lambda some: _forced(model, some))
+
+    def turns(model: Subject, mode: Mode, name: str) -> Part:
+        return Part(name, cases, lambda some: _turns(model.answer(some, mode)))
+
+    asked = [skill(subject, "skill"), *(turns(subject, mode, mode) for mode in subject.modes)]
+    if reference is not None:
+        asked += [
+            skill(reference, "reference skill"),
+            turns(reference, "unguarded", "reference unguarded"),
+        ]
     calling = [case for case in cases if case.calls][:OTHER_CASES]
-    own = subject.wire_format.name
-    others = [name for name in OTHER_FORMATS if name != own][:2]
-    return {
-        "skill": cases,
-        **dict.fromkeys(subject.modes, cases),
-        **(dict.fromkeys(("reference skill", "reference unguarded"), cases) if reference else {}),
-        **{f"in {name}": calling for name in others},
-    }
+    others = [name for name in OTHER_FORMATS if name != subject.wire_format.name][:2]
+    return asked + [in_format(subject, calling, name, subject.modes_in[-1]) for name in others]
+
+
+def in_format(subject: Subject, cases: Sequence[Case], name: str, mode: Mode) -> Part:
+    """Cases asked in another wire format."""
+    wire_format = WireFormat.load(name)
+    asked = {case.id: asked_in(case, wire_format) for case in cases}
+    return Part(
+        f"in {name}",
+        cases,
+        lambda some: _turns(
+            subject.answer_in([asked[case.id] for case in some], wire_format, mode)
+        ),
+    )
+
+
+def _forced(subject: Subject, cases: Sequence[Case]) -> Iterator[Any]:
+    found = {forced.case: forced.to_json() for forced in subject.force(cases)}
+    return (found.get(case.id) for case in cases)
+
+
+def _turns(turns: Iterator[Turn]) -> Iterator[Any]:
+    return (turn.to_json() for turn in turns)
 
 
 def diagnose(
@@ -95,61 +121,34 @@ def diagnose(
     """
     if not cases:
         raise RequestError("no cases to diagnose with: give at least one, better 200")
-    journal = journal or Journal(None, {})
     asked = parts(subject, cases, reference)
-    for part, those in asked.items():
-        have = journal.rows[part]
-        watch(part, sum(case.id in have for case in those))
-        missing = [case for case in those if case.id not in have]
-        for first in range(0, len(missing), subject.batch):
-            some = missing[first : first + subject.batch]
-            journal.add(part, _ask(part, some, subject, reference))
-            watch(part, len(some))
+    found = run(asked, subject.batch, journal or Journal(None, {}), watch)
     turns = {
-        part: [Turn.of_json(journal.rows[part][case.id]) for case in those]
-        for part, those in asked.items()
-        if not part.endswith("skill")
+        name: [Turn.of_json(row) for row in rows]
+        for name, rows in found.items()
+        if not name.endswith("skill")
     }
     forced = {
-        part: [Forced.of_json(row) for case in those if (row := journal.rows[part][case.id])]
-        for part, those in asked.items()
-        if part.endswith("skill")
+        name: {row["case"]: Forced.of_json(row) for row in rows if row}
+        for name, rows in found.items()
+        if name.endswith("skill")
     }
-    return _diagnosis(subject, asked, turns, forced, profile or Profile.default(), about or {})
-
-
-def _ask(
-    part: str, cases: Sequence[Case], subject: Subject, reference: Subject | None
-) -> Iterator[tuple[str, Any]]:
-    """What a part of the run finds out about some cases, as JSON values."""
-    ids = [case.id for case in cases]
-    if part.startswith("reference "):
-        assert reference is not None
-        subject, part = reference, part.removeprefix("reference ")
-    if part == "skill":
-        found = {forced.case: forced.to_json() for forced in subject.force(cases)}
-        return ((id, found.get(id)) for id in ids)
-    if part.startswith("in "):
-        turns = subject.answer_in(cases, WireFormat.load(part.removeprefix("in ")))
-    else:
-        mode: Mode = part  # type: ignore[assignment]
-        turns = subject.answer(cases, mode)
-    return ((id, turn.to_json()) for id, turn in zip(ids, turns, strict=True))
+    by_part = {part.name: part.cases for part in asked}
+    return _diagnosis(subject, by_part, turns, forced, profile or Profile.default(), about or {})
 
 
 def _diagnosis(
     subject: Subject,
     asked: dict[str, Sequence[Case]],
     turns: dict[str, list[Turn]],
-    forced: dict[str, list[Forced]],
+    forced: dict[str, dict[str, Forced]],
     profile: Profile,
     about: dict[str, Any],
 ) -> Diagnosis:
     cases = asked["unguarded"]
-    right: dict[str, list[bool]] = {mode: _right(cases, turns[mode]) for mode in subject.modes}
+    right: dict[str, list[bool]] = {mode: right_turns(cases, turns[mode]) for mode in subject.modes}
     calling = [case for case in cases if case.calls]
-    known = {forced.case: forced for forced in forced["skill"]}
-    known_reference = {forced.case: forced for forced in forced.get("reference skill", ())}
+    known, known_reference = forced["skill"], forced.get("reference skill", {})
     led = [all(known[case.id].right) for case in calling if case.id in known]
     led_reference = [
         all(known_reference[case.id].right) for case in calling if case.id in known_reference
@@ -188,7 +187,7 @@ def _diagnosis(
             "verdict": found.to_json(),
             "advice": advice.to_json(),
             "answers": [
-                _answers(mode, cases, turns[mode])
+                {"name": mode, **answers(cases, turns[mode])}
                 for mode in (*subject.modes, "reference unguarded")
                 if mode in turns
             ],
@@ -196,7 +195,8 @@ def _diagnosis(
                 {
                     "format": part.removeprefix("in "),
                     "variation": "as they are",
-                    **_answers("enforce", asked[part], turns[part]),
+                    "mode": subject.modes_in[-1],
+                    **answers(asked[part], turns[part]),
                 }
                 for part in turns
                 if part.startswith("in ")
@@ -215,38 +215,8 @@ def _behaviour(cases: Sequence[Case], turns: Sequence[Turn]) -> Behaviour:
         malformed=[not turn.state.startswith("healthy") for turn in turns],
         silent=[not turn.calling for case, turn in pairs if case.calls],
         rash=[turn.calling for case, turn in pairs if not case.calls],
-        right=_right(cases, turns),
+        right=right_turns(cases, turns),
     )
-
-
-def _right(cases: Sequence[Case], turns: Sequence[Turn]) -> list[bool]:
-    """Which turns have the expected calls, or are healthy replies where none is needed."""
-    return [
-        is_exact(case, turn) if case.calls else turn.state == "healthy_response"
-        for case, turn in zip(cases, turns, strict=True)
-    ]
-
-
-def _answers(name: str, cases: Sequence[Case], turns: Sequence[Turn]) -> dict[str, Any]:
-    """How turns are distributed over states and faults, and how many of them are right."""
-    pairs = list(zip(cases, turns, strict=True))
-    states = Counter(turn.state for turn in turns)
-    faults = Counter(kind for turn in turns for kind in {fault.kind for fault in turn.faults})
-    reports = [turn.report for turn in turns if turn.report]
-    return {
-        "name": name,
-        "states": {state: Rate(states[state], len(turns)).to_json() for state in STATES},
-        "faults": dict(faults.most_common()),
-        "schema_valid": Rate.among(
-            [turn.state == "healthy_call" for turn in turns if turn.calling]
-        ).to_json(),
-        "exact_match": Rate.among([is_exact(c, turn) for c, turn in pairs if c.calls]).to_json(),
-        "no_call_kept": Rate.among(
-            [turn.state == "healthy_response" for c, turn in pairs if not c.calls]
-        ).to_json(),
-        "tokens": sum(report.tokens for report in reports),
-        "forward_passes": sum(report.forward_passes for report in reports),
-    }
 
 
 def _skill(

@@ -11,7 +11,6 @@ from ..formats.wire_format import WireFormat
 from ..parsing.recognise import recognise
 from ..parsing.turn import Turn
 from .answer import answer
-from .asking import asked_in
 from .cases import Case
 from .forced import Forced
 from .skill import force
@@ -34,6 +33,7 @@ class LocalModel:
     """
 
     modes: tuple[Mode, ...] = ("unguarded", "enforce", "recover")
+    modes_in: tuple[Mode, ...] = ("unguarded", "enforce")
 
     def __init__(
         self,
@@ -55,25 +55,33 @@ class LocalModel:
 
     def answer(self, cases: Sequence[Case], mode: Mode) -> Iterator[Turn]:
         """See `Subject.answer`."""
-        ways: dict[Mode, dict[str, Any]] = {
-            "unguarded": {"policy": "observe", "trace": True},
-            "enforce": {"policy": "enforce"},
-            "recover": {"policy": "recover", "reference": self.reference},
-        }
-        return self._answer(cases, wire_format=self.wire_format, **self.options, **ways[mode])
+        return self._answer(cases, self.wire_format, mode)
 
-    def answer_in(self, cases: Sequence[Case], wire_format: WireFormat) -> Iterator[Turn]:
+    def answer_in(
+        self, cases: Sequence[Case], wire_format: WireFormat, mode: Mode
+    ) -> Iterator[Turn]:
         """See `Subject.answer_in`."""
-        return self._answer(
-            [asked_in(case, wire_format) for case in cases],
-            wire_format=wire_format,
-            show_tools=False,
-            **self.options,
-        )
+        return self._answer(cases, wire_format, mode, show_tools=False)
 
     def force(self, cases: Sequence[Case]) -> Iterator[Forced]:
         """See `Subject.force`."""
         return force(self.model, self.tokenizer, cases, self.wire_format)
 
-    def _answer(self, cases: Sequence[Case], **options: Any) -> Iterator[Turn]:
-        return answer(self.model, self.tokenizer, cases, batch=self.batch, **options)
+    def _answer(
+        self, cases: Sequence[Case], wire_format: WireFormat, mode: Mode, show_tools: bool = True
+    ) -> Iterator[Turn]:
+        ways: dict[Mode, dict[str, Any]] = {
+            "unguarded": {"policy": "observe", "trace": True},
+            "enforce": {"policy": "enforce"},
+            "recover": {"policy": "recover", "reference": self.reference},
+        }
+        return answer(
+            self.model,
+            self.tokenizer,
+            cases,
+            batch=self.batch,
+            wire_format=wire_format,
+            show_tools=show_tools,
+            **self.options,
+            **ways[mode],
+        )

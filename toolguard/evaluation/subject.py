@@ -20,19 +20,22 @@ class Subject(Protocol):
     Attributes:
         wire_format: how it writes calls.
         modes: how it can answer, cheapest first.
+        modes_in: how it can answer in another wire format, cheapest first.
         batch: how many cases are asked at a time.
     """
 
     wire_format: WireFormat
     modes: tuple[Mode, ...]
+    modes_in: tuple[Mode, ...]
     batch: int
 
     def answer(self, cases: Sequence[Case], mode: Mode) -> Iterator[Turn]:
         """One turn a case, in order; unguarded ones with what the watch read, where it can."""
 
-    def answer_in(self, cases: Sequence[Case], wire_format: WireFormat) -> Iterator[Turn]:
-        """The same in another wire format, guarded where it can, the messages describing the
-        tools."""
+    def answer_in(
+        self, cases: Sequence[Case], wire_format: WireFormat, mode: Mode
+    ) -> Iterator[Turn]:
+        """The same in another wire format; the messages describe the tools (`asked_in`)."""
 
     def force(self, cases: Sequence[Case]) -> Iterator[Forced]:
         """How it takes the right turns; fewer than cases, or none, where it cannot tell."""
