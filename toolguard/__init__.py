@@ -22,6 +22,7 @@ from .errors import (
     ToolguardError,
     ToolsetError,
 )
+from .evaluation.builtin import builtin_cases
 from .evaluation.cases import Acceptable, Case, Cases, read_cases
 from .evaluation.score import Score, score
 from .formats.render import render
@@ -126,6 +127,7 @@ __all__ = [
     "TurnParser",
     "WireFormat",
     "answer",
+    "builtin_cases",
     "checkpoint",
     "checkpoint_names",
     "classify",
