@@ -216,6 +216,23 @@ def test_every_expected_call_is_admitted_and_read_back(qwen: PreTrainedTokenizer
         assert made_calls(turn) == calls
 
 
+def test_real_requests_are_cases() -> None:
+    cases = toolguard.read_cases(DATA / "bfcl_dev.jsonl")
+    assert len(cases) == len(requests())
+    assert {case.order for case in cases} == {"any"}
+    assert sum(bool(case.calls) for case in cases) > 200
+
+
+@pytest.mark.parametrize(("name", "least"), [("bfcl", 3000), ("acebench", 800)])
+def test_benchmarks_own_files_are_cases(name: str, least: int) -> None:
+    """`bfcl` is BFCL's folder of data, `acebench` ACEBench's `data_en`."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no {DATA / name}")
+    cases = toolguard.read_cases(DATA / name)
+    assert len(cases) >= least
+    assert sum(count for why, count in cases.left_out.items() if "schema" in why) < len(cases) / 20
+
+
 def test_transcripts_of_damaged_models_are_told_apart() -> None:
     toolsets = {
         name: Toolset.of(tools)

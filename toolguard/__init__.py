@@ -22,7 +22,8 @@ from .errors import (
     ToolguardError,
     ToolsetError,
 )
-from .evaluation.cases import Case, read_cases
+from .evaluation.builtin import builtin_cases
+from .evaluation.cases import Acceptable, Case, Cases, read_cases
 from .evaluation.score import Score, score
 from .formats.render import render
 from .formats.wire_format import WireFormat, format_names
@@ -78,6 +79,7 @@ _MODULES = {"vllm": "toolguard.integrations.vllm.offline"}
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acceptable",
     "Alarm",
     "ArgumentsDelta",
     "Calibration",
@@ -87,6 +89,7 @@ __all__ = [
     "CallStart",
     "Case",
     "CaseError",
+    "Cases",
     "Classes",
     "Drift",
     "Edit",
@@ -124,6 +127,7 @@ __all__ = [
     "TurnParser",
     "WireFormat",
     "answer",
+    "builtin_cases",
     "checkpoint",
     "checkpoint_names",
     "classify",

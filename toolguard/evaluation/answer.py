@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..integrations.transformers.generate import generate
 from ..parsing.turn import Turn
-from .cases import Case
+from .case import Case
 
 
 def answer(

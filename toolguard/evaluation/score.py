@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..parsing.turn import STATES, Turn
-from .cases import Case
+from .case import Acceptable, Case
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,45 @@ def score(cases: Sequence[Case], turns: Sequence[Turn], seconds: float) -> Score
 
 
 def is_exact(case: Case, turn: Turn) -> bool:
-    """Whether a turn is healthy and makes exactly the expected calls, in order."""
+    """Whether a turn is healthy and makes exactly the expected calls.
+
+    In order, unless the case says that the order does not matter; with the expected values, or
+    others that it says are acceptable.
+    """
     made = [{"name": call.name, "arguments": call.arguments} for call in turn.calls]
-    wanted = [{"name": call["name"], "arguments": call["arguments"]} for call in case.calls]
-    return turn.state.startswith("healthy") and _typed(made) == _typed(wanted)
+    if not turn.state.startswith("healthy") or len(made) != len(case.calls):
+        return False
+    places = range(len(made))
+    fits = [{i for i in places if _is_right(case, i, call)} for call in made]
+    if case.order == "given":
+        return all(i in fits[i] for i in places)
+    taken: dict[int, int] = {}  # the expected call -> the call that is it
+    return all(_match(i, fits, taken, set()) for i in places)
+
+
+def _match(made: int, fits: list[set[int]], taken: dict[int, int], seen: set[int]) -> bool:
+    """Finds an expected call for one more call, moving others where that helps."""
+    for wanted in fits[made] - seen:
+        seen.add(wanted)
+        if wanted not in taken or _match(taken[wanted], fits, taken, seen):
+            taken[wanted] = made
+            return True
+    return False
+
+
+def _is_right(case: Case, wanted: int, made: Mapping[str, Any]) -> bool:
+    """Whether a call is the expected one of that place."""
+    expected, given = case.calls[wanted]["arguments"], made["arguments"]
+    if made["name"] != case.calls[wanted]["name"] or not isinstance(given, Mapping):
+        return False
+    also = case.acceptable[wanted] if case.acceptable else Acceptable({}, frozenset())
+    if expected.keys() - also.omittable - given.keys():
+        return False
+    return all(
+        (name in expected and _typed(value) == _typed(expected[name]))
+        or any(_typed(value) == _typed(other) for other in also.arguments.get(name, ()))
+        for name, value in given.items()
+    )
 
 
 def _typed(value: Any) -> Any:
