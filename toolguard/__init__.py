@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .checkpoints import checkpoint, checkpoint_names, held_out
 from .decoding.guard import Guard
 from .decoding.state import GuardState
+from .diagnosis.advice import Advice
+from .diagnosis.diagnosis import Diagnosis, diagnose
+from .diagnosis.sweep import sweep
+from .diagnosis.verdict import Verdict
 from .errors import (
     CaseError,
     FormatError,
@@ -24,6 +28,7 @@ from .errors import (
 )
 from .evaluation.builtin import builtin_cases
 from .evaluation.cases import Acceptable, Case, Cases, read_cases
+from .evaluation.journal import Journal
 from .evaluation.score import Score, score
 from .formats.render import render
 from .formats.wire_format import WireFormat, format_names
@@ -60,6 +65,8 @@ check_versions()
 
 if TYPE_CHECKING:
     from .evaluation.answer import answer
+    from .evaluation.endpoint import Endpoint
+    from .evaluation.local import LocalModel
     from .integrations.transformers.generate import generate
     from .integrations.transformers.processor import GuardLogitsProcessor
     from .integrations.vllm import offline as vllm
@@ -68,7 +75,9 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Calibration": "toolguard.policy.calibrate",
+    "Endpoint": "toolguard.evaluation.endpoint",
     "GuardLogitsProcessor": "toolguard.integrations.transformers.processor",
+    "LocalModel": "toolguard.evaluation.local",
     "answer": "toolguard.evaluation.answer",
     "enforce": "toolguard.policy.enforce",
     "generate": "toolguard.integrations.transformers.generate",
@@ -80,6 +89,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Acceptable",
+    "Advice",
     "Alarm",
     "ArgumentsDelta",
     "Calibration",
@@ -91,8 +101,10 @@ __all__ = [
     "CaseError",
     "Cases",
     "Classes",
+    "Diagnosis",
     "Drift",
     "Edit",
+    "Endpoint",
     "Event",
     "Fault",
     "FaultFound",
@@ -102,7 +114,9 @@ __all__ = [
     "GuardLogitsProcessor",
     "GuardState",
     "Intervention",
+    "Journal",
     "Layout",
+    "LocalModel",
     "Profile",
     "ProfileError",
     "ReasoningDelta",
@@ -125,6 +139,7 @@ __all__ = [
     "Turn",
     "TurnEnd",
     "TurnParser",
+    "Verdict",
     "WireFormat",
     "answer",
     "builtin_cases",
@@ -132,6 +147,7 @@ __all__ = [
     "checkpoint_names",
     "classify",
     "classify_files",
+    "diagnose",
     "enforce",
     "format_names",
     "generate",
@@ -144,6 +160,7 @@ __all__ = [
     "repair_files",
     "score",
     "spikes",
+    "sweep",
     "vllm",
 ]
 

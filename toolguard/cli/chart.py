@@ -1,8 +1,9 @@
-"""The groups of `toolguard classify` as a picture."""
+"""What commands draw."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,4 +47,22 @@ def draw(groups: Mapping[Any, Group], by: str | None, path: Path) -> None:
     for axis in (above, below):
         if axis.get_legend_handles_labels()[0]:
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    figure.savefig(path)
+
+
+def heat_map(
+    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float | None]], path: Path
+) -> None:
+    """Shares as colours, with the figures in them; empty where there is no share."""
+    figure = Figure(figsize=(3.5 + len(columns), 1 + 0.22 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    values = [[math.nan if cell is None else cell for cell in row] for row in cells]
+    axis.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    axis.set_xticks(range(len(columns)), [name.replace("_", " ") for name in columns], fontsize=8)
+    axis.set_yticks(range(len(rows)), rows, fontsize=7)
+    axis.xaxis.tick_top()
+    for y, row in enumerate(cells):
+        for x, cell in enumerate(row):
+            if cell is not None:
+                axis.text(x, y, f"{cell:.0%}", ha="center", va="center", fontsize=7)
     figure.savefig(path)

@@ -6,10 +6,12 @@ import typer
 
 from .classify import classify
 from .demo import demo
+from .diagnose import diagnose
 from .formats import formats
 from .profile import profile
 from .repair import repair
 from .serve import serve
+from .sweep import sweep
 
 app = typer.Typer(
     name="toolguard",
@@ -20,9 +22,11 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(classify)
+app.command()(diagnose)
 app.command()(formats)
 app.command()(profile)
 app.command()(repair)
+app.command()(sweep)
 # What is no option of ours is one of vLLM's, and goes through as it is.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 

@@ -1,7 +1,9 @@
-"""Models that commands run: a folder, or the name of a bundled checkpoint."""
+"""Models that commands run: a folder, a name on the hub, or the name of a bundled checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def folder(model: str) -> str:
-    """The folder of a model: a bundled checkpoint's, or one with a config.json."""
+    """The folder of a model: a bundled checkpoint's, or one with a config.json; a name on the hub
+    stays as it is."""
     if model in checkpoint_names():
         return str(checkpoint(model))
-    if not (Path(model) / "config.json").is_file():
+    if not (Path(model) / "config.json").is_file() and (Path(model).exists() or "/" not in model):
         known = ", ".join(checkpoint_names())
         raise RequestError(
-            f"no model in {model!r}: give a folder with a config.json, or one of {known}"
+            f"no model in {model!r}: give a folder with a config.json, the name of a model on the "
+            f"hub (ORGANISATION/NAME), or one of {known}"
         )
     return model
 
@@ -28,7 +32,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder."""
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with _loading("tokenizer", folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
@@ -44,8 +49,21 @@ def load_model(folder: str) -> PreTrainedModel:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     bundled = Path(folder).parent == checkpoint("healthy").parent
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if bundled else "auto")
+    with _loading("model", folder):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32 if bundled else "auto"
+        )
     assert isinstance(model, PreTrainedModel)
     if torch.cuda.is_available():
         torch.nn.Module.to(model, "cuda")
     return model
+
+
+@contextmanager
+def _loading(what: str, folder: str) -> Iterator[None]:
+    """One line about what does not load: transformers and safetensors raise anything."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).strip().splitlines() or [repr(error)]
+        raise RequestError(f"cannot load the {what} of {folder}: {said[0]}") from error

@@ -15,12 +15,14 @@ from rich.progress import (
 
 
 def progress_bars(console: Console) -> Progress:
-    """Bars that say how many of how many are done; none where nobody looks."""
+    """Bars that say how many of how many are done, and the time left; none where nobody looks."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )

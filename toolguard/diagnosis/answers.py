@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from ..evaluation.asking import asked_in
 from ..evaluation.cases import Case
 from ..evaluation.rates import Rate
 from ..evaluation.score import is_exact
+from ..evaluation.subject import Mode, Subject
+from ..formats.wire_format import WireFormat
 from ..parsing.turn import STATES, Turn
 
 
@@ -39,3 +42,20 @@ def right(cases: Sequence[Case], turns: Sequence[Turn]) -> list[bool]:
         is_exact(case, turn) if case.calls else turn.state == "healthy_response"
         for case, turn in zip(cases, turns, strict=True)
     ]
+
+
+def described(
+    subject: Subject, wire_format: WireFormat, mode: Mode, *, compact: bool = False
+) -> Callable[[Sequence[Case]], Iterator[Any]]:
+    """What asks cases in a wire format, the messages describing the tools."""
+
+    def ask(cases: Sequence[Case]) -> Iterator[Any]:
+        asked = [asked_in(case, wire_format, compact=compact) for case in cases]
+        return as_json(subject.answer_in(asked, wire_format, mode))
+
+    return ask
+
+
+def as_json(turns: Iterable[Turn]) -> Iterator[Any]:
+    """Turns as a journal keeps them."""
+    return (turn.to_json() for turn in turns)

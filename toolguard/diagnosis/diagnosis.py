@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import RequestError
-from ..evaluation.asking import asked_in
 from ..evaluation.cases import Case
 from ..evaluation.forced import Forced
 from ..evaluation.journal import Journal
@@ -21,8 +20,9 @@ from ..parsing.turn import STATES, Turn
 from ..policy.drift import spikes
 from ..policy.profile import ILLEGAL, POSITIONS, Profile
 from .advice import Advice, advise
-from .answers import answers
+from .answers import answers, as_json, described
 from .answers import right as right_turns
+from .sweep import DESCRIBED
 from .verdict import Behaviour, Evidence, Verdict, verdict
 
 OTHER_FORMATS = ("pythonic", "llama3_json", "hermes")
@@ -32,6 +32,7 @@ OTHER_CASES = 48
 """How many of the cases that need a call."""
 WORST = 20
 """How many cases are shown."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -59,7 +60,7 @@ def parts(subject: Subject, cases: Sequence[Case], reference: Subject | None) ->
         return Part(name, cases, lambda some: _forced(model, some))
 
     def turns(model: Subject, mode: Mode, name: str) -> Part:
-        return Part(name, cases, lambda some: _turns(model.answer(some, mode)))
+        return Part(name, cases, lambda some: as_json(model.answer(some, mode)))
 
     asked = [skill(subject, "skill"), *(turns(subject, mode, mode) for mode in subject.modes)]
     if reference is not None:
@@ -69,29 +70,15 @@ def parts(subject: Subject, cases: Sequence[Case], reference: Subject | None) ->
         ]
     calling = [case for case in cases if case.calls][:OTHER_CASES]
     others = [name for name in OTHER_FORMATS if name != subject.wire_format.name][:2]
-    return asked + [in_format(subject, calling, name, subject.modes_in[-1]) for name in others]
-
-
-def in_format(subject: Subject, cases: Sequence[Case], name: str, mode: Mode) -> Part:
-    """Cases asked in another wire format."""
-    wire_format = WireFormat.load(name)
-    asked = {case.id: asked_in(case, wire_format) for case in cases}
-    return Part(
-        f"in {name}",
-        cases,
-        lambda some: _turns(
-            subject.answer_in([asked[case.id] for case in some], wire_format, mode)
-        ),
-    )
+    return asked + [
+        Part(f"in {name}", calling, described(subject, WireFormat.load(name), subject.modes_in[-1]))
+        for name in others
+    ]
 
 
 def _forced(subject: Subject, cases: Sequence[Case]) -> Iterator[Any]:
     found = {forced.case: forced.to_json() for forced in subject.force(cases)}
     return (found.get(case.id) for case in cases)
-
-
-def _turns(turns: Iterator[Turn]) -> Iterator[Any]:
-    return (turn.to_json() for turn in turns)
 
 
 def diagnose(
@@ -194,7 +181,7 @@ def _diagnosis(
             "sweep": [
                 {
                     "format": part.removeprefix("in "),
-                    "variation": "as they are",
+                    "variation": DESCRIBED,
                     "mode": subject.modes_in[-1],
                     **answers(asked[part], turns[part]),
                 }

@@ -18,24 +18,29 @@ _EXAMPLES = (
 )
 
 
-def asked_in(case: Case, wire_format: WireFormat) -> Case:
+def asked_in(case: Case, wire_format: WireFormat, *, compact: bool = False) -> Case:
     """A case whose messages describe the tools and how to call them, for models whose chat template
     does not know the format.
 
     Calls in the history are written out in the format, and what tools answered is told by the user.
     Pass `show_tools=False` to `toolguard.generate` with it.
+
+    Args:
+        compact: the JSON of the descriptions has no white space.
     """
     given = [message["content"] for message in case.messages if message["role"] == "system"]
-    system = "\n\n".join([*given, _instructions(case, wire_format)])
+    system = "\n\n".join([*given, _instructions(case, wire_format, compact)])
     rest = [message for message in case.messages if message["role"] != "system"]
     return replace(
         case, messages=({"role": "system", "content": system}, *_told(rest, wire_format))
     )
 
 
-def _instructions(case: Case, wire_format: WireFormat) -> str:
+def _instructions(case: Case, wire_format: WireFormat, compact: bool) -> str:
+    separators = (",", ":") if compact else None
     tools = "\n".join(
-        json.dumps(tool["function"], ensure_ascii=False) for tool in case.toolset.definitions
+        json.dumps(tool["function"], ensure_ascii=False, separators=separators)
+        for tool in case.toolset.definitions
     )
     return (
         f"# Tools\nYou can call these functions:\n{tools}\n\n"

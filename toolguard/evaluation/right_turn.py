@@ -41,13 +41,19 @@ def right_turn(case: Case, wire_format: WireFormat) -> RightTurn | None:
     if not case.calls:
         return None if case.reply is None else RightTurn(case.reply, ())
     text = render(wire_format, case.calls)
-    return RightTurn(text, tuple(_content(text, case.calls)))
+    return RightTurn(text, content_spans(text, case.calls))
 
 
-def _content(text: str, calls: Sequence[Mapping[str, Any]]) -> Iterator[Span]:
-    """Names and values stand in the order in which they were written: each is looked for behind
-    the one before it, and behind its key."""
-    at = 0
+def content_spans(text: str, calls: Sequence[Mapping[str, Any]], at: int = 0) -> tuple[Span, ...]:
+    """Where the names and values of calls stand in a text that says them, from a place on.
+
+    They stand in the order in which they were written: each is looked for behind the one before it,
+    and behind its key.
+    """
+    return tuple(_spans(text, calls, at))
+
+
+def _spans(text: str, calls: Sequence[Mapping[str, Any]], at: int) -> Iterator[Span]:
     for call in calls:
         for kind, leaf in (("value", call["name"]), *_leaves(call["arguments"])):
             found = _find(text, leaf, at)

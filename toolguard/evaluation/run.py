@@ -28,9 +28,7 @@ class Part:
     ask: Callable[[Sequence[Case]], Iterable[Any]]
 
 
-def run(
-    parts: Sequence[Part], batch: int, journal: Journal, watch: Watch
-) -> dict[str, list[Any]]:
+def run(parts: Sequence[Part], batch: int, journal: Journal, watch: Watch) -> dict[str, list[Any]]:
     """What is found out, by part, one value a case; each batch is kept as soon as it is had."""
     for part in parts:
         have = journal.rows[part.name]
@@ -41,6 +39,4 @@ def run(
             ids = (case.id for case in some)
             journal.add(part.name, zip(ids, part.ask(some), strict=True))
             watch(part.name, len(some))
-    return {
-        part.name: [journal.rows[part.name][case.id] for case in part.cases] for part in parts
-    }
+    return {part.name: [journal.rows[part.name][case.id] for case in part.cases] for part in parts}
