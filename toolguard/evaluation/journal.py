@@ -36,7 +36,8 @@ class Journal:
             return
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        first, *lines = whole.decode("utf-8").splitlines() or [head]
+        # not by splitlines, for which other characters end a line, too
+        first, *lines = whole.decode("utf-8").split("\n")[:-1] or [head]
         if first != head:
             raise RequestError(
                 f"{path} is of another run ({_difference(first, settings)}): name another folder, "

@@ -48,7 +48,7 @@ class Rate:
         middle = (self.share + weight / 2) / (1 + weight)
         half = Z * math.sqrt(self.share * (1 - self.share) / self.of + weight / (4 * self.of))
         half /= 1 + weight
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return max(0.0, min(middle - half, self.share)), min(1.0, max(middle + half, self.share))
 
     def to_json(self) -> dict[str, Any]:
         """Counts, share and interval."""
