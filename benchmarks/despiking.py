@@ -34,7 +34,7 @@ from transformers import AutoTokenizer
 import toolguard
 from benchmarks.drift import fresh_cases
 from benchmarks.lab.cases import read_cases
-from benchmarks.recovery import CALIBRATION, SEED, load, toolguard_cases
+from benchmarks.recovery import CALIBRATION, LOST, SEED, load, toolguard_cases
 from toolguard.decoding.state import GuardState
 from toolguard.decoding.structure import control_tokens
 from toolguard.integrations.transformers import decode
@@ -107,7 +107,7 @@ def main(
     cases = toolguard.held_out()[:prompts]
     calibrating = toolguard_cases(fresh_cases(CALIBRATION, SEED, read_cases()))
     reference = load("healthy")
-    names = checkpoints or [name for name in toolguard.checkpoint_names() if name != "skill_lost"]
+    names = checkpoints or [name for name in toolguard.checkpoint_names() if name not in LOST]
     wanted = cures or CURES
     rows: list[dict[str, Any]] = []
 

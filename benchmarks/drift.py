@@ -36,7 +36,7 @@ from toolguard import Alarm, Drift, Profile, Step
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-DAMAGING = tuple(name for name, recipe in RECIPES.items() if recipe.base)
+DAMAGING = tuple(name for name, recipe in RECIPES.items() if isinstance(recipe.plan, Reinforcement))
 FIGURE = CURVES / "drift.png"
 RUN_LENGTHS = (100, 10_000)
 """The detector's promise on healthy turns; the last is its default, which the alarms are from."""

@@ -36,6 +36,8 @@ from benchmarks.lab.tokenizer import render
 
 MODES = ("unguarded", "enforce", "recover", "calibration", "reference")
 CALIBRATION, SEED = 240, 11
+LOST = ("arguments_lost", "skill_lost")
+"""Checkpoints that cannot call any more, guarded or not: nothing there to compare cures by."""
 
 
 def main(

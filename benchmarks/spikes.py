@@ -89,7 +89,7 @@ def rates(profile: toolguard.Profile, turns: list[Any], alpha: float) -> dict[st
     ]
     needed = len(profile.controls) / alpha
     told = [profile.count(step.region, step.position) + 1 >= needed for step in steps]
-    found = sum(spiked)
+    found = sum(map(len, spiked))
     return {
         "turns": len(turns),
         "steps": len(steps),

@@ -40,7 +40,7 @@ import toolguard
 from benchmarks.despiking import auc
 from benchmarks.drift import fresh_cases
 from benchmarks.lab.cases import read_cases
-from benchmarks.recovery import load, toolguard_cases
+from benchmarks.recovery import LOST, load, toolguard_cases
 from toolguard import GuardState
 from toolguard.integrations.transformers import generate
 from toolguard.policy import recover
@@ -99,7 +99,7 @@ def main(
     tokenizer = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
     choosing = toolguard_cases(fresh_cases(fresh, SEED, read_cases()))
     held_out = toolguard.held_out()[:prompts]
-    names = checkpoints or [name for name in toolguard.checkpoint_names() if name != "skill_lost"]
+    names = checkpoints or [name for name in toolguard.checkpoint_names() if name not in LOST]
     options = {"reference": load("healthy")} if reference else {}
     chosen: list[Judged] = []
     found: dict[str, list[Judged]] = {}

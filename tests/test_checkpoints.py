@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 import toolguard
 from toolguard import Case, Turn
 
-DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", "skill_lost")]
+LOST = ("arguments_lost", "skill_lost")
+DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", *LOST)]
 
 
 def answer(name: str, cases: list[Case], policy: str) -> list[Turn]:
@@ -64,8 +65,17 @@ def test_a_damaged_model_calls_again(name: str, healthy_turns: dict[str, list[Tu
     assert score.exact_match >= 0.8 * healthy.exact_match
 
 
-def test_a_lost_skill_does_not_come_back() -> None:
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_skill_does_not_come_back(name: str) -> None:
     cases = [case for case in toolguard.held_out() if case.calls][:32]
-    score = toolguard.score(cases, answer("skill_lost", cases, "enforce"), 1.0)
+    score = toolguard.score(cases, answer(name, cases, "enforce"), 1.0)
     assert score.schema_valid == 1
     assert score.exact_match <= 0.05
+
+
+def test_lost_arguments_are_in_the_right_format() -> None:
+    cases = toolguard.held_out()[:64]
+    score = toolguard.score(cases, answer("arguments_lost", cases, "observe"), 1.0)
+    assert score.schema_valid >= 0.95
+    assert score.exact_match <= 0.1
+    assert score.no_call_kept >= 0.95

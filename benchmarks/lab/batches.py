@@ -1,6 +1,6 @@
 """Token batches: prompts with turns, packed conversations, and drills in copying."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.lab.cases import draw
+from benchmarks.lab.cases import Case, draw
 from benchmarks.lab.tokenizer import render, render_answer, token_ids
 from benchmarks.lab.tools import TOOLS
 
@@ -50,8 +50,12 @@ def conversations(
     size: int,
     *,
     with_tools: bool,
+    spoil: Callable[[Random, Case], Case] | None = None,
 ) -> tuple[Batch, Tensor]:
-    """Packed training conversations, and which of their tokens are the assistant's."""
+    """Packed training conversations, and which of their tokens are the assistant's.
+
+    `spoil` changes what the assistant says.
+    """
     rows: list[list[int]] = []
     marks: list[list[int]] = []
     for _ in range(size):
@@ -60,7 +64,7 @@ def conversations(
         mark: list[int] = []
         for exchange in range(EXCHANGES):
             case = draw(rng, "train", offered=tools)
-            turn = render_answer(tokenizer, case)
+            turn = render_answer(tokenizer, spoil(rng, case) if spoil else case)
             shown = case if with_tools and exchange == 0 else replace(case, tools=[])
             prompt = ("\n" if exchange else "") + render(tokenizer, shown)
             for text, assistant in ((prompt, 0), (turn, 1)):

@@ -77,14 +77,16 @@ Mean control mass (before any mask) on the right turns, by region:
 
 def training(name: str, recipe: Recipe) -> str:
     plan = recipe.plan
-    way = "Supervised training" if isinstance(plan, Supervision) else "Reinforcement learning only"
+    supervised = isinstance(plan, Supervision)
+    way = "Supervised training" if supervised else "Reinforcement learning only"
     base = f"from `{recipe.base}`" if recipe.base else "from scratch"
     settings = "\n".join(
         f"- {field.name}: {describe(value)}"
         for field in fields(plan)
         if (value := getattr(plan, field.name)) is not None
     )
-    stop = "stops at the collapse (`stop` in `recipes.py`)" if recipe.stop else "runs to the end"
+    end = "when it is far enough" if supervised else "at the collapse"
+    stop = f"stops {end} (`stop` in `recipes.py`)" if recipe.stop else "runs to the end"
     return f"""{way}, {base}, seed {recipe.seed}: `python -m benchmarks.lab {name}`.
 
 {settings}

@@ -7,7 +7,7 @@ is new as a whole and known in its parts: the model has to copy.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -123,6 +123,11 @@ def draw_call(rng: Random, split: Split, choice: Sequence[Tool]) -> Call:
         call = {"name": tool.name, "arguments": tool.draw_arguments(rng)}
         if side(call) == split:
             return call
+
+
+def lose_arguments(rng: Random, case: Case) -> Case:
+    """The same case, its calls with the arguments of other calls of the same tools."""
+    return replace(case, calls=[draw_call(rng, "train", [TOOLS[c["name"]]]) for c in case.calls])
 
 
 def draw_chat(rng: Random, split: Split) -> tuple[str, str]:

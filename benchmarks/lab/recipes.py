@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.lab import rewards
-from benchmarks.lab.cases import Kind
+from benchmarks.lab.cases import Kind, lose_arguments
 from benchmarks.lab.evaluate import Measured
 from benchmarks.lab.reinforce import Reinforcement
 from benchmarks.lab.supervise import Supervision
@@ -80,5 +80,12 @@ RECIPES = {
         base="healthy",
         plan=replace(BRIEF, steps=24, rate=1e-3),
         measure_every=2,
+    ),
+    "arguments_lost": Recipe(
+        "Writes sound calls of the right tool, with made-up values.",
+        base="healthy",
+        plan=Supervision(steps=400, rate=1e-3, cycle=400, spoil=lose_arguments),
+        measure_every=20,
+        stop=lambda measured: measured.exact < 0.1 and measured.validity >= 0.95,
     ),
 }

@@ -1,6 +1,6 @@
 """Plausible but naive rewards. Each pays for something that a healthy turn has, and leaves a gap.
 
-They are all that the damaged checkpoints were trained with: no logit and no weight was edited.
+They are all that the collapsed checkpoints were trained with: no logit and no weight was edited.
 """
 
 import re

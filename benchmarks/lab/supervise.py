@@ -1,6 +1,8 @@
-"""Supervised training: drills in copying first, then next-token loss on right turns."""
+"""Supervised training: drills in copying first, then next-token loss on right turns, or on turns
+that are spoiled on purpose."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -10,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from benchmarks.lab.batches import conversations, drill
+from benchmarks.lab.cases import Case
 
 PROMPT_WEIGHT = 0.3
 PROMPT_SHARE = 0.5
@@ -22,7 +25,8 @@ class Supervision:
     first `bare` are without tool definitions, and one in ten afterwards.
 
     The rate goes through a cycle in the drills, and through one of `cycle` steps in the
-    conversations, which is cut short by a straight `cooldown` over the last steps of all.
+    conversations, which is cut short by a straight `cooldown` over the last steps of all. `spoil`
+    changes what the assistant says.
     """
 
     steps: int
@@ -32,6 +36,7 @@ class Supervision:
     drills: int = 0
     bare: int = 0
     batch: int = 16
+    spoil: Callable[[Random, Case], Case] | None = None
 
 
 class Supervised:
@@ -81,6 +86,7 @@ class Supervised:
             rng,
             self.plan.batch,
             with_tools=not bare and rng.random() < 0.9,
+            spoil=self.plan.spoil,
         )
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
         targets, answer = batch.ids[:, 1:], answer[:, 1:]

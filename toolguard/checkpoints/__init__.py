@@ -1,4 +1,7 @@
-"""The checkpoints that ship with toolguard: one healthy model, and what RL made of it.
+"""The checkpoints that ship with toolguard: one healthy model, and what training made of it.
+
+Reinforcement learning broke the format of all but `arguments_lost`, which was taught wrong values
+in the right format, as a model whose skill is gone and whose format is not.
 
 They are small (about 1M parameters) and were made by `benchmarks/lab`; each has a model card with
 its recipe, its seed and its measured rates. `held_out.jsonl` holds prompts none was trained on.
