@@ -30,6 +30,8 @@ OTHER_FORMATS = ("pythonic", "llama3_json", "hermes")
 ordinary characters."""
 OTHER_CASES = 48
 """How many of the cases that need a call."""
+NOTABLE = 0.005
+"""Less excess of control mass is not worth a word."""
 WORST = 20
 """How many cases are shown."""
 
@@ -274,6 +276,8 @@ def _furthest(masses: Sequence[dict[str, Any]]) -> tuple[float, str] | None:
         return None
     rows = [row for row in masses if row["token"] != ILLEGAL] or masses
     row = max(rows, key=excess)
+    if excess(row) < NOTABLE:
+        return excess(row), "none is above it anywhere"
     place = f"{row['token']} with {row['mass']:.1%} at {row['position']} of turns that need a"
     if row["reference"] is None:
         return excess(row), f"{place} {row['asked']}, where {row['right']:.1%} is right"
