@@ -63,9 +63,7 @@ def test_random_weights_have_no_skill_and_no_format_that_could_be_damaged(health
 
 
 def test_a_reference_is_what_a_model_is_held_against(healthy: Any) -> None:
-    found = toolguard.diagnose(
-        local(load("json_rot"), healthy), CASES, reference=local(healthy)
-    )
+    found = toolguard.diagnose(local(load("json_rot"), healthy), CASES, reference=local(healthy))
     assert found.verdict.name == "format damaged, skill intact"
     rows = found.content["control_mass"]
     assert rows
@@ -173,9 +171,7 @@ def test_without_a_measure_of_the_skill_the_verdict_does_not_guess() -> None:
 @pytest.mark.parametrize("lost", [0, 3, 30])
 def test_damage_is_what_intervals_leave_no_doubt_about(lost: int) -> None:
     led = [False] * lost + [True] * (60 - lost)
-    found = verdict(
-        evidence(led=led, led_reference=[True] * 60, healthy=evidence().behaviour)
-    )
+    found = verdict(evidence(led=led, led_reference=[True] * 60, healthy=evidence().behaviour))
     assert found.name == ("skill damaged" if lost == 30 else "healthy")
 
 

@@ -153,7 +153,11 @@ def test_a_server_that_cannot_force_leaves_the_skill_open(server: Server) -> Non
 
 @pytest.mark.parametrize(
     ("server", "message"),
-    [({"logprobs": False}, "tells no logprobs"), ({"models": 2}, "m0, m1"), ({"models": 0}, "no m")],
+    [
+        ({"logprobs": False}, "tells no logprobs"),
+        ({"models": 2}, "m0, m1"),
+        ({"models": 0}, "no m"),
+    ],
     indirect=["server"],
 )
 def test_a_server_that_does_not_do_is_named_in_one_line(server: Server, message: str) -> None:

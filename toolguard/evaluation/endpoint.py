@@ -70,27 +70,30 @@ class Endpoint:
         )
         self.batch = batch
         self.options = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=timeout,
-            transport=httpx2.HTTPTransport(retries=3),
-        )
-        self.name = name or self._served()
-        self.guarded = self._guarded()
-        self.modes: tuple[Mode, ...] = ("unguarded", "repaired")
-        if self.guarded:
-            self.modes += ("enforce",)
+        self._headers, self._timeout = {"Authorization": f"Bearer {api_key}"}, timeout
         self._forces = True
+        self.modes: tuple[Mode, ...] = ("unguarded", "repaired")
+        with self._client() as client:
+            models = self._models(client)
+            self.name = name or self._only(models)
+            # a vLLM may guard without saying so: it is told not to
+            self._off = any(model.get("owned_by") == "vllm" for model in models)
+            if client.get(f"{self.url.removesuffix('/v1')}/toolguard/stats").is_success:
+                self.modes += ("enforce",)
 
     def answer(self, cases: Sequence[Case], mode: Mode) -> Iterator[Turn]:
         """See `Subject.answer`."""
-        return self._each(lambda case: self._answer(case, self.wire_format, mode, True), cases)
+        return self._each(
+            lambda client, case: self._answer(client, case, self.wire_format, mode), cases
+        )
 
     def answer_in(
         self, cases: Sequence[Case], wire_format: WireFormat, mode: Mode
     ) -> Iterator[Turn]:
         """See `Subject.answer_in`."""
-        return self._each(lambda case: self._answer(case, wire_format, mode, False), cases)
+        return self._each(
+            lambda client, case: self._answer(client, case, wire_format, mode, False), cases
+        )
 
     def force(self, cases: Sequence[Case]) -> Iterator[Forced]:
         """See `Subject.force`."""
@@ -98,10 +101,24 @@ class Endpoint:
         return (forced for forced in self._each(self._force, calling) if forced is not None)
 
     def _each(self, ask: Any, cases: Sequence[Case]) -> Iterator[Any]:
-        with ThreadPoolExecutor(self.batch) as pool:
-            yield from pool.map(ask, cases)
+        with self._client() as client, ThreadPoolExecutor(self.batch) as pool:
+            yield from pool.map(lambda case: ask(client, case), cases)
 
-    def _answer(self, case: Case, wire_format: WireFormat, mode: Mode, shown: bool) -> Turn:
+    def _client(self) -> httpx2.Client:
+        return httpx2.Client(
+            headers=self._headers,
+            timeout=self._timeout,
+            transport=httpx2.HTTPTransport(retries=3),
+        )
+
+    def _answer(
+        self,
+        client: httpx2.Client,
+        case: Case,
+        wire_format: WireFormat,
+        mode: Mode,
+        shown: bool = True,
+    ) -> Turn:
         body: dict[str, Any] = {
             "messages": [_sent(message) for message in case.messages],
             "logprobs": True,
@@ -110,9 +127,9 @@ class Endpoint:
         }
         if shown:
             body["tools"] = case.toolset.definitions
-        if self.guarded and mode != "enforce":
+        if self._off and mode != "enforce":
             body["vllm_xargs"] = {"toolguard_policy": "off"}
-        choice = self._post(body)["choices"][0]
+        choice = self._post(client, body)["choices"][0]
         told = (choice.get("logprobs") or {}).get("content")
         if not told:
             raise RequestError(
@@ -132,7 +149,7 @@ class Endpoint:
         report = Report("observe", len(told), 0, len(told), 0.0, 0.0, (), steps)
         return replace(turn, report=report)
 
-    def _force(self, case: Case) -> Forced | None:
+    def _force(self, client: httpx2.Client, case: Case) -> Forced | None:
         if not self._forces:
             return None
         right = {
@@ -145,6 +162,7 @@ class Endpoint:
         }
         messages = [*(_sent(message) for message in case.messages), right]
         answer = self._post(
+            client,
             {
                 "messages": messages,
                 "tools": case.toolset.definitions,
@@ -160,35 +178,29 @@ class Endpoint:
             return None
         return _forced(case, [list(each.values()) for each in told if each], self.wire_format)
 
-    def _served(self) -> str:
-        names = [model["id"] for model in self._get(f"{self.url}/models").json()["data"]]
+    def _models(self, client: httpx2.Client) -> list[dict[str, Any]]:
+        try:
+            answer = client.get(f"{self.url}/models").raise_for_status()
+            return list(answer.json()["data"])
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise RequestError(
+                f"no OpenAI-compatible server answers at {self.url}: {error!r}; give its base URL, "
+                "such as http://127.0.0.1:8000/v1"
+            ) from error
+
+    def _only(self, models: Sequence[Mapping[str, Any]]) -> str:
+        names = [str(model["id"]) for model in models]
         if len(names) != 1:
             raise RequestError(
                 f"{self.url} serves {', '.join(names) or 'no model'}: name one, {self.url}#NAME"
             )
-        return str(names[0])
+        return names[0]
 
-    def _guarded(self) -> bool:
-        root = self.url.removesuffix("/v1")
+    def _post(
+        self, client: httpx2.Client, body: Mapping[str, Any], may_refuse: bool = False
+    ) -> Any:
         try:
-            return bool(self._client.get(f"{root}/toolguard/stats").is_success)
-        except httpx2.HTTPError:
-            return False
-
-    def _get(self, url: str) -> httpx2.Response:
-        try:
-            return self._client.get(url).raise_for_status()
-        except httpx2.HTTPError as error:
-            raise RequestError(
-                f"no OpenAI-compatible server answers at {url}: {error}; give its base URL, such "
-                "as http://127.0.0.1:8000/v1"
-            ) from error
-
-    def _post(self, body: Mapping[str, Any], may_refuse: bool = False) -> Any:
-        try:
-            answer = self._client.post(
-                f"{self.url}/chat/completions", json={"model": self.name, **body}
-            )
+            answer = client.post(f"{self.url}/chat/completions", json={"model": self.name, **body})
             if answer.is_client_error and may_refuse:
                 return {}
             return answer.raise_for_status().json()
