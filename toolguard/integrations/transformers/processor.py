@@ -127,15 +127,25 @@ class GuardLogitsProcessor(LogitsProcessor):
             rows.append(_Row(prompt, tuple(tokens), state))
         return rows
 
-    def turns(self, sequences: torch.Tensor) -> list[Turn]:
+    def turns(self, sequences: torch.Tensor | None = None) -> list[Turn]:
         """The finished turns of what `generate` returned, of shape [sequences, length].
 
         A turn's report is that of the row it came from, timed over the whole call of `generate`;
         None for a beam that was finished and set aside before the last call.
+
+        Args:
+            sequences: None where that is not at hand: the turns are those of the last call's rows.
+                A processor is not shown the token that was sampled last; where that may be the end
+                of a turn, it is taken to be.
         """
-        per_guard = max(1, sequences.shape[0] // len(self._guards))
+        generated = (
+            [self._seen(row) for row in self._rows]
+            if sequences is None
+            else sequences[:, self._prompt_length :].tolist()
+        )
+        per_guard = max(1, len(generated) // len(self._guards))
         turns = []
-        for index, ids in enumerate(sequences[:, self._prompt_length :].tolist()):
+        for index, ids in enumerate(generated):
             prompt = index // per_guard
             state = self._state_of(prompt, ids)
             turn = self._guards[prompt].read(ids, state.mentions if state else frozenset())
@@ -144,6 +154,12 @@ class GuardLogitsProcessor(LogitsProcessor):
                 turn = replace(turn, report=replace(report, tokens=len(turn.ids)))
             turns.append(turn)
         return turns
+
+    def _seen(self, row: _Row) -> list[int]:
+        """A row's tokens; the last one was never shown."""
+        ends = self._guards[row.prompt].vocabulary.end_ids
+        closed = not row.state.done and any(row.state.copy().accept(end) for end in ends)
+        return [*row.history, *(ends[:1] if closed else ())]
 
     def _state_of(self, prompt: int, ids: Sequence[int]) -> GuardState | None:
         """The state of the row that went furthest along these ids."""
