@@ -27,6 +27,9 @@ from .state import GuardState
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_LAYOUTS = (b'{"name": "x", "n": [1, 2]}', b'{"name":"x","n":[1,2]}')
+"""The same with spaces and without: a vocabulary has tokens for one of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Guard:
@@ -153,11 +156,10 @@ class Guard:
     def completer(self) -> Completer:
         """Finds shortest completions, in the layout that this vocabulary spells in fewer tokens."""
         grammar, controls = self.grammar, self.format.controls
-        layouts = [
-            Completer(grammar.rules, grammar.start, controls, self.control_ids, spaced)
-            for spaced in (True, False)
-        ]
-        return min(layouts, key=lambda it: len(self.spell(it.longest_step())))
+        spaced, compact = map(self.vocabulary.ids_of, _LAYOUTS)
+        return Completer(
+            grammar.rules, grammar.start, controls, self.control_ids, len(spaced) <= len(compact)
+        )
 
     @cached_property
     def control_ids(self) -> dict[str, int]:
@@ -186,7 +188,7 @@ class Guard:
     def longest_step(self) -> int:
         """How many tokens one more token can add to the shortest completion, at the most."""
         # A token may open several values at once; the margin covers their brackets.
-        return len(self.spell(self.completer.longest_step())) + 8
+        return len(self.spell(self.completer.longest_step)) + 8
 
     @cached_property
     def _spelling(self) -> Spelling:

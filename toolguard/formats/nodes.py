@@ -239,6 +239,7 @@ def rebuild(node: Node, inner: tuple[Node, ...]) -> Node:
 
 def reachable(rules: Rules, start: str) -> dict[str, Node]:
     """The rules that `start` needs, without the branches that can never match."""
+    rules = _needed(rules, start)
     dead: set[str] = set()
     while True:
         pruned = {name: prune(node, dead) for name, node in rules.items()}
@@ -246,13 +247,18 @@ def reachable(rules: Rules, start: str) -> dict[str, Node]:
         if found == dead:
             break
         dead = found
+    return _needed(pruned, start)
+
+
+def _needed(rules: Rules, start: str) -> dict[str, Node]:
+    """The rules that `start` refers to, itself or by others."""
     needed: dict[str, Node] = {}
     agenda = [start]
     while agenda:
         name = agenda.pop()
         if name not in needed:
-            needed[name] = pruned[name]
-            agenda += [n.rule for n in walk(pruned[name]) if isinstance(n, Ref)]
+            needed[name] = rules[name]
+            agenda += [n.rule for n in walk(rules[name]) if isinstance(n, Ref)]
     return needed
 
 

@@ -9,7 +9,8 @@ stack is completed by the shortest text of each node.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import EllipsisType
@@ -39,6 +40,9 @@ from .mask_grammar import terminal_grammar
 
 Pieces: TypeAlias = tuple[bytes | Control, ...]
 """Bytes to spell, and control tokens to emit as one token, in order."""
+
+Find: TypeAlias = Callable[[Node], Pieces | None]
+"""Gives the shortest text of a node."""
 
 _ON_ITS_WAY = 2  # bytes after a match of a terminal that may lead to a longer one, as in `1e+`
 _PUNCTUATION = b" \t\r\n:,;="
@@ -257,12 +261,14 @@ class Completer:
         if isinstance(node, _Leave):
             return ()
         if isinstance(node, _Rest):
-            return self._least_members(node.node, node.seen, node.count)
+            return self._least_members(node.node, node.seen, node.count, self._least)
+        if isinstance(node, Ref):
+            return self._least_rules[node.rule]
         key = id(node)
         if key not in self._least_nodes:
-            return self._shortest(node, self._least_rules)  # made while walking, e.g. a counter
+            return self._shortest(node, self._least)  # made while walking, e.g. a counter
         if self._least_nodes[key] is Ellipsis:
-            self._least_nodes[key] = self._shortest(node, self._least_rules)
+            self._least_nodes[key] = self._shortest(node, self._least)
         return cast("Pieces | None", self._least_nodes[key])
 
     @cached_property
@@ -274,17 +280,27 @@ class Completer:
     def _least_rules(self) -> dict[str, Pieces | None]:
         """The shortest text of each rule: a fixed point, since rules may refer to themselves."""
         least: dict[str, Pieces | None] = dict.fromkeys(self._rules)
-        changed = True
-        while changed:
-            changed = False
-            for name, node in self._rules.items():
-                found = _shorter(least[name], self._shortest(node, least))
-                if found != least[name]:
-                    least[name] = found
-                    changed = True
+        users = defaultdict[str, set[str]](set)
+        for name, node in self._rules.items():
+            for inner in walk(node):
+                if isinstance(inner, Ref):
+                    users[inner.rule].add(name)
+
+        def find(node: Node) -> Pieces | None:
+            return least[node.rule] if isinstance(node, Ref) else self._shortest(node, find)
+
+        # What refers to others mostly stands before them.
+        agenda = dict.fromkeys(self._rules)
+        while agenda:
+            name, _ = agenda.popitem()
+            found = _shorter(least[name], find(self._rules[name]))
+            if found != least[name]:
+                least[name] = found
+                agenda |= dict.fromkeys(users[name])
         return least
 
-    def _shortest(self, node: Node, least: dict[str, Pieces | None]) -> Pieces | None:
+    def _shortest(self, node: Node, find: Find) -> Pieces | None:
+        """The shortest text of a node that is no reference, from those of what is in it."""
         match node:
             case Literal(text):
                 return (text.encode(),)
@@ -293,12 +309,10 @@ class Completer:
             case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
                 suffix = self._suffix(node, b"")
                 return None if suffix is None else (suffix,)
-            case Ref(rule):
-                return least[rule]
             case Seq(items):
                 parts: list[bytes | Control] = []
                 for item in items:
-                    found = self._shortest(item, least)
+                    found = find(item)
                     if found is None:
                         return None
                     parts += found
@@ -306,30 +320,22 @@ class Completer:
             case Alt(options):
                 best: Pieces | None = None
                 for option in options:
-                    best = _shorter(best, self._shortest(option, least))
+                    best = _shorter(best, find(option))
                 return best
             case Repeat(item, low):
-                found = self._shortest(item, least) if low else ()
+                found = find(item) if low else ()
                 if found is None or low * _cost(found) > _LONGEST:
                     return None
                 return _joined(found * low)
             case Members():
-                return self._least_members(node, frozenset(), 0, least)
+                return self._least_members(node, frozenset(), 0, find)
             case _:
                 raise TypeError(f"{node!r} has no place in a request's grammar")
 
     def _least_members(
-        self,
-        node: Members,
-        seen: frozenset[int],
-        count: int,
-        least: dict[str, Pieces | None] | None = None,
+        self, node: Members, seen: frozenset[int], count: int, find: Find
     ) -> Pieces | None:
         """The required members still missing, and as many of the shortest others as `low` asks."""
-
-        def find(node: Node) -> Pieces | None:
-            return self._least(node) if least is None else self._shortest(node, least)
-
         needed: list[Pieces] = []
         spare: list[Pieces] = []
         for index, member in enumerate(node.members):
@@ -363,6 +369,7 @@ class Completer:
                 return name
         return min(without, default="")
 
+    @cached_property
     def longest_step(self) -> Pieces:
         """The costliest shortest text of any node: how much one token can add to a completion."""
         best: Pieces = ()
