@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -12,6 +14,9 @@ from hypothesis import settings
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 import toolguard
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 torch.set_num_threads(1)  # a worker a core (pytest -n)
 # The same examples every time; `--hypothesis-profile=default` draws others.
@@ -83,3 +88,16 @@ def tools() -> list[dict[str, object]]:
         {"type": "function", "function": {"name": "get_time", "parameters": time}},
         {"type": "function", "function": {"name": "ping", "parameters": {"type": "object"}}},
     ]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Chrome]:
+    """A browser of 1000 x 900 pixels, where there is one."""
+    from benchmarks.report_picture import browser  # tests/vllm run where selenium is not installed
+
+    try:
+        with browser() as chrome:
+            chrome.set_window_size(1000, 900)
+            yield chrome
+    except FileNotFoundError as error:
+        pytest.skip(f"no browser to test in: {error}")

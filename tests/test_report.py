@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,32 +15,10 @@ from rich.console import Console
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from benchmarks.report_picture import browser, draw, example
+from benchmarks.report_picture import draw, example
 from toolguard import Intervention, Report, Step
 
-HOSTILE = (
-    "</span></style></title><script>window.broken = 1</script><img src=x onerror='broken = 1'>"
-)
-
-
-class Reader(HTMLParser):
-    """The tags of a page, with their attributes' names, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, ...]] = []
-        self.text = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, *(name for name, _ in attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.tags.append(("/" + tag,))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from .pages import HOSTILE, Reader, show
 
 
 def report_of(tokens: list[str]) -> Report:
@@ -177,24 +153,6 @@ def test_importing_toolguard_loads_neither_rich_nor_the_page() -> None:
         "assert not found & set(sys.modules), found & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Chrome]:
-    try:
-        with browser() as chrome:
-            chrome.set_window_size(1000, 900)
-            yield chrome
-    except FileNotFoundError as error:
-        pytest.skip(f"no browser to test in: {error}")
-
-
-def show(chrome: Chrome, page: str, folder: Path, scheme: str = "light") -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    file = folder / "page.html"
-    file.write_text(page, encoding="utf-8")
-    chrome.get(file.as_uri())
 
 
 def shown_figures(chrome: Chrome) -> list[str]:

@@ -44,22 +44,34 @@ def page(report: Report) -> str:
 
 def fragment(report: Report) -> str:
     """The report as one element that brings its style along and changes nothing around it."""
-    marks: dict[int, list[tuple[int, Intervention]]] = defaultdict(list)
-    for number, item in enumerate(report.interventions, 1):
-        marks[item.step].append((number, item))
+    marks = _marks(report)
     if report.steps:
-        shown = _strip(report.steps, marks) + _chart(report, marks)
+        tokens = f"<h2>Tokens</h2>\n{_strip(report.steps, marks)}"
+        shown = tokens + _chart(report, marks)
     else:
         shown = f'<p class="note">{escape(NO_STEPS)}</p>'
     return (
-        f'<section class="toolguard" aria-label="toolguard report">\n<style>\n{_style()}</style>\n'
+        f'<section class="toolguard" aria-label="toolguard report">\n<style>\n{style()}</style>\n'
         f"{_summary(report)}\n{shown}\n{_interventions(report.interventions)}\n</section>"
     )
 
 
+def strip(report: Report) -> str:
+    """The tokens of a report that has steps, for a page that has the `style`."""
+    return f'<div class="toolguard">\n{_strip(report.steps, _marks(report))}</div>'
+
+
 @cache
-def _style() -> str:
+def style() -> str:
+    """The style sheet of all that is made here."""
     return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+
+def _marks(report: Report) -> _Marks:
+    marks: dict[int, list[tuple[int, Intervention]]] = defaultdict(list)
+    for number, item in enumerate(report.interventions, 1):
+        marks[item.step].append((number, item))
+    return marks
 
 
 def _summary(report: Report) -> str:
@@ -77,11 +89,11 @@ def _summary(report: Report) -> str:
 
 
 def _strip(steps: Sequence[Step], marks: _Marks) -> str:
+    numbers = f"<span>{_number(1)} intervention, by its number below</span>" if marks else ""
     return (
-        '<h2>Tokens</h2>\n<p class="legend">'
+        '<p class="legend">'
         '<span class="scale">0 <i></i> 1 control mass before the mask</span>'
-        '<span><i class="thin"></i> <i class="thick"></i> mask pressure</span>'
-        f"<span>{_number(1)} intervention, by its number below</span></p>\n"
+        f'<span><i class="thin"></i> <i class="thick"></i> mask pressure</span>{numbers}</p>\n'
         '<div class="tokens"><ol class="strip">'
         f"{''.join(_token(step, marks.get(step.step, ())) for step in steps)}</ol>\n"
         '<p class="hint">Hover over a token, or tab to it, for its figures.</p></div>\n'
