@@ -48,7 +48,7 @@ def load_model(folder: str) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    bundled = Path(folder).parent == checkpoint("healthy").parent
+    bundled = Path(folder).resolve().parent == checkpoint("healthy").resolve().parent
     with _loading("model", folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32 if bundled else "auto"
