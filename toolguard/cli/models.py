@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def folder(model: str) -> str:
     stays as it is."""
     if model in checkpoint_names():
         return str(checkpoint(model))
-    if not (Path(model) / "config.json").is_file() and (Path(model).exists() or "/" not in model):
+    named = re.fullmatch(r"\w[\w.-]*/[\w.-]+", model) and not Path(model).exists()
+    if not named and not (Path(model) / "config.json").is_file():
         known = ", ".join(checkpoint_names())
         raise RequestError(
             f"no model in {model!r}: give a folder with a config.json, the name of a model on the "
