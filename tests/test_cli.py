@@ -127,7 +127,7 @@ def test_profile_records_a_model(
     as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: Qwen2ForCausalLM
 ) -> None:
     monkeypatch.setattr("toolguard.cli.profile.load_model", lambda folder: healthy)
-    monkeypatch.setattr("toolguard.cli.profile._answer", watched)
+    monkeypatch.setattr("toolguard.evaluation.answer.answer", watched)
     path = tmp_path / "profile.json"
     given = ["profile", "healthy", "-o", str(path), *(["--json"] if as_json else [])]
     out = RUNNER.invoke(app, given, env={"COLUMNS": "160"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_a_fading_opener_raises_an_alarm_as_doubt(profile: Profile) -> None:
         "doubt",
     )
     assert "doubt about <tool_call> at the start of the turn" in str(alarms[0])
+
+
+def test_a_detector_goes_on_where_another_was(profile: Profile) -> None:
+    rng = random.Random(3)
+    turns = [healthy_turn(rng) for _ in range(60)]
+    turns += [[*healthy_turn(rng), step({"<|im_end|>": 1.0})] for _ in range(40)]
+    whole, parts = Drift(profile), Drift(profile)
+    alarms = []
+    for turn in turns:
+        state = json.loads(json.dumps(parts.to_json()))
+        parts = Drift(profile)
+        parts.resume(state)
+        alarms.append((whole.update(turn), parts.update(turn)))
+        assert whole.statistic == parts.statistic
+    assert all(left == right for left, right in alarms)
+    assert any(left for left, _ in alarms)
+    with pytest.raises(ProfileError, match="broken"):
+        parts.resume({**state, "capital": "?"})
+    with pytest.raises(ProfileError, match="broken"):
+        Drift(Profile.default()).resume(state)
 
 
 def test_without_a_profile_illegal_turns_raise_an_alarm() -> None:

@@ -7,6 +7,7 @@ ToolguardError
 ├── RequestError     a request asks for what cannot be served (tool choice, budget, policy)
 ├── CaseError        a case file has a broken line
 ├── ProfileError     a profile is broken, of another model, or too small
+├── RunError         a training run has nothing to watch, or a journal of other settings
 ├── RowError         a row has no turn or no tools; a file of rows cannot be read or gone on with
 └── StateError       a guard state was driven off its own history
 
@@ -40,6 +41,10 @@ class CaseError(ToolguardError, ValueError):
 
 class ProfileError(ToolguardError, ValueError):
     """A profile is broken, of another version or model, or too small for what is asked of it."""
+
+
+class RunError(ToolguardError, ValueError):
+    """A training run has nothing to watch, or what was watched before does not fit."""
 
 
 class RowError(ToolguardError, ValueError):

@@ -12,6 +12,7 @@ from .profile import profile
 from .repair import repair
 from .serve import serve
 from .sweep import sweep
+from .watch import watch
 
 app = typer.Typer(
     name="toolguard",
@@ -27,6 +28,7 @@ app.command()(formats)
 app.command()(profile)
 app.command()(repair)
 app.command()(sweep)
+app.command()(watch)
 # What is no option of ours is one of vLLM's, and goes through as it is.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 

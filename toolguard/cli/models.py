@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def folder(model: str) -> str:
     stays as it is."""
     if model in checkpoint_names():
         return str(checkpoint(model))
-    if not (Path(model) / "config.json").is_file() and (Path(model).exists() or "/" not in model):
+    named = re.fullmatch(r"\w[\w.-]*/[\w.-]+", model) and not Path(model).exists()
+    if not named and not (Path(model) / "config.json").is_file():
         known = ", ".join(checkpoint_names())
         raise RequestError(
             f"no model in {model!r}: give a folder with a config.json, the name of a model on the "
@@ -48,7 +50,7 @@ def load_model(folder: str) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    bundled = Path(folder).parent == checkpoint("healthy").parent
+    bundled = Path(folder).resolve().parent == checkpoint("healthy").resolve().parent
     with _loading("model", folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32 if bundled else "auto"

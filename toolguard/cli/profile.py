@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,17 +15,14 @@ from rich.table import Table
 
 from ..checkpoints import held_out
 from ..errors import CaseError, ProfileError, ToolguardError
-from ..evaluation.cases import Case, read_cases
-from ..formats.wire_format import WireFormat
+from ..evaluation.cases import read_cases
+from ..evaluation.figures import record_profile
 from ..parsing.recognise import recognise
 from ..parsing.turn import STATES, Turn
 from ..policy.drift import Drift
 from ..policy.profile import QUANTILES, Profile
 from .models import folder, load_model, load_tokenizer
 from .progress import progress_bars
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def profile(
@@ -58,16 +54,24 @@ def profile(
         tokenizer = load_tokenizer(path)
         wire_format = recognise(tokenizer)
         loaded = load_model(path)
-        recorded = Profile.of(wire_format, tokenizer, _ends(loaded, tokenizer, wire_format))
         states: Counter[str] = Counter()
-        options = {"batch": batch, "max_new_tokens": max_new_tokens, "temperature": temperature}
         with progress_bars(errors) as bars:
             whole = bars.add_task(wire_format.name, total=len(cases))
-            for turn in _answer(loaded, tokenizer, cases, seed=seed, **options):
-                assert turn.report is not None
-                recorded.add(turn.report.steps)
+
+            def watch(turn: Turn) -> None:
                 states[turn.state] += 1
                 bars.advance(whole)
+
+            recorded = record_profile(
+                loaded,
+                tokenizer,
+                cases,
+                watch=watch,
+                batch=batch,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
         recorded.save(output)
     except (ToolguardError, OSError, ValueError) as error:
         errors.print(f"[red]error:[/] {escape(str(error))}")
@@ -88,22 +92,6 @@ def profile(
         Drift(recorded)
     except ProfileError as error:
         console.print(f"[yellow]Too little to detect drift:[/] {escape(str(error))}")
-
-
-def _ends(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat
-) -> list[int]:
-    from ..integrations.transformers.generate import end_tokens
-
-    return end_tokens(model, tokenizer, wire_format)
-
-
-def _answer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cases: list[Case], **options: Any
-) -> Iterator[Turn]:
-    from ..evaluation.answer import answer
-
-    return answer(model, tokenizer, cases, policy="observe", trace=True, **options)
 
 
 def _table(recorded: Profile, masses: list[dict[str, Any]]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..policy.profile import ILLEGAL, POSITIONS
@@ -68,3 +68,13 @@ class ControlMass:
             for position in POSITIONS
             if self._steps[position]
         ]
+
+    @staticmethod
+    def of_json(rows: Iterable[Mapping[str, Any]]) -> ControlMass:
+        """What `to_json` wrote; which tokens came next (`share`) is not in it."""
+        read = ControlMass()
+        for row in rows:
+            read._steps[row["position"]] = row["steps"]
+            for token, mass in row["masses"].items():
+                read._sums[row["position"]][token] = mass * row["steps"]
+        return read

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ProfileError, RequestError
 from ..report.report import Position, Step
@@ -229,6 +233,31 @@ class Drift:
         self._restart()
         return alarm
 
+    def to_json(self) -> dict[str, Any]:
+        """What the detector has seen, as plain JSON values: `resume` goes on from there."""
+        return {
+            "turns": self.turns,
+            "since": self._since,
+            "statistic": self.statistic,
+            "capital": _packed(self._capital),
+            "sizes": _packed(self._sizes),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from where another detector with the same profile and parameters was.
+
+        Raises:
+            ProfileError: the state is broken, or of a profile with other control tokens.
+        """
+        try:
+            capital = _unpacked(state["capital"]).reshape(self._capital.shape)
+            sizes = _unpacked(state["sizes"]).reshape(self._sizes.shape)
+            self.turns, self._since = int(state["turns"]), int(state["since"])
+            self.statistic = float(state["statistic"])
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise ProfileError(f"the state of a drift detector is broken: {error!r}") from error
+        self._capital[:], self._sizes[:] = capital, sizes
+
     def _rate(self, sign: Sign, size: float) -> float:
         """A bound of the share of healthy turns with a sign as large."""
         if self.profile.turns:
@@ -239,3 +268,11 @@ class Drift:
         self._since, self.statistic = self.turns, 0.0
         self._capital[:] = 0
         self._sizes[:] = 0
+
+
+def _packed(values: NDArray[np.float64]) -> str:
+    return base64.b64encode(zlib.compress(values.astype("<f8").tobytes())).decode("ascii")
+
+
+def _unpacked(text: str) -> NDArray[np.float64]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f8")
