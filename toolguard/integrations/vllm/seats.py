@@ -130,7 +130,6 @@ class Seats:
             resumption: where the turn is taken up, if it was taken back; neither `ids` nor `budget`
                 nor `prompt` includes what was kept of it.
         """
-        self.leave(number)
         starting = self._compiler.submit(
             self._start, request, budget, stops, prompt, resumption.kept
         )
