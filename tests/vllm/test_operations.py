@@ -133,6 +133,8 @@ def test_metrics_say_the_same(
         "compile_seconds_sum": engine["compile_seconds"],
         "step_seconds_count": engine["steps"],
         "step_seconds_sum": engine["step_seconds"],
+        "fill_seconds_count": engine["steps"],
+        "fill_seconds_sum": engine["fill_seconds"],
         "mask_pressure_nats_count": sum(engine["pressure"]["counts"]),
         "mask_pressure_nats_sum": engine["pressure"]["sum"],
     }.items():
