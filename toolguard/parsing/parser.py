@@ -607,9 +607,18 @@ def is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
     """Whether prose is the bare body of a call to an offered tool."""
     if not (toolset.any_named(text) and wire_format.body.match(text)):
         return False
-    parser = _trial(f"{wire_format.opener}{text}{wire_format.closer}", wire_format, toolset)
-    kinds = {fault.kind for fault in parser._faults}
-    return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
+    source = f"{wire_format.opener}{text}{wire_format.closer}"
+    begun = wire_format.reader.lark.parse_interactive("", start="start")
+    lexer, state = begun.lexer_thread.lexer, recogniser(begun.parser_state)
+    try:
+        for token in lexer.lex(lexing(lexer, source, 0), state):
+            if token.type == wire_format.reader.tool and token not in toolset.names:
+                return False
+            feed(state, token)
+        feed(state, Token("$END", ""))
+    except UnexpectedInput:
+        return False
+    return True
 
 
 def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[Sequence[Call], str]:
