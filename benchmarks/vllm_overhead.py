@@ -9,6 +9,10 @@ are those of one turn to `nothing` in the same one (median and quartiles over th
   parameter` sets them;
 - `processor`, `engine`: toolguard's two modes.
 
+And what the plugin costs requests that are not guarded: two more engines, one of which does not
+load it, each in its process, take turns with the same requests. The ratio is that of the one that
+does, `unguarded`, to the other, `no plugin`.
+
 `ours` is the share of the time that the processor takes. The bundled `healthy` checkpoint answers
 the same questions in each way, and since nothing changes for a healthy model, with the same tokens.
 Its vocabulary has 1,024 ids and a step of it takes 2 ms: `--tokenizer DIR` takes a random model
@@ -32,6 +36,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+WITH, WITHOUT = "unguarded", "no plugin"
 BATCHES = (1, 8, 32)
 TURNS = 32
 """How many turns are timed for each batch size and way."""
@@ -57,6 +62,9 @@ def main(
     engine: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
+    if engine in (WITH, WITHOUT):
+        answer(engine, model)
+        return
     if engine:
         measure(engine, model, repeats)
         return
@@ -65,12 +73,12 @@ def main(
         if tokenizer is not None:
             model = random_model(tokenizer, Path(folder))
         for name in ENGINES:
-            command = [sys.executable, "-m", "benchmarks.vllm_overhead", "--engine", name]
-            command += ["--repeats", str(repeats), *(["--model", str(model)] if model else [])]
+            command = [*itself(name, model), "--repeats", str(repeats)]
             done = subprocess.run(
                 command, env={**os.environ, **ALONE}, stdout=subprocess.PIPE, text=True, check=True
             )
             rows += json.loads(done.stdout.splitlines()[-1])
+        rows += unguarded(model, repeats)
     if as_json:
         print(json.dumps(rows))
         return
@@ -82,12 +90,70 @@ def main(
     Console().print(table)
 
 
-def measure(engine: str, model: Path | None, repeats: int) -> None:
-    """Times all ways of one engine; prints the rows as the last line."""
+def itself(engine: str, model: Path | None) -> list[str]:
+    """The command that times an engine."""
+    command = [sys.executable, "-m", "benchmarks.vllm_overhead", "--engine", engine]
+    return [*command, *(["--model", str(model)] if model else [])]
+
+
+def unguarded(model: Path | None, repeats: int) -> list[dict[str, Any]]:
+    """Times requests without a guard, with and without the plugin; the one waits for the other."""
+    engines = {
+        way: subprocess.Popen(
+            itself(way, model),
+            env={**os.environ, **ALONE, "VLLM_PLUGINS": "toolguard" if way == WITH else ""},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for way in (WITHOUT, WITH)
+    }
+
+    def speed(way: str, batch: int) -> float:
+        asked, told = engines[way].stdin, engines[way].stdout
+        assert asked is not None
+        assert told is not None
+        print(batch, file=asked, flush=True)
+        return next(float(line.removeprefix(SPEED)) for line in told if line.startswith(SPEED))
+
+    rows = []
+    for batch in BATCHES:
+        speeds: dict[str, list[float]] = {way: [] for way in engines}
+        for repeat in range(repeats + 1):
+            for way in engines if repeat % 2 else reversed(engines):
+                found = speed(way, batch)
+                if repeat:
+                    speeds[way].append(found)
+        rows += compared(speeds, WITHOUT, batch)
+    for engine in engines.values():
+        engine.communicate()
+    return [{"backend": "none", **row, "ours": ""} for row in rows]
+
+
+SPEED = "tokens a second: "
+
+
+def answer(engine: str, model: Path | None) -> None:
+    """Answers the questions in batches of each size that is asked for, and says how fast."""
+    if engine == WITHOUT:
+        # vLLM loads all logits processors that are installed, whatever VLLM_PLUGINS says.
+        from vllm.v1.sample import logits_processor
+
+        logits_processor._load_logitsprocs_plugins = list
+    llm, cases = engine_of(model)
+    from toolguard.integrations.vllm.processor import GuardProcessor
+
+    assert (GuardProcessor.live is None) == (engine == WITHOUT)
+    prompts, params = requests(llm, cases, "nothing", fixed=model is not None)
+    for line in sys.stdin:
+        print(f"{SPEED}{timed(llm, prompts, params, int(line))[0]}", flush=True)
+
+
+def engine_of(model: Path | None, **options: Any) -> tuple[Any, list[Any]]:
+    """An engine, and what it is asked."""
     from vllm import LLM
 
     import toolguard
-    from toolguard.integrations.vllm.processor import GuardProcessor
 
     llm = LLM(
         str(model or toolguard.checkpoint("healthy")),
@@ -96,10 +162,46 @@ def measure(engine: str, model: Path | None, repeats: int) -> None:
         max_model_len=1024,
         max_num_seqs=max(BATCHES),
         enable_prefix_caching=False,
-        structured_outputs_config={"backend": engine},
+        **options,
     )
     cases = [case for case in toolguard.held_out() if case.calls and len(case.messages) <= 2]
-    cases = cases[:TURNS]
+    return llm, cases[:TURNS]
+
+
+def timed(llm: Any, prompts: list[Any], params: list[Any], batch: int) -> tuple[float, float]:
+    """Tokens a second, and the seconds that all took."""
+    started, tokens = time.perf_counter(), 0
+    for first in range(0, TURNS, batch):
+        part = slice(first, first + batch)
+        outputs = llm.generate(prompts[part], params[part], use_tqdm=False)
+        tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
+    spent = time.perf_counter() - started
+    return tokens / spent, spent
+
+
+def compared(speeds: dict[str, list[float]], to: str, batch: int) -> list[dict[str, Any]]:
+    """A row for each way: its speed, and the ratios to one of them in the same repeats."""
+    rows = []
+    for way, found in speeds.items():
+        ratios = [one / base for one, base in zip(found, speeds[to], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        rows.append(
+            {
+                "way": way,
+                "batch": batch,
+                "tokens/s": round(statistics.median(found)),
+                "ratio": round(middle, 3),
+                "quartiles": f"{low:.3f} to {high:.3f}",
+            }
+        )
+    return rows
+
+
+def measure(engine: str, model: Path | None, repeats: int) -> None:
+    """Times all ways of one engine; prints the rows as the last line."""
+    from toolguard.integrations.vllm.processor import GuardProcessor
+
+    llm, cases = engine_of(model, structured_outputs_config={"backend": engine})
     work = {way: requests(llm, cases, way, fixed=model is not None) for way in ENGINES[engine]}
     rows = []
     for batch in BATCHES:
@@ -109,29 +211,14 @@ def measure(engine: str, model: Path | None, repeats: int) -> None:
             for way, (prompts, params) in work.items():
                 assert GuardProcessor.live is not None
                 stats = GuardProcessor.live.seats.stats
-                before, started, tokens = stats.step_seconds, time.perf_counter(), 0
-                for first in range(0, TURNS, batch):
-                    part = slice(first, first + batch)
-                    outputs = llm.generate(prompts[part], params[part], use_tqdm=False)
-                    tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
-                spent = time.perf_counter() - started
+                before = stats.step_seconds
+                speed, spent = timed(llm, prompts, params, batch)
                 if repeat:  # the first one compiles the grammars
-                    speeds[way].append(tokens / spent)
+                    speeds[way].append(speed)
                     ours[way].append((stats.step_seconds - before) / spent)
-        for way, found in speeds.items():
-            ratios = [one / base for one, base in zip(found, speeds["nothing"], strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            rows.append(
-                {
-                    "backend": engine,
-                    "way": way,
-                    "batch": batch,
-                    "tokens/s": round(statistics.median(found)),
-                    "to nothing": round(middle, 3),
-                    "quartiles": f"{low:.3f} to {high:.3f}",
-                    "ours": f"{statistics.median(ours[way]):.1%}",
-                }
-            )
+        for row in compared(speeds, "nothing", batch):
+            share = f"{statistics.median(ours[row['way']]):.1%}"
+            rows.append({"backend": engine, **row, "ours": share})
     print(json.dumps(rows))
 
 

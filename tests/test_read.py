@@ -137,3 +137,15 @@ def test_calls_read_without_the_parser_are_what_it_reads(data: st.DataObject) ->
     assert repr(toolguard.read_turn(text, wire_format, toolset)) == repr(
         parsed(text, wire_format, toolset)
     )
+
+
+@pytest.mark.parametrize("name", ["functionary_v31", "glm_xml", "hermes", "internlm2"])
+@pytest.mark.parametrize("junk", ["junk", " junk", "!", "2<"])
+def test_a_sound_call_stays_one_whatever_follows_its_closer(name: str, junk: str) -> None:
+    wire_format, toolset = WireFormat.load(name), Toolset.of([{"name": "go"}])
+    text = toolguard.render(wire_format, [{"name": "go", "arguments": {}}])
+    closer = marker(wire_format.controls.index(wire_format.closer))
+    for spelled in (text, text.replace(wire_format.closer, closer)):
+        turn = toolguard.read_turn(spelled + junk, wire_format, toolset)
+        assert [call.name for call in turn.calls] == ["go"]
+        assert [fault.kind for fault in turn.faults] == ["text_after_call"]

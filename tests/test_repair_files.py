@@ -20,6 +20,7 @@ import toolguard
 from toolguard import Layout, RowError, repair_files
 from toolguard.cli.main import app
 from toolguard.rows.engines import AHEAD, in_order
+from toolguard.rows.repair import Done
 
 RUNNER = CliRunner()
 DATA = Path(os.environ.get("TOOLGUARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -401,14 +402,71 @@ def test_parquet_chats_get_openais_calls(tmp_path: Path) -> None:
     assert "no message of the assistant" in bad["toolguard"]["error"]
 
 
-def test_parquet_that_was_not_finished_is_not_gone_on_with(tmp_path: Path) -> None:
-    source = parquet(tmp_path / "in.parquet", rows(10))
-    (tmp_path / "out.parquet.part").write_bytes(b"PAR1")
-    with pytest.raises(RowError, match="cannot be gone on with"):
-        repair_files([source], tmp_path / "out.parquet", HERMES)
-    tally = repair_files([source], tmp_path / "out.parquet", HERMES, overwrite=True)
-    assert tally.rows == 10
-    assert not (tmp_path / "out.parquet.part").exists()
+@pytest.mark.parametrize("groups", [0, 1, 3])
+def test_parquet_goes_on_after_the_last_complete_row_group(
+    groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [parquet(tmp_path / f"{n}.parquet", rows(170)) for n in range(2)]
+    monkeypatch.setattr("toolguard.rows.parquet.GROUP_ROWS", 64)
+    whole, out = tmp_path / "whole.parquet", tmp_path / "out.parquet"
+    tally = repair_files(sources, whole, HERMES)
+
+    def stop(done: Done) -> None:
+        if len(list((tmp_path / "out.parquet.groups").glob("*.parquet"))) == groups:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair_files(sources, out, HERMES, watch=stop)
+    assert not out.exists()
+    seen: list[Done] = []
+    assert repair_files(sources, out, HERMES, watch=seen.append) == tally
+    assert out.read_bytes() == whole.read_bytes()
+    assert sum(done.tally.rows for done in seen) == tally.rows
+    assert seen[0].tally.rows >= 60 * groups
+    assert not (tmp_path / "out.parquet.groups").exists()
+
+
+def test_a_killed_run_of_parquet_goes_on(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "in.parquet", rows(2_000))
+    out, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
+    groups = tmp_path / "out.parquet.groups"
+    command = f"""
+from pathlib import Path
+from toolguard import Layout, repair_files
+from toolguard.rows import parquet
+parquet.GROUP_ROWS = 100
+repair_files([Path({str(source)!r})], Path({str(out)!r}), Layout(format="hermes"))
+"""
+    process = subprocess.Popen([sys.executable, "-c", command])
+    while process.poll() is None and not (groups / "3.parquet").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert process.returncode == -9
+    assert not out.exists()
+    (groups / "new").write_bytes(b"PAR1")  # it was writing
+    seen: list[Done] = []
+    tally = repair_files([source], out, HERMES, watch=seen.append)
+    assert seen[0].tally.rows >= 400
+    assert sum(done.tally.rows for done in seen) == tally.rows == 2_000
+    assert repair_files([source], whole, HERMES) == tally
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_parquet_that_was_begun_with_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
+    source, other = (parquet(tmp_path / f"{n}.parquet", rows(n)) for n in (10, 11))
+    out = tmp_path / "out.parquet"
+
+    def stop(done: Done) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair_files([source], out, HERMES, watch=stop)
+    with pytest.raises(RowError, match="other inputs"):
+        repair_files([other], out, HERMES)
+    assert repair_files([other], out, HERMES, overwrite=True).rows == 11
 
 
 def test_parquet_without_the_column_is_refused(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_a_turn_is_counted(tokenizer: PreTrainedTokenizerBase, case: Case) -> No
     assert (found["live"], found["turns"], found["intervened"], found["left"]) == (0, 1, 1, 0)
     assert found["compiled"] == 1
     assert found["steps"] > 10
+    assert 0 < found["fill_seconds"] < found["step_seconds"]
     assert sum(found["interventions"]["mask"].values()) >= 1
     assert set(found["interventions"]["mask"]) <= {"<|im_end|>", OTHER}
     assert json.loads(json.dumps(found)) == found

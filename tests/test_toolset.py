@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+import jsonschema
 import pytest
 from pydantic import BaseModel, Field
 
@@ -126,3 +127,39 @@ def test_a_case_file_names_the_broken_line(tmp_path: Any) -> None:
     path.write_text(good.replace("[]}", "[3]}"))
     with pytest.raises(toolguard.CaseError, match=r"line 1: 'calls'"):
         toolguard.read_cases(path)
+
+
+KINDS = ("string", "integer", "number", "boolean", "null")
+MORE = ({}, {"description": "d"}, {"enum": ["a", 1]}, {"minimum": 1}, {"minLength": 2})
+SIMPLE = [{"type": kind, **more} for kind in KINDS for more in MORE]
+ARRAYS = [
+    {"type": "array", "items": items, **more} for items in SIMPLE for more in ({}, {"maxItems": 1})
+]
+OBJECTS = [
+    {"type": "object", "properties": {"a": part}, **more}
+    for part in SIMPLE
+    for more in (
+        {},
+        {"required": ["a"]},
+        {"additionalProperties": True},
+        {"additionalProperties": {"type": "integer"}},
+        {"minProperties": 1},
+    )
+]
+SCALARS = (None, True, 0, 1, 1.0, 1.5, "a", "b")
+VALUES = (
+    *SCALARS,
+    *([], ["a", "a"], [1, 1], [1, "a"], {}, {"b": 1}, {"a": 1, "b": "b"}),
+    *([value] for value in SCALARS),
+    *({"a": value} for value in SCALARS),
+)
+
+
+def test_validation_says_what_jsonschema_does() -> None:
+    for schema in ({"type": "array"}, {"type": "object"}, *SIMPLE, *ARRAYS, *OBJECTS):
+        toolset = Toolset.of([{"name": "f", "parameters": {"properties": {"x": schema}}}])
+        plain = jsonschema.Draft202012Validator(toolset["f"].parameters)
+        for value in VALUES:
+            valid = plain.is_valid({"x": value})
+            assert toolset.accepts("f", {"x": value}) == valid, (schema, value)
+            assert (not toolset.errors("f", {"x": value})) == valid, (schema, value)

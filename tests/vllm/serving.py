@@ -24,7 +24,9 @@ ENVIRONMENT = {
 V2 = {
     "VLLM_USE_V2_MODEL_RUNNER": "1",
     "TRITON_INTERPRET": "1",
-    "PYTHONPATH": str(Path(__file__).parent / "v2"),
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent / "v2"), str(Path(__file__).parents[2])]
+    ),
 }
 """What has vLLM's second model runner run here too. `TOOLGUARD_RUNNER=v2 pytest tests/vllm` has all
 servers use it."""

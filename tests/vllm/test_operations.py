@@ -21,7 +21,7 @@ from toolguard import Case, Profile, ProfileError, WireFormat
 from toolguard.integrations.vllm.drift import drift_of
 from toolguard.integrations.vllm.environment import LOG_TEXT, PROFILE, REFRESH
 
-from .serving import GUARDED, serving
+from .serving import GUARDED, V2, serving
 from .test_server import ask, streamed
 
 DASHBOARD = Path(toolguard.__file__).parent / "integrations/vllm/dashboard.json"
@@ -133,6 +133,8 @@ def test_metrics_say_the_same(
         "compile_seconds_sum": engine["compile_seconds"],
         "step_seconds_count": engine["steps"],
         "step_seconds_sum": engine["step_seconds"],
+        "fill_seconds_count": engine["steps"],
+        "fill_seconds_sum": engine["fill_seconds"],
         "mask_pressure_nats_count": sum(engine["pressure"]["counts"]),
         "mask_pressure_nats_sum": engine["pressure"]["sum"],
     }.items():
@@ -200,6 +202,16 @@ def test_the_dashboard_asks_for_metrics_that_there_are(operated: tuple[str, Path
     labels = {name for text in re.findall(r"by \(([^)]*)\)", DASHBOARD.read_text())
               for name in text.split(", ")}  # fmt: skip
     assert labels <= {"state", "action", "token", "reason", "le"}
+
+
+@pytest.mark.v2
+def test_the_second_runner_tells_its_figures(asked: list[Case], tmp_path: Path) -> None:
+    environment = {**V2, "VLLM_PLUGINS": "toolguard"}
+    with serving("open_then_stop", *GUARDED, log=tmp_path / "log", **environment) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        for case in asked[:2]:
+            ask(client, case)
+        assert stats(address)["engine"]["turns"] == 2
 
 
 def test_a_profile_of_another_tokenizer_is_refused(

@@ -8,8 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+import torch
 
 from toolguard import Case, RequestError
+from toolguard.integrations.vllm.processor import GuardProcessor
 from toolguard.integrations.vllm.setup import Setup
 
 from .serving import GUARDED, serving
@@ -57,6 +59,13 @@ def test_a_mode_can_be_asked_for() -> None:
         Setup.of(config(), "engine")
     with pytest.raises(RequestError, match=r"processor, engine"):
         Setup.of(config(), "magic")
+
+
+def test_a_device_that_does_not_show_its_tokens_is_refused() -> None:
+    unreadable = torch.zeros(1, 1, dtype=torch.int32, device="meta")
+    slots = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=unreadable))
+    with pytest.raises(RequestError, match=r"meta.*unguarded: set VLLM_USE_V2_MODEL_RUNNER=0"):
+        GuardProcessor(config(v2=True), slots)
 
 
 def test_a_server_that_guesses_is_guarded_by_its_engine(asked: list[Case], tmp_path: Path) -> None:

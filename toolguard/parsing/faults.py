@@ -265,17 +265,26 @@ def encoded_twice(arguments: Any, tool: Tool, toolset: Toolset) -> FaultKind | N
 
 def _decoded_value(value: Any) -> Any:
     """What a string says, if it is an object or an array as JSON; else the value."""
-    decoded = _decoded(json.dumps(value)) if isinstance(value, str) else None
+    decoded = _held(value) if isinstance(value, str) else None
     return value if decoded is None else decoded
 
 
 def _decoded(string: str) -> Any:
     """The object or the array that a JSON string holds as text; None if it holds neither."""
     try:
-        decoded = json.loads(json.loads(string, strict=False))
+        return _held(json.loads(string, strict=False))
     except (ValueError, RecursionError):
         return None
-    return decoded if isinstance(decoded, dict | list) else None
+
+
+def _held(text: str) -> Any:
+    """The object or the array that a text is as JSON; None if it is neither."""
+    if text.lstrip(SPACE)[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _unescaped(value: Any) -> Any:

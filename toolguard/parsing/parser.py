@@ -11,6 +11,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -344,6 +345,7 @@ class TurnParser:
         if self._broken:
             return
         self._broken = True
+        self._complete()
         self._tell_calls()
         self._tell_string()
         body, last = self._begun.body, self._last
@@ -367,6 +369,14 @@ class TurnParser:
             toolset=self._toolset,
         )
         self._found(*diagnose(place, self._last))
+
+    def _complete(self) -> None:
+        """Where the turn might have ended behind a control token, the call before it is complete,
+        whatever stands there; the parser would wait for a token that is right."""
+        end = Token("$END", "")
+        if self._last is not None and self._last.type.startswith("CONTROL_"):
+            with suppress(UnexpectedToken):
+                self._state.value_stack[:] = [self._state.feed_token(end, True)]
 
     # Events
 
@@ -597,9 +607,18 @@ def is_untagged(text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
     """Whether prose is the bare body of a call to an offered tool."""
     if not (toolset.any_named(text) and wire_format.body.match(text)):
         return False
-    parser = _trial(f"{wire_format.opener}{text}{wire_format.closer}", wire_format, toolset)
-    kinds = {fault.kind for fault in parser._faults}
-    return not parser._broken and kinds.isdisjoint(("unknown_tool", "fused_name"))
+    source = f"{wire_format.opener}{text}{wire_format.closer}"
+    begun = wire_format.reader.lark.parse_interactive("", start="start")
+    lexer, state = begun.lexer_thread.lexer, recogniser(begun.parser_state)
+    try:
+        for token in lexer.lex(lexing(lexer, source, 0), state):
+            if token.type == wire_format.reader.tool and token not in toolset.names:
+                return False
+            feed(state, token)
+        feed(state, Token("$END", ""))
+    except UnexpectedInput:
+        return False
+    return True
 
 
 def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[Sequence[Call], str]:

@@ -30,10 +30,13 @@ def enforce(states: Sequence[GuardState], logits: torch.Tensor) -> None:
     record(states, hold(states, logits))
 
 
-def observe(states: Sequence[GuardState], logits: torch.Tensor) -> Reading:
-    """Reads what a mask would take away, and changes nothing."""
+def observe(
+    states: Sequence[GuardState], logits: torch.Tensor, bitmask: torch.Tensor | None = None
+) -> Reading:
+    """Reads what a mask would take away, and changes nothing; `bitmask`: see `hold`."""
     masked = logits.clone()
-    reading = Watch.of(states[0].guard).mask(masked, fill(states))
+    bitmask = fill(states) if bitmask is None else bitmask
+    reading = Watch.of(states[0].guard).mask(masked, bitmask)
     reading.close(masked)
     return reading
 
@@ -43,9 +46,14 @@ def hold(
     logits: torch.Tensor,
     despiker: Despiker | None = None,
     calibration: Calibration | None = None,
+    bitmask: torch.Tensor | None = None,
 ) -> Reading:
-    """Masks what is illegal, in place; what the watch read is yet to be recorded."""
-    bitmask = fill(states)
+    """Masks what is illegal, in place; what the watch read is yet to be recorded.
+
+    Args:
+        bitmask: the states' masks, if they are filled already; they are changed.
+    """
+    bitmask = fill(states) if bitmask is None else bitmask
     leave_mentions(states, logits, bitmask)
     odds = opener_odds(states, logits) if calibration else {}
     raw = logits.clone() if despiker else logits

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
+from functools import cache, lru_cache
 
 from lark import UnexpectedInput
 from lark.lexer import Token
@@ -52,11 +53,17 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _QUOTE = re.compile(r"[\"']")
 _WORD = re.compile(r"[^\W\d][\w-]*")
+_BODY = re.compile(r"\s{0,16}(?=[{\[])")
+_ROLE_BEFORE_CALL = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*")
+_PAIR = re.compile(r"(\w+)\s?[=:]\s?")
+_BARE_VALUE = re.compile(r"-?\d+(\.\d+)?|true|false|null")
+_AFTER_WORD = re.compile(r"\s*[:=,}\]]")
+_NO_ESCAPE = re.compile(r"\\(?![\"\\/bfnrtu])")
+_UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
 _HEADING = 200  # how soon the body of a call has to say its name
 _TAIL = 32  # how many characters the brackets at the end of a call may take
-_AFTER_VALUE = r"\s*(?:[,}\]:]|\Z)"
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
 """Between two strings: what holds this is not one."""
@@ -73,12 +80,7 @@ class Changes:
         self.keys = {
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
-        tags = sorted({*wire_format.controls, *self.reader.written.values()}, key=len, reverse=True)
-        self._markup = re.compile("|".join(re.escape(tag) for tag in tags if len(tag) > 3))
-        self._controls = re.compile(
-            "|".join([*map(re.escape, sorted(wire_format.controls, key=len, reverse=True))])
-            + r"|<\|[^|<>\n]{1,32}\|>|<\uff5c[^\uff5c<>\n]{1,32}\uff5c>|\]<\][^\n<>\[\]]{1,16}\[>\["
-        )
+        self._markup, self._controls = _markup(wire_format), _controls(wire_format)
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
         expected = stumble.expected
@@ -110,7 +112,7 @@ class Changes:
         speaker = SPEAKER.search(rest)
         own = rest[: speaker.start()] if speaker else rest
         if self.format.opener and self.toolset.any_named(own[:_HEADING]):
-            body = re.compile(r"\s{0,16}(?=[{\[])").match(own)
+            body = _BODY.match(own)
             if body:
                 yield Change(
                     place + body.end(), place + body.end(), self.format.opener, "add_opener"
@@ -178,10 +180,7 @@ class Changes:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
         before = text.count(_ID, 0, place)
         if _ID in written:
-            names = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True)))
-            found = re.compile(rf"(?:functions\W|functions_)?({names})(?:[\W_](\d+))?(?=\W)").match(
-                text, place
-            )
+            found = _id(self.names).match(text, place)
             if found:
                 number = found[2] or before
                 yield Change(place, found.end(), f"{_ID}{found[1]}:{number}", "restore_id")
@@ -214,13 +213,13 @@ class Changes:
         if not whole and (char in _CURLY or char == "'"):
             yield Change(place, place + 1, '"', "straight_quote")
         elif char in _CURLY:
-            closing = re.compile(rf"[{_CURLY[char]}\"]{_AFTER_VALUE}").search(text, place + 1)
+            closing = _closing_quote(f'{_CURLY[char]}"').search(text, place + 1)
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
-            closing = re.compile(rf"'{_AFTER_VALUE}").search(text, place + 1)
+            closing = _closing_quote("'").search(text, place + 1)
             if closing:
                 try:
                     value = ast.literal_eval(text[place : closing.start() + 1])
@@ -233,17 +232,17 @@ class Changes:
             quote = _QUOTE.search(text, word.end())
             if quote and (quote.start() == word.end() or text[word.end()] == " "):
                 yield Change(place, place, quote[0], "add_quote")
-            if re.compile(r"\s*[:=,}\]]").match(text, word.end()):
+            if _AFTER_WORD.match(text, word.end()):
                 yield Change(place, word.end(), f'"{word[0]}"', "quote_word")
 
     def _unclosed(self, text: str, place: int) -> Iterator[Change]:
         """A string that holds what JSON does not take, or that is never closed."""
-        end = re.compile(rf'"{_AFTER_VALUE}').search(text, place + 1)
+        end = _closing_quote('"').search(text, place + 1)
         if end:
             inner = text[place + 1 : end.start()]
-            fixed = re.sub(r"\\(?![\"\\/bfnrtu])", "", inner)
+            fixed = _NO_ESCAPE.sub("", inner)
             rule = "fix_escape" if fixed != inner else "escape_control"
-            fixed = re.sub(r"[\x00-\x1f]", lambda m: json.dumps(m[0])[1:-1], fixed)
+            fixed = _UNESCAPED.sub(lambda m: json.dumps(m[0])[1:-1], fixed)
             if fixed != inner:
                 yield Change(place + 1, end.start(), fixed, rule)
         stop = self._controls.search(text, place)
@@ -285,7 +284,7 @@ class Changes:
 
     def _deletions(self, stumble: Stumble) -> Iterator[Change]:
         text, place = stumble.way.text, stumble.place
-        role = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*").match(text, place)
+        role = _ROLE_BEFORE_CALL.match(text, place)
         if role and role.end() > place:
             yield Change(place, role.end(), "", "drop_role")
         control = self._controls.match(text, place)
@@ -299,11 +298,11 @@ class Changes:
 
     def _pair(self, inner: str, start: int, end: int) -> Iterator[Change]:
         """A key and its value in one string."""
-        pair = re.compile(r"(\w+)\s?[=:]\s?").match(inner)
+        pair = _PAIR.match(inner)
         if pair and pair[1] in self.keys:
             value = inner[pair.end() :]
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
-            if re.fullmatch(r"-?\d+(\.\d+)?|true|false|null", value):
+            if _BARE_VALUE.fullmatch(value):
                 yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
 
     # What was taken wrongly before
@@ -324,7 +323,7 @@ class Changes:
             yield from self._pair(token[1:-1], start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
-            closing = re.compile(rf'"{_AFTER_VALUE}').search(text, end)
+            closing = _closing_quote('"').search(text, end)
             if closing and "\n" not in text[end : closing.start()]:
                 inner = text[end - 1 : closing.start()]
                 if not _ACROSS.search(text[start + 1 : closing.end()]):
@@ -336,6 +335,40 @@ class Changes:
                 if len(name) < len(token) and token.startswith(name):
                     for piece in written:
                         yield Change(start + len(name), start + len(name), piece, "add_structure")
+
+
+@cache
+def _markup(wire_format: WireFormat) -> re.Pattern[str]:
+    """What a format writes besides words, values and punctuation."""
+    return _any_of({*wire_format.controls, *wire_format.reader.written.values()}, longer_than=3)
+
+
+@cache
+def _controls(wire_format: WireFormat) -> re.Pattern[str]:
+    """The control tokens of a format, and what looks like one of another."""
+    return re.compile(
+        _any_of(wire_format.controls).pattern
+        + r"|<\|[^|<>\n]{1,32}\|>|<\uff5c[^\uff5c<>\n]{1,32}\uff5c>|\]<\][^\n<>\[\]]{1,16}\[>\["
+    )
+
+
+@lru_cache(maxsize=256)
+def _id(names: tuple[str, ...]) -> re.Pattern[str]:
+    """A name in what may be meant for its call's id."""
+    named = _any_of(names).pattern
+    return re.compile(rf"(?:functions\W|functions_)?({named})(?:[\W_](\d+))?(?=\W)")
+
+
+@cache
+def _closing_quote(signs: str) -> re.Pattern[str]:
+    """One of the signs, where what follows shows that a value ends."""
+    return re.compile(rf"[{signs}]\s*(?:[,}}\]:]|\Z)")
+
+
+def _any_of(texts: Iterable[str], longer_than: int = 0) -> re.Pattern[str]:
+    """Any of some texts, the longest that is there."""
+    ordered = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(re.escape(text) for text in ordered if len(text) > longer_than))
 
 
 def _closings(text: str, start: int, end: int) -> Iterator[Change]:

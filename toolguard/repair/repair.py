@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError
@@ -27,6 +29,7 @@ _AROUND = ("drop_head", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
 _LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
+_STRUCTURE = re.compile(r"[{}<>\[(\"]")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
 
 
@@ -129,7 +132,7 @@ def _is_quoted(way: Way, turn: Turn, toolset: Toolset) -> bool:
     rules = {edit.rule for edit in way.edits}
     if not turn.text or all(rule.startswith("cut") or rule == "drop_head" for rule in rules):
         return False
-    remains = toolset.any_named(turn.text) and re.search(r"[{}<>\[(\"]", turn.text)
+    remains = toolset.any_named(turn.text) and _STRUCTURE.search(turn.text)
     return "cut_text" in rules or bool(remains)
 
 
@@ -166,11 +169,16 @@ def _starts(text: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[Wa
         yield way.changed(Change(at, at, opener, "add_opener"), 0, way.state)
 
 
-def _bodies(text: str, names: Sequence[str]) -> list[int]:
+def _bodies(text: str, names: tuple[str, ...]) -> list[int]:
     """Where a line begins as the body of a call may."""
+    found = _lines(names).finditer(text)
+    return [line.end() for line in islice(found, _BODIES)]
+
+
+@lru_cache(maxsize=256)
+def _lines(names: tuple[str, ...]) -> re.Pattern[str]:
     named = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    lines = re.compile(rf"^[ \t]*(?=[\[{{<\w\"][^\n]{{0,80}}?(?:{named})|\{{[ \t]*$)", re.MULTILINE)
-    return [found.end() for _, found in zip(range(_BODIES), lines.finditer(text), strict=False)]
+    return re.compile(rf"^[ \t]*(?=[\[{{<\w\"][^\n]{{0,80}}?(?:{named})|\{{[ \t]*$)", re.MULTILINE)
 
 
 def _rerouted(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,8 +122,8 @@ class Columns:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def read(paths: Sequence[Path], columns: tuple[str, ...]) -> Iterator[Columns]:
-    """The rows of the files in batches.
+def read(paths: Sequence[Path], columns: tuple[str, ...], skip: int = 0) -> Iterator[Columns]:
+    """The rows of the files in batches, but for those of the first `skip` rows.
 
     Raises:
         RowError: a file cannot be read.
@@ -133,7 +135,9 @@ def read(paths: Sequence[Path], columns: tuple[str, ...]) -> Iterator[Columns]:
             number, rows = 1, file.metadata.num_rows
             for batch in file.iter_batches(batch_size=SIZE):
                 position = before + size * (number - 1 + len(batch)) // rows
-                yield Columns(str(path), number, batch, position, columns)
+                if skip <= 0:
+                    yield Columns(str(path), number, batch, position, columns)
+                skip -= len(batch)
                 number += len(batch)
         before += size
 
@@ -184,30 +188,60 @@ def schema_of(schema: pa.Schema, layout: Layout) -> pa.Schema:
     return pa.schema([*fields, pa.field("toolguard", kind)], schema.metadata)
 
 
-class Writer:
-    """Writes a Parquet file, and gives it its name when it is complete."""
+class Groups:
+    """The row groups of a Parquet file that is being written, each a file in a folder until all are
+    there: a Parquet file itself cannot be gone on with.
 
-    def __init__(self, part: Path, schema: pa.Schema) -> None:
-        self.part = part
-        self._schema = schema
-        self._file = pq.ParquetWriter(part, schema)
+    Args:
+        folder: where they are; those that an earlier run wrote are kept.
+        schema: that of the rows.
+
+    Attributes:
+        tally: what became of the rows that an earlier run wrote.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        folder.mkdir(exist_ok=True)
+        self.tally = Tally()
+        self._folder, self._schema = folder, schema
+        self._count = 0
         self._waiting: list[pa.RecordBatch] = []
+        while (group := self._group(self._count)).exists():
+            self.tally.merge(complete(group))
+            self._count += 1
 
     def write(self, batch: pa.RecordBatch) -> None:
+        """Adds rows; they are kept as soon as their group is full."""
         self._waiting.append(batch)
         rows = sum(map(len, self._waiting))
         if rows >= GROUP_ROWS or sum(held.nbytes for held in self._waiting) >= GROUP_BYTES:
             self._flush()
 
     def finish(self, path: Path) -> None:
+        """Puts them together as one file, which gets its name when it is complete."""
         self._flush()
-        self._file.close()
-        self.part.replace(path)
+        with self._written(path) as file:
+            for number in range(self._count):
+                with _opened(self._group(number)) as group:
+                    file.write_table(group.read().cast(self._schema))
+        shutil.rmtree(self._folder)
 
     def _flush(self) -> None:
         if self._waiting:
-            self._file.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            with self._written(self._group(self._count)) as file:
+                file.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            self._count += 1
             self._waiting = []
+
+    def _group(self, number: int) -> Path:
+        return self._folder / f"{number}.parquet"
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[pq.ParquetWriter]:
+        new = self._folder / "new"
+        with pq.ParquetWriter(new, self._schema) as file:
+            yield file
+        new.replace(path)
 
 
 def complete(path: Path) -> Tally:

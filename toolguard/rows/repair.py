@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -56,8 +57,9 @@ def repair_files(
     """Repairs the turns of all rows, in order; JSONL into JSONL, Parquet into Parquet.
 
     A row without a turn or without tools is passed through, with the reason. If it is interrupted,
-    the same call goes on after the last complete line of a JSONL file; `OUT.state.json` remembers
-    what it was made of. A Parquet file gets its name when it is complete.
+    the same call goes on after the last complete line of a JSONL file, or after the last complete
+    row group of a Parquet file (8,192 rows; they wait in the folder `OUT.groups` for the file to be
+    complete). `OUT.state.json` remembers what it was made of.
 
     Args:
         inputs: JSONL files, also packed (.gz, .xz), or Parquet files.
@@ -69,20 +71,18 @@ def repair_files(
         watch: called with each batch when it is written, and before with what was written already.
 
     Raises:
-        RowError: a file cannot be read or written, `out` was made of something else, or it is a
-            Parquet file that an earlier run did not finish.
+        RowError: a file cannot be read or written, or `out` was made of something else.
         FormatError: there is no wire format of that name.
     """
     layout = layout or Layout()
     if layout.format != "auto":
         WireFormat.load(layout.format)
     parquet = _is_parquet(inputs, out)
-    state = out.with_name(out.name + ".state.json")
-    begun = _begin(inputs, out, state, layout, overwrite)
+    begun = _begin(inputs, out, layout, overwrite)
     run = partial(_run, layout=layout, workers=workers, engine=engine)
     try:
         if parquet:
-            return _into_parquet(inputs, out, layout, run, begun, overwrite, watch)
+            return _into_parquet(inputs, out, layout, run, watch)
         return _into_jsonl(inputs, out, run, begun, watch)
     except OSError as error:
         raise RowError(f"cannot write {out}: {error}") from error
@@ -153,36 +153,38 @@ def _into_parquet(
     out: Path,
     layout: Layout,
     run: _Run,
-    begun: bool,
-    overwrite: bool,
     watch: Callable[[Done], None],
 ) -> Tally:
     from . import parquet
 
-    if begun:
-        tally = parquet.complete(out)
+    tally = Tally()
+    if out.exists():
+        shutil.rmtree(_groups_of(out), ignore_errors=True)
+        tally.merge(parquet.complete(out))
         watch(Done(None, tally, (), 0))
         return tally
-    part = out.with_name(out.name + ".part")
-    if part.exists() and not overwrite:
-        raise RowError(
-            f"{part} is of a run that did not finish, and a Parquet file cannot be gone on with: "
-            "--overwrite starts over (JSONL files do go on)"
-        )
     schema = parquet.schema_of(parquet.common_schema(inputs), layout)
-    writer = parquet.Writer(part, schema)
-    tally = Tally()
-    with closing(run(partial(parquet.read, inputs, layout.columns))) as batches:
+    groups = parquet.Groups(_groups_of(out), schema)
+    tally.merge(groups.tally)
+    watch(Done(None, groups.tally, (), 0))
+    read = partial(parquet.read, inputs, layout.columns, groups.tally.rows)
+    with closing(run(read)) as batches:
         for done in batches:
-            writer.write(done.content)
+            groups.write(done.content)
             tally.merge(done.tally)
             watch(done)
-    writer.finish(out)
+    groups.finish(out)
     return tally
 
 
-def _begin(inputs: Sequence[Path], out: Path, state: Path, layout: Layout, overwrite: bool) -> bool:
+def _groups_of(out: Path) -> Path:
+    """Where the row groups of a Parquet file wait until all are there."""
+    return out.with_name(out.name + ".groups")
+
+
+def _begin(inputs: Sequence[Path], out: Path, layout: Layout, overwrite: bool) -> bool:
     """Whether an earlier run with the same inputs and options has begun to write the file."""
+    state, groups = out.with_name(out.name + ".state.json"), _groups_of(out)
     try:
         for path in inputs:
             if out.exists() and out.samefile(path):
@@ -190,7 +192,7 @@ def _begin(inputs: Sequence[Path], out: Path, state: Path, layout: Layout, overw
         now = _state(inputs, layout)
     except OSError as error:
         raise RowError(f"cannot read the input: {error}") from error
-    if out.exists() and not overwrite:
+    if (out.exists() or groups.exists()) and not overwrite:
         then = _read_state(state)
         if then is None:
             raise RowError(f"{out} exists and is of no repair: name another, or --overwrite it")
@@ -203,6 +205,7 @@ def _begin(inputs: Sequence[Path], out: Path, state: Path, layout: Layout, overw
         return True
     try:
         out.unlink(missing_ok=True)
+        shutil.rmtree(groups, ignore_errors=True)
         new = state.with_name(state.name + ".new")
         new.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
         new.replace(state)

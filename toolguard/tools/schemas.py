@@ -198,3 +198,43 @@ def resolve(root: Schema, reference: str, tool: str) -> Any:
                     f"tool {tool!r}: $ref {reference!r} points nowhere: {key!r} is not there"
                 ) from error
     return part
+
+
+_EXACTLY = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+_SAYING_NOTHING = frozenset({"type", "title", "description", "default", "examples"})
+_OF_STRINGS = _SAYING_NOTHING | {"enum"}
+_OF_ARRAYS = _SAYING_NOTHING | {"items"}
+_OF_OBJECTS = _SAYING_NOTHING | {"properties", "required", "additionalProperties"}
+
+
+def is_plainly_right(value: Any, schema: Any) -> bool:
+    """Whether a value satisfies a schema of the plain sort that most tools have.
+
+    It takes a fraction of the time of jsonschema, which has to judge whatever is not plainly right.
+    """
+    if not isinstance(schema, dict):
+        return False
+    kind = schema.get("type")
+    if kind == "object":
+        known = schema.get("properties", {})
+        return (
+            type(value) is dict
+            and schema.keys() <= _OF_OBJECTS
+            and value.keys() >= {*schema.get("required", ())}
+            and all(key in known and is_plainly_right(value[key], known[key]) for key in value)
+        )
+    if kind == "array":
+        items = schema.get("items")
+        return (
+            type(value) is list
+            and schema.keys() <= _OF_ARRAYS
+            and all(is_plainly_right(item, items) for item in value)
+        )
+    if kind == "string":
+        fits = "enum" not in schema or value in schema["enum"]
+        return type(value) is str and schema.keys() <= _OF_STRINGS and fits
+    return (
+        isinstance(kind, str)
+        and type(value) in _EXACTLY.get(kind, ())
+        and schema.keys() <= _SAYING_NOTHING
+    )

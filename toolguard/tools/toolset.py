@@ -16,7 +16,7 @@ import jsonschema
 from jsonschema.protocols import Validator
 
 from ..errors import ToolsetError
-from .schemas import Schema, normalise
+from .schemas import Schema, is_plainly_right, normalise
 
 ToolLike: TypeAlias = "Mapping[str, Any] | str | Callable[..., Any] | type | Tool"
 
@@ -131,21 +131,25 @@ class Toolset:
 
     def any_named(self, text: str) -> bool:
         """Whether a text holds the name of any of them: without one it makes no call."""
-        return any(name in text for name in self.names)
+        return any(map(text.__contains__, self.names))
 
     def errors(self, name: str, arguments: Any) -> list[str]:
         """What is wrong with a call's arguments; empty if they satisfy the tool's schema.
 
         `name` must be one of `names`. Repeated keys are seen if `arguments` came from `parse_json`.
         """
+        validator = self._validators[name]
+        if is_plainly_right(arguments, validator.schema):
+            return []
         return [
             f"{error.json_path.replace('$', 'arguments', 1)}: {error.message}"
-            for error in self._validators[name].iter_errors(arguments)
+            for error in validator.iter_errors(arguments)
         ]
 
     def accepts(self, name: str, arguments: Any) -> bool:
         """Whether a call's arguments satisfy the schema of one of the `names`."""
-        return self._validators[name].is_valid(arguments)
+        validator = self._validators[name]
+        return is_plainly_right(arguments, validator.schema) or validator.is_valid(arguments)
 
     @cached_property
     def _validators(self) -> dict[str, Validator]:

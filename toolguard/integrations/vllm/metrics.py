@@ -125,6 +125,7 @@ def _metrics(of: Mapping[str, Any]) -> Iterator[Metric]:
     for name, what, count, seconds in (
         ("compile", "Compiling guards.", of["compiled"], of["compile_seconds"]),
         ("step", "The guard's share of decoding steps.", of["steps"], of["step_seconds"]),
+        ("fill", "What of that it takes to fill masks.", of["steps"], of["fill_seconds"]),
     ):
         yield SummaryMetricFamily(f"toolguard_{name}_seconds", what, count, seconds)
 

@@ -46,12 +46,14 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
                 "toolguard's logits processor is listed twice: its entry point loads it already, "
                 "so drop --logits-processors"
             )
+        # V2 gives its request states, V1 the device and whether memory is pinned.
+        self._slots: Any = args[0] if len(args) == 1 else None
+        if self._slots is not None:
+            _check_access(self._slots)
         GuardProcessor.live = self
         self.config: VllmConfig = vllm_config
         tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
         self.seats = Seats(tokenizer, logger, drift_of(tokenizer), os.environ.get(LOG_TEXT) == "1")
-        # V2 gives its request states, V1 the device and whether memory is pinned.
-        self._slots: Any = args[0] if len(args) == 1 else None
         self._entering: dict[int, SamplingParams] = {}  # V2: whose prompt is yet to be read
 
     @classmethod
@@ -73,11 +75,11 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
                     f"{name}: it may forbid what the grammar of the tools demands; drop one of them"
                 )
 
-    def figures(self) -> dict[str, Any]:
-        """What was done so far, as plain values."""
+    def figures(self, worker: WorkerBase) -> dict[str, Any]:
+        """What was done so far in this worker, as plain values."""
         if self._slots is not None:
             # V2 does not say when a request is over.
-            taken = {*self._slots.req_id_to_index.values()}
+            taken = {*worker.model_runner.req_states.req_id_to_index.values()}
             for slot in [slot for slot in self.seats if slot not in taken]:
                 self.seats.leave(slot)
         return self.seats.figures()
@@ -176,4 +178,21 @@ def worker_figures(worker: WorkerBase) -> str:
     `null` where no processor is loaded.
     """
     live = GuardProcessor.live
-    return json.dumps(None if live is None else live.figures())
+    return json.dumps(None if live is None else live.figures(worker))
+
+
+def _check_access(slots: Any) -> None:
+    """Makes sure that the tokens of V2's slots can be read.
+
+    Raises:
+        RequestError: they cannot; a server so set up does not start.
+    """
+    try:
+        slots.all_token_ids.gpu[:1, :1].tolist()
+        slots.prompt_len.np[:1].tolist()
+    except Exception as error:  # a device raises whatever it likes
+        raise RequestError(
+            "vLLM's V2 runner does not let toolguard read the tokens of requests on this device "
+            f"({error or type(error).__name__}), and they would run unguarded: set "
+            "VLLM_USE_V2_MODEL_RUNNER=0"
+        ) from error

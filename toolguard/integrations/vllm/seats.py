@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...decoding.batch import fill
 from ...decoding.reading import Reading, Record
 from ...decoding.state import GuardState
 from ...decoding.watch import Watch
@@ -130,7 +131,6 @@ class Seats:
             resumption: where the turn is taken up, if it was taken back; neither `ids` nor `budget`
                 nor `prompt` includes what was kept of it.
         """
-        self.leave(number)
         starting = self._compiler.submit(
             self._start, request, budget, stops, prompt, resumption.kept
         )
@@ -191,10 +191,13 @@ class Seats:
             states = [state for _, _, state in members]
             every = index == [*range(len(logits))]
             part = logits if every else logits[index]
+            filling = time.perf_counter()
+            bitmask = fill(states)
+            self.stats.fill_seconds += time.perf_counter() - filling
             if policy == "observe":
-                step = _Step(observe(states, part))
+                step = _Step(observe(states, part, bitmask))
             else:
-                step = _Step(hold(states, part))
+                step = _Step(hold(states, part, bitmask=bitmask))
                 for place, (_, seat, state) in enumerate(members):
                     if state is seat.state and not seat.ids and seat.resumption.banned:
                         ban(part[place], seat.resumption.banned)

@@ -47,6 +47,7 @@ class Stats:
         masses: of steps at which a control token reached the watch's gate, by its text.
         compiled, compile_seconds: guards made, and what that took.
         steps, step_seconds: steps with guarded rows, and what the guard took of them.
+        fill_seconds: how much of that it took to fill the masks.
         alarms: how often the drift alarm was raised.
         drift: its statistic.
     """
@@ -57,7 +58,7 @@ class Stats:
         self.pressure = Histogram(PRESSURES)
         self.masses: dict[str, Histogram] = {}
         self.compiled = self.steps = 0
-        self.compile_seconds = self.step_seconds = 0.0
+        self.compile_seconds = self.step_seconds = self.fill_seconds = 0.0
         self.alarms, self.drift = 0, 0.0
 
     def read(self, pressure: float, masses: dict[str, float]) -> None:
@@ -96,6 +97,7 @@ class Stats:
             "compile_seconds": self.compile_seconds,
             "steps": self.steps,
             "step_seconds": self.step_seconds,
+            "fill_seconds": self.fill_seconds,
             "alarms": self.alarms,
             "drift": self.drift,
         }
