@@ -336,12 +336,11 @@ def _compared(times: dict[str, list[float]], rows: int) -> dict[str, Any]:
 
 def scale(tokenizer: Any, vocabulary: int, repeats: int) -> list[dict[str, Any]]:
     """What grows with what: a step's cost a token, and the memory of a state."""
-    rows = [
+    return [
         *(_grown("live states", n, tokenizer, vocabulary, live=n) for n in (1, 100, 1000, 10_000)),
         *(_grown("tools", n, tokenizer, vocabulary, offered=n) for n in (1, 10, 100, 1000)),
         *(_grown("tokens", n, tokenizer, vocabulary, length=n) for n in (100, 1000, 8000, 32_000)),
     ]
-    return rows
 
 
 def _grown(
