@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)  # a worker a core (pytest -n)
 # The same examples every time; `--hypothesis-profile=default` draws others.
-settings.register_profile("same", derandomize=True)
+# No deadline: how long an example takes is the machine's affair.
+settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 
