@@ -93,8 +93,9 @@ def _diagnose(
     asked: Questions, reference: str | None, profile: Path | None, out: Path, errors: Console
 ) -> Diagnosis:
     from ..diagnosis.diagnosis import diagnose, parts
-    from ..diagnosis.page import page
+    from ..diagnosis.page import page, require
 
+    require()
     other = asked.subject(reference) if reference is not None else None
     subject = asked.subject(asked.model, other)
     if other is not None and other.wire_format != subject.wire_format:

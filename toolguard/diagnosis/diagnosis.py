@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 from ..errors import RequestError
@@ -30,6 +31,7 @@ OTHER_FORMATS = ("pythonic", "llama3_json", "hermes")
 ordinary characters."""
 OTHER_CASES = 48
 """How many of the cases that need a call."""
+_UNSAID = {"model": "MODEL", "reference": None, "profile": None, "settings": {}}
 NOTABLE = 0.005
 """Less excess of control mass is not worth a word."""
 WORST = 20
@@ -100,7 +102,7 @@ def diagnose(
         cases: what to ask it.
         reference: the model from before the damage.
         profile: the control mass of a healthy model, to find spikes by.
-        about: what the report is to say of model, cases and settings.
+        about: what the report is to say of model, reference, profile and settings: its first fields.
         journal: what is found out is kept there at once, and what it has is not asked again.
         watch: is told the progress.
 
@@ -123,7 +125,8 @@ def diagnose(
         if name.endswith("skill")
     }
     by_part = {part.name: part.cases for part in asked}
-    return _diagnosis(subject, by_part, turns, forced, profile or Profile.default(), about or {})
+    said = {**_UNSAID, "toolguard": version("toolguard"), **(about or {})}
+    return _diagnosis(subject, by_part, turns, forced, profile or Profile.default(), said)
 
 
 def _diagnosis(
@@ -163,8 +166,8 @@ def _diagnosis(
         found,
         right,
         {mode: sum(turn.report.tokens for turn in turns[mode] if turn.report) for mode in right},
-        str(about.get("model", "MODEL")),
-        about.get("reference"),
+        about["model"],
+        about["reference"],
     )
     return Diagnosis(
         found,

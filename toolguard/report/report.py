@@ -30,7 +30,7 @@ class Intervention:
 
     Attributes:
         step: the number of tokens of the turn before it.
-        region: where the turn stood: reasoning, text or call.
+        region: where the turn stood; `done` where an end was taken back.
         token: the token that the model wanted most, spelled out.
         token_id: its id.
         mass: the model's own probability of it, before any mask; None for `lead`.
