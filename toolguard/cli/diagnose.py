@@ -136,11 +136,11 @@ def _print(found: Diagnosis, out: Path) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("answered")
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("answered", overflow="fold")
     headings = [state.replace("_", "\n") for state in STATES]
     for heading in (*headings, "schema-\nvalid", "exact\nmatch", "no call\nkept", "tokens"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         rates = [row["states"][state] for state in STATES]
         rates += [row["schema_valid"], row["exact_match"], row["no_call_kept"]]

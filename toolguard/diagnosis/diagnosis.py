@@ -31,7 +31,7 @@ OTHER_FORMATS = ("pythonic", "llama3_json", "hermes")
 ordinary characters."""
 OTHER_CASES = 48
 """How many of the cases that need a call."""
-_UNSAID = {"model": "MODEL", "reference": None, "profile": None, "settings": {}}
+_UNSAID: dict[str, Any] = {"model": "MODEL", "reference": None, "profile": None, "settings": {}}
 NOTABLE = 0.005
 """Less excess of control mass is not worth a word."""
 WORST = 20
@@ -102,7 +102,7 @@ def diagnose(
         cases: what to ask it.
         reference: the model from before the damage.
         profile: the control mass of a healthy model, to find spikes by.
-        about: what the report is to say of model, reference, profile and settings: its first fields.
+        about: what the report is to say of model, reference, profile and settings.
         journal: what is found out is kept there at once, and what it has is not asked again.
         watch: is told the progress.
 
