@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import toolguard
-from toolguard import Case, Profile, ProfileError, WireFormat
+from toolguard import Case, Endpoint, LocalModel, Profile, ProfileError, WireFormat
 from toolguard.integrations.vllm.drift import drift_of
 from toolguard.integrations.vllm.environment import LOG_TEXT, PROFILE, REFRESH
 
@@ -243,3 +243,24 @@ def test_a_server_with_a_wrong_profile_does_not_start(tmp_path: Path) -> None:
         pass
     assert "is no profile" in log.read_text()
     assert "record it again with `toolguard profile`" in log.read_text()
+
+
+def test_a_served_model_is_diagnosed_as_its_weights_are(
+    operated: tuple[str, Path], asked: list[Case]
+) -> None:
+    replies = [case for case in toolguard.held_out() if not case.calls and len(case.messages) <= 2]
+    cases = [*asked[:8], *replies[:4]]
+    path = toolguard.checkpoint("open_then_stop")
+    model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
+    local = LocalModel(model, AutoTokenizer.from_pretrained(path))
+    endpoint = Endpoint(f"{operated[0]}/v1", "hermes")
+    assert endpoint.modes == ("unguarded", "repaired", "enforce")
+    for mode in ("unguarded", "enforce"):
+        for own, served in zip(
+            local.answer(cases, mode), endpoint.answer(cases, mode), strict=True
+        ):
+            assert (served.raw, served.state, served.calls) == (own.raw, own.state, own.calls)
+    at_hand = {forced.case: forced for forced in local.force(cases)}
+    for forced in endpoint.force(cases):
+        assert forced.right == at_hand[forced.case].right
+    assert toolguard.diagnose(endpoint, cases).verdict.name == "format damaged, skill intact"
