@@ -6,19 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_TYPES = {
-    "dict": "object",
-    "float": "number",
-    "double": "number",
-    "int": "integer",
-    "long": "integer",
-    "str": "string",
-    "bool": "boolean",
-    "list": "array",
-    "tuple": "array",
-    "enum": "string",
-    "list(enum)": "array",
-}
+from ..tools.schemas import ALIASES
+
+_TYPES = {**ALIASES, "enum": "string", "list(enum)": "array"}
 
 
 def tool_name(name: str) -> str:

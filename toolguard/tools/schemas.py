@@ -26,7 +26,7 @@ Schema: TypeAlias = dict[str, Any]
 _PATTERN = re.compile(r'"(?:pattern(?:Properties)?|format|\$\w+)"')
 
 # What BFCL, Python-minded authors and providers write for JSON Schema's types.
-_ALIASES = {
+ALIASES = {
     "dict": "object",
     "float": "number",
     "double": "number",
@@ -128,7 +128,7 @@ def _normalise(schema: Any, place: str, merged: set[str], closed: bool = True) -
             names = value if isinstance(value, list) else [value]
             if "any" in names:
                 continue
-            names = [_ALIASES.get(name, name) for name in names]
+            names = [ALIASES.get(name, name) for name in names]
             for name in names:
                 if name not in _TYPES:
                     raise ToolsetError(f"{here}: unknown type {name!r}; use {', '.join(_TYPES)}")
