@@ -159,12 +159,16 @@ def test_figures_are_read_without_being_asked_for(
 def test_live_requests_are_counted(
     operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
 ) -> None:
-    chunks = ask(operated_client, asked[0], stream=True, tool_choice="required", max_tokens=900)
-    next(iter(chunks))
-    found = json.loads(get(operated[0], "/toolguard/stats"))
-    chunks.close()  # and a client that goes away leaves nothing behind
-    assert found["engine"]["live"] == 1
-    stats(operated[0])
+    live = 0
+    for case in asked[:20]:  # a turn may be over before the figures are read
+        chunks = ask(operated_client, case, stream=True, tool_choice="required", max_tokens=900)
+        next(iter(chunks))
+        live = json.loads(get(operated[0], "/toolguard/stats"))["engine"]["live"]
+        chunks.close()  # and a client that goes away leaves nothing behind
+        stats(operated[0])
+        if live:
+            break
+    assert live == 1
 
 
 def test_drift_is_told(
