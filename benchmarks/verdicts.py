@@ -36,13 +36,16 @@ COMMAND = [sys.executable, "-c", "from toolguard.cli.main import app; app()", "d
 def main(
     limit: Annotated[int, typer.Option(min=1, help="Cases for each checkpoint.")] = 200,
     reference: Annotated[bool, typer.Option(help="With `healthy` as the reference.")] = False,
+    checkpoints: Annotated[
+        list[str] | None, typer.Option("--checkpoint", help="Only these; or `random`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A row a line.")] = False,
 ) -> None:
     table = Table(title=f"{limit} held-out cases, {'with' if reference else 'without'} a reference")
     for heading in ("checkpoint", "verdict", "expected", "led", "guarded", "seconds"):
         table.add_column(heading)
     with TemporaryDirectory() as folder:
-        for name in (*toolguard.checkpoint_names(), "random"):
+        for name in checkpoints or (*toolguard.checkpoint_names(), "random"):
             row = _row(name, Path(folder), limit, reference)
             if as_json:
                 print(json.dumps(row), flush=True)
