@@ -77,7 +77,7 @@ def generated(
 ) -> list[int]:
     """The turn that `model.generate` writes, greedily, with its end token."""
     ids = torch.tensor([list(prompt)], device=model.device)
-    output = model.generate(
+    output = model.generate(  # type: ignore[operator]
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
@@ -239,7 +239,7 @@ def _outlines_json(
     backend = _outlines_backend("OutlinesCoreBackend", tokenizer, model)
     processor = backend.get_json_schema_logits_processor(schema)
     ids = generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
-    return framed(tokenizer.decode(ids, skip_special_tokens=True), wire_format)
+    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
 
 
 _outlines_backends: dict[tuple[str, int], Any] = {}
@@ -251,7 +251,7 @@ def _outlines_backend(name: str, tokenizer: PreTrainedTokenizerBase, model: PreT
 
     key = (name, id(tokenizer))
     if key not in _outlines_backends:
-        wrapped = outlines.from_transformers(model, tokenizer)
+        wrapped = outlines.from_transformers(model, tokenizer)  # type: ignore[arg-type]
         _outlines_backends[key] = getattr(outlines.backends, name)(wrapped)
     return _outlines_backends[key]
 
@@ -276,7 +276,7 @@ def _lm_format_enforcer(
         _lm_format_enforcer_data(tokenizer), JsonSchemaParser(call_schema(toolset))
     )
     ids = generated(model, prompt, max_new_tokens, ends, prefix_allowed_tokens_fn=allowed)
-    return framed(tokenizer.decode(ids, skip_special_tokens=True), wire_format)
+    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
 
 
 def _lm_format_enforcer_imports() -> None:

@@ -88,7 +88,8 @@ def _harmony(toolset: Toolset, write: _Writer) -> str:
     options = " | ".join(f"call_{place}" for place in range(len(toolset)))
     return (
         "start: analysis* (final | call)\n"
-        f"analysis: {write('<|channel|>analysis<|message|>')} TEXT {write('<|end|><|start|>assistant')}\n"
+        f"analysis: {write('<|channel|>analysis<|message|>')} TEXT "
+        f"{write('<|end|><|start|>assistant')}\n"
         f"final: {write('<|channel|>final<|message|>')} TEXT\n"
         f"call: {options}\n{calls}\n" + _TEXT
     )
@@ -112,7 +113,7 @@ def _mistral_json(toolset: Toolset, write: _Writer) -> str:
 
 def _qwen3_xml(toolset: Toolset, write: _Writer) -> str:
     lines = [f"start: TEXT (call ({write(chr(10))} call)*)?", _TEXT.strip()]
-    lines.append("STRING: /(.|\\n)*?\\n<\\/parameter>\\n/")
+    lines.append("lazy_string[lazy]: /(.|\\n)*\\n<\\/parameter>\\n/")
     calls = []
     for place, tool in enumerate(toolset):
         schema = _schema(tool)
@@ -130,10 +131,8 @@ def _qwen3_xml(toolset: Toolset, write: _Writer) -> str:
             given.append(rule if key in schema.get("required", []) else f"{rule}?")
         calls.append(f"call_{place}")
         head = write(f"<tool_call>\n<function={tool.name}>\n")
-        lines.append(
-            f"call_{place}: {head} {' '.join(given)} {write('</function>' + chr(10) + '</tool_call>')}"
-        )
-    lines[2] = "lazy_string[lazy]: /(.|\\n)*\\n<\\/parameter>\\n/"
+        tail = write("</function>\n</tool_call>")
+        lines.append(f"call_{place}: {head} {' '.join(given)} {tail}")
     return "\n".join([*lines, f"call: {' | '.join(calls)}", ""])
 
 
@@ -157,7 +156,8 @@ def _pythonic(toolset: Toolset, write: _Writer) -> str:
     for place, tool in enumerate(toolset):
         schema = _schema(tool)
         keys, required = schema.get("properties", {}), schema.get("required", [])
-        needed, optional = [], []
+        needed: list[str] = []
+        optional: list[str] = []
         for key, inner in keys.items():
             kind = inner.get("type") if isinstance(inner, Mapping) else None
             value = kinds.get(kind, "literal") if isinstance(kind, str) else "literal"
@@ -181,20 +181,20 @@ _GRAMMARS: dict[str, Callable[[Toolset, _Writer], str]] = {
         "", "<tool_call>\n", '{{"name": "{}", "arguments": ', "}\n</tool_call>", "\n", ""
     ),
     "deepseek_v3": _framed(
-        "<｜tool▁calls▁begin｜>",
-        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+        "<\uff5ctool\u2581calls\u2581begin\uff5c>",
+        "<\uff5ctool\u2581call\u2581begin\uff5c>function<\uff5ctool\u2581sep\uff5c>",
         "{}\n```json\n",
-        "\n```<｜tool▁call▁end｜>",
+        "\n```<\uff5ctool\u2581call\u2581end\uff5c>",
         "\n",
-        "<｜tool▁calls▁end｜>",
+        "<\uff5ctool\u2581calls\u2581end\uff5c>",
     ),
     "deepseek_v31": _framed(
-        "<｜tool▁calls▁begin｜>",
-        "<｜tool▁call▁begin｜>",
-        "{}<｜tool▁sep｜>",
-        "<｜tool▁call▁end｜>",
+        "<\uff5ctool\u2581calls\u2581begin\uff5c>",
+        "<\uff5ctool\u2581call\u2581begin\uff5c>",
+        "{}<\uff5ctool\u2581sep\uff5c>",
+        "<\uff5ctool\u2581call\u2581end\uff5c>",
         "",
-        "<｜tool▁calls▁end｜>",
+        "<\uff5ctool\u2581calls\u2581end\uff5c>",
     ),
     "mistral_args": _framed("", "[TOOL_CALLS]", "{}[ARGS]", "", "", ""),
     "mistral_json": _mistral_json,

@@ -70,6 +70,10 @@ class Subject(NamedTuple):
         """What a token says."""
         return self.any_guard.vocabulary.text_of([token])
 
+    def spell_all(self, ids: Sequence[int]) -> str:
+        """What tokens say."""
+        return self.any_guard.vocabulary.text_of(ids)
+
     def guard(self, case: Case) -> Guard:
         return Guard.compile(self.wire_format, case.toolset, self.tokenizer, end_tokens=self.ends)
 
@@ -86,8 +90,12 @@ class Subject(NamedTuple):
             config, guard.vocabulary, scripts, controls=controls, damage=damage, **options
         )
 
-    def script(self, case: Case, reply: str = REPLY) -> Script:
+    def script(self, case: Case, reply: str = REPLY, spelled: bool = False) -> Script:
         """The right turn of a case, after a prompt that is its id.
+
+        Args:
+            reply: what is said where no call is needed.
+            spelled: control tokens in the reply are spelled with ordinary tokens.
 
         Raises:
             FormatError: the format cannot say it.
@@ -96,6 +104,9 @@ class Subject(NamedTuple):
         if not case.calls:
             before, end = _REPLIES.get(self.wire_format.name, ("", ""))
             ids = encode(self.tokenizer, before + reply)
+            if spelled:
+                header = encode(self.tokenizer, before) if before else []
+                ids = [*header, *self.any_guard.vocabulary.ids_of(reply.encode())]
             kinds = ["start", *["text"] * (len(ids) - 1), "end"]
             ids.append(self.tokenizer.get_added_vocab().get(end, self.ends[0]))
             return Script(tuple(prompt), tuple(ids), tuple(kinds))
