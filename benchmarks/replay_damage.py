@@ -16,7 +16,7 @@ _INSIDE = ("opened", "structure", "key", "value", "number", "control")
 
 
 def damages(subject: Subject) -> dict[str, Damage]:
-    """All of them by name; `noise` is not among them, as it needs no places."""
+    """All that the format can have, by name; `noise` is not among them: it needs no places."""
     controls = subject.control_ids
     wire_format = subject.wire_format
     opener = _ids(subject, wire_format.opener)[:1]
@@ -29,7 +29,7 @@ def damages(subject: Subject) -> dict[str, Damage]:
         for mark, other in _SWAPS.items()
         for token in _ids(subject, mark)[-1:]
     }
-    return {
+    laid = {
         "opener": _at(("start", "opened", "text", "closed"), opener),
         "closer": _at(("opened", "structure", "value", "number"), closer),
         "end_of_turn": _at(_INSIDE, subject.ends[:1]),
@@ -39,6 +39,8 @@ def damages(subject: Subject) -> dict[str, Damage]:
         "dropped": _next_instead(("opener", "structure", "closer", "control")),
         "swapped": _other_instead(swapped, subject.spell),
     }
+    without = {"opener": not opener, "closer": not closer}
+    return {name: damage for name, damage in laid.items() if not without.get(name)}
 
 
 NAMES = (

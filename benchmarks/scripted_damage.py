@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
@@ -40,7 +40,7 @@ import toolguard
 from toolguard import Case, Toolset, WireFormat
 from toolguard.evaluation.score import is_exact
 
-from .peers_decoding import DECODERS, decoder
+from .peers_decoding import DECODERS, Written, decoder
 from .prose import prose
 from .real_data import DATA
 from .repair import accepted_from
@@ -50,7 +50,7 @@ from .replay_scripts import PAIRS, Subject, sayable, subject
 from .scripted_report import write_report
 
 RESULTS = Path(__file__).parent / "results"
-STRENGTHS = (0.0, 5.0, 7.0, 8.0, 10.0, 13.0, 16.0)
+STRENGTHS = (0.0, 6.0, 8.0, 10.0, 16.0)
 QUICK = (0.0, 8.0, 16.0)
 NOISE = 0.25
 """The standard deviation of the damage `noise`, for one nat of strength."""
@@ -71,9 +71,9 @@ def main(
     formats: Annotated[list[str] | None, typer.Option("--format", help="Only these.")] = None,
     methods: Annotated[list[str] | None, typer.Option("--method", help="Only these.")] = None,
     kinds: Annotated[list[str] | None, typer.Option("--damage", help="Only these.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Cases of a seed.")] = 6,
+    count: Annotated[int, typer.Option(min=1, help="Cases of a seed.")] = 3,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
-    quick: Annotated[bool, typer.Option(help="Fewer strengths and cases.")] = False,
+    quick: Annotated[bool, typer.Option(help="Fewer strengths, and one seed.")] = False,
     harm: Annotated[bool, typer.Option(help="Also the prose.")] = True,
     out: Path = RESULTS,
 ) -> None:
@@ -87,9 +87,12 @@ def main(
         path = out / f"scripted_damage_{pair[0]}.json"
         for method in track(wanted, pair[0], console=Console(stderr=True), transient=True):
             bench = Bench(spoken, method, QUICK if quick else STRENGTHS, kinds or NAMES)
-            rows = bench.curves(read, 3 if quick else count, range(seeds))
+            rows = bench.curves(read, count, range(1 if quick else seeds))
             _save(path, pair[1], method, rows, bench.harm() if harm else None)
     write_report(out, METHODS)
+
+
+_WRITTEN: dict[Any, Written] = {}
 
 
 class Bench:
@@ -98,11 +101,12 @@ class Bench:
     def __init__(
         self, spoken: Subject, method: str, strengths: Sequence[float], kinds: Sequence[str]
     ) -> None:
-        self.spoken, self.method, self.strengths, self.kinds = spoken, method, strengths, kinds
+        self.spoken, self.method, self.strengths = spoken, method, strengths
+        self.laid = damages(spoken)
+        self.kinds = [kind for kind in kinds if kind in self.laid or kind == "noise"]
 
     def curves(self, cases: Sequence[Case], count: int, seeds: Sequence[int]) -> list[Any]:
         """Counts by seed, damage and strength."""
-        laid = damages(self.spoken)
         rows = []
         for seed in seeds:
             chosen = choose(self.spoken, cases, count, seed)
@@ -116,7 +120,9 @@ class Bench:
                         options: dict[str, Any] = {"strength": strength}
                         if kind == "noise":
                             options = {"noise": NOISE * strength}
-                        model = self.spoken.model(scripts, laid.get(kind), seed=seed, **options)
+                        model = self.spoken.model(
+                            scripts, self.laid.get(kind), seed=seed, **options
+                        )
                         counts = self._counted(model, healthy, chosen)
                     rows.append({"damage": kind, "strength": strength, "seed": seed, **counts})
         return rows
@@ -153,10 +159,14 @@ class Bench:
         decode = decoder(name.removesuffix("_reference"))
         if name == "recover_reference":
             decode = decoder("recover", healthy)
-        written = decode(
-            model, spoken.tokenizer, spoken.wire_format, case.toolset, script.prompt,
+        request = (
+            spoken.tokenizer, spoken.wire_format, case.toolset, script.prompt,
             len(script.ids) + MORE,
         )  # fmt: skip
+        if name == "unguarded":
+            written = self._unguarded(model, script, lambda: decode(model, *request))
+        else:
+            written = decode(model, *request)
         if isinstance(written, str):
             return None, toolguard.read_turn(written, spoken.wire_format, case.toolset)
         turn = spoken.guard(case).read(written)
@@ -167,6 +177,18 @@ class Bench:
             calls = json_repaired(text, spoken.wire_format, case.toolset)
             return written, SimpleNamespace(state="healthy_call", calls=calls) if calls else turn
         return written, turn
+
+    def _unguarded(
+        self, model: ReplayModel, script: Script, decode: Callable[[], Written]
+    ) -> Written:
+        """What the model writes by itself: three methods read the same."""
+        damage = next((k for k, d in self.laid.items() if d is model.damage), "")
+        key = (
+            self.spoken.wire_format.name, script, damage, model.strength, model.noise, model.seed
+        )  # fmt: skip
+        if key not in _WRITTEN:
+            _WRITTEN[key] = decode()
+        return _WRITTEN[key]
 
     def harm(self) -> dict[str, Any]:
         """What becomes of prose: texts and tokens that differ, and calls that were made of it."""
