@@ -1,0 +1,337 @@
+"""Ours and the peers as decoders of one turn, each used as its documentation recommends.
+
+    decode = decoder("xgrammar")
+    written = decode(model, tokenizer, wire_format, toolset, prompt, max_new_tokens)
+
+gives the ids of the turn, or its text where the peer writes something else than the wire format:
+what holds a turn to a JSON schema knows no wire format, so its object is put into one afterwards,
+as a server would. Decoding is greedy. What a peer raises is raised: show it.
+
+`DECODERS` are all names. `unguarded` and ours decode with toolguard's loop or transformers', the
+others with `model.generate` and the peer's own logits processor. A peer is imported when it is
+first used.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+import toolguard
+from toolguard import Guard, Toolset, WireFormat
+from toolguard.integrations.transformers.decode import Decoder, Row
+from toolguard.integrations.transformers.generate import end_tokens
+from toolguard.integrations.transformers.sample import Sampler
+from toolguard.policy.recover import Recovery
+
+from .plain_grammars import plain_grammar
+
+Written = list[int] | str
+Decode = Callable[
+    [PreTrainedModel, PreTrainedTokenizerBase, WireFormat, Toolset, Sequence[int], int], Written
+]
+
+XGRAMMAR = {
+    "hermes": "qwen_3",
+    "qwen3_xml": "qwen_3_coder",
+    "deepseek_v3": "deepseek_r1",
+    "deepseek_v31": "deepseek_v3_1",
+    "dsml": "deepseek_v3_2",
+    "kimi_k2": "kimi",
+    "kimi_k3": "kimi_k3",
+    "llama3_json": "llama",
+    "minimax_m2": "minimax",
+    "minimax_m3": "minimax_m3",
+    "glm_xml": "glm_4_7",
+    "cohere_action": "cohere",
+}
+"""What xgrammar calls its built-in structural tag of a wire format, where that is another name."""
+
+
+def decoder(name: str, reference: PreTrainedModel | None = None) -> Decode:
+    """The decoder of that name.
+
+    Args:
+        reference: for `recover`: see `toolguard.generate`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if reference is not None:
+        return partial(_ours, name, reference)
+    return DECODERS[name]
+
+
+def generated(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    ends: Sequence[int],
+    **options: Any,
+) -> list[int]:
+    """The turn that `model.generate` writes, greedily, with its end token."""
+    ids = torch.tensor([list(prompt)], device=model.device)
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
+        **options,
+    )
+    turn: list[int] = output[0, ids.shape[1] :].tolist()
+    return turn
+
+
+def _unguarded(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    return generated(model, prompt, max_new_tokens, end_tokens(model, tokenizer, wire_format))
+
+
+def _ours(
+    policy: Any,
+    reference: PreTrainedModel | None,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """What `toolguard.generate` does once it has rendered the prompt."""
+    ends = end_tokens(model, tokenizer, wire_format)
+    guard = Guard.compile(wire_format, toolset, tokenizer, end_tokens=ends)
+    row = Row(guard, list(prompt), guard.start(max_new_tokens))
+    row.recovery = Recovery(guard) if policy == "recover" else None
+    sampler = Sampler(0.0, 0, 1.0, None, model.device)
+    Decoder(model, [row], policy, sampler, max_new_tokens, reference).decode()
+    return [*row.ids]
+
+
+def _llguidance(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """Its own matcher on a triggered grammar as its documentation has it: text, then calls."""
+    ends = end_tokens(model, tokenizer, wire_format)
+    processor = _Llguidance(
+        _llguidance_tokenizer(tokenizer, model.config.vocab_size, tuple(ends)),
+        plain_grammar(wire_format.name, toolset, tokenizer.get_added_vocab()),
+    )
+    return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+
+
+class _Llguidance(LogitsProcessor):
+    """Applies the mask by numpy: llguidance's own kernel is compiled, and does the same."""
+
+    def __init__(self, tokenizer: Any, grammar: str) -> None:
+        from llguidance import LLMatcher
+
+        self.matcher = LLMatcher(tokenizer, grammar)
+        self.width = 0
+        if self.matcher.is_error():
+            raise ValueError(self.matcher.get_error())
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        from llguidance.torch import allocate_token_bitmask, fill_next_token_bitmask
+
+        if self.width:
+            self.matcher.consume_token(int(input_ids[0, -1]))
+        self.width = input_ids.shape[1]
+        if self.matcher.is_error():
+            raise ValueError(self.matcher.get_error())
+        words = allocate_token_bitmask(1, scores.shape[1])
+        fill_next_token_bitmask(self.matcher, words)
+        shifts = torch.arange(32, dtype=torch.int32)
+        legal = ((words[0, :, None] >> shifts) & 1).bool().flatten()[: scores.shape[1]]
+        return scores.masked_fill(~legal.to(scores.device), float("-inf"))
+
+
+@lru_cache(maxsize=8)
+def _llguidance_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, size: int, ends: tuple[int, ...]
+) -> Any:
+    from llguidance.hf import from_tokenizer
+
+    return from_tokenizer(tokenizer, n_vocab=size, eos_token=list(ends))  # type: ignore[arg-type]
+
+
+def _xgrammar(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """Its built-in structural tag of the format; reasoning where it comes."""
+    import xgrammar
+    import xgrammar.contrib.hf
+
+    ends = end_tokens(model, tokenizer, wire_format)
+    tag = xgrammar.get_model_structural_tag(
+        XGRAMMAR.get(wire_format.name, wire_format.name),
+        tools=[*map(dict, toolset.definitions)],
+        reasoning="auto",
+    )
+    compiler = _xgrammar_compiler(tokenizer, model.config.vocab_size)
+    processor = xgrammar.contrib.hf.LogitsProcessor(compiler.compile_structural_tag(tag))
+    return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+
+
+@lru_cache(maxsize=8)
+def _xgrammar_compiler(tokenizer: PreTrainedTokenizerBase, size: int) -> Any:
+    import xgrammar
+    import xgrammar.contrib.hf
+
+    # Its own choice of stop tokens: a tag cannot end with one (harmony's end with <|call|>).
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
+    return xgrammar.GrammarCompiler(info)
+
+
+def _outlines_cfg(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """`outlines.types.CFG` of the same triggered grammar."""
+    ends = end_tokens(model, tokenizer, wire_format)
+    grammar = plain_grammar(wire_format.name, toolset, tokenizer.get_added_vocab())
+    processor = _outlines_backend("LLGuidanceBackend", tokenizer, model).get_cfg_logits_processor(
+        grammar
+    )
+    with warnings.catch_warnings():  # a refused token is a warning there, and the mask is lost
+        warnings.filterwarnings("error", "Error in LLMatcher")
+        return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+
+
+def _outlines_json(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """`outlines.types.JsonSchema` of one call."""
+    ends = end_tokens(model, tokenizer, wire_format)
+    schema = json.dumps(call_schema(toolset))
+    backend = _outlines_backend("OutlinesCoreBackend", tokenizer, model)
+    processor = backend.get_json_schema_logits_processor(schema)
+    ids = generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
+
+
+_outlines_backends: dict[tuple[str, int], Any] = {}
+
+
+def _outlines_backend(name: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Any:
+    """One of outlines' default backends: it takes only the tokenizer from a model, and seconds."""
+    import outlines
+
+    key = (name, id(tokenizer))
+    if key not in _outlines_backends:
+        wrapped = outlines.from_transformers(model, tokenizer)  # type: ignore[arg-type]
+        _outlines_backends[key] = getattr(outlines.backends, name)(wrapped)
+    return _outlines_backends[key]
+
+
+def _lm_format_enforcer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wire_format: WireFormat,
+    toolset: Toolset,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+) -> Written:
+    """Its JSON schema parser of one call."""
+    _lm_format_enforcer_imports()
+    from lmformatenforcer import JsonSchemaParser
+    from lmformatenforcer.integrations.transformers import (
+        build_transformers_prefix_allowed_tokens_fn,
+    )
+
+    ends = end_tokens(model, tokenizer, wire_format)
+    allowed = build_transformers_prefix_allowed_tokens_fn(
+        _lm_format_enforcer_data(tokenizer), JsonSchemaParser(call_schema(toolset))
+    )
+    ids = generated(model, prompt, max_new_tokens, ends, prefix_allowed_tokens_fn=allowed)
+    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
+
+
+def _lm_format_enforcer_imports() -> None:
+    """0.11.3 asks transformers 4 for `transformers.tokenization_utils`, and refuses without it."""
+    import sys
+
+    import transformers.tokenization_utils_base
+
+    sys.modules.setdefault("transformers.tokenization_utils", transformers.tokenization_utils_base)
+
+
+@cache
+def _lm_format_enforcer_data(tokenizer: PreTrainedTokenizerBase) -> Any:
+    from lmformatenforcer.integrations.transformers import build_token_enforcer_tokenizer_data
+
+    return build_token_enforcer_tokenizer_data(tokenizer)
+
+
+def call_schema(toolset: Toolset) -> dict[str, Any]:
+    """One call as a JSON object."""
+    options = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": parameters(tool.definition)},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in toolset
+    ]
+    return options[0] if len(options) == 1 else {"anyOf": options}
+
+
+def parameters(definition: Mapping[str, Any]) -> Any:
+    """The schema of a tool's arguments, as it was given."""
+    given = definition.get("function", definition).get("parameters")
+    return given or {"type": "object", "properties": {}}
+
+
+def framed(text: str, wire_format: WireFormat) -> str:
+    """A JSON object that is a call, as a turn of the wire format; any other text as it is."""
+    try:
+        call = json.loads(text)
+        return toolguard.render(wire_format, [call])
+    except (ValueError, TypeError, KeyError, toolguard.FormatError):
+        return text
+
+
+DECODERS: dict[str, Decode] = {
+    "unguarded": _unguarded,
+    "enforce": partial(_ours, "enforce", None),
+    "recover": partial(_ours, "recover", None),
+    "llguidance": _llguidance,
+    "xgrammar": _xgrammar,
+    "outlines_cfg": _outlines_cfg,
+    "outlines_json": _outlines_json,
+    "lm_format_enforcer": _lm_format_enforcer,
+}
+"""Ours, then the peers."""

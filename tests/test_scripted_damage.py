@@ -1,0 +1,74 @@
+"""The benchmark of scripted damage: that it runs, and what it counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import toolguard
+from benchmarks.prose import prose
+from benchmarks.real_data import DATA
+from benchmarks.scripted_damage import Bench, differing, json_repaired, outcome
+from toolguard import Case, Toolset, WireFormat
+
+CALL = {"name": "get_time", "arguments": {"zone": "UTC"}}
+
+
+def test_what_comes_out_is_counted(tools: list[dict[str, object]]) -> None:
+    offered = Toolset.of(tools)
+    case = Case("1", "", offered, ({"role": "user"},), (CALL,), None)
+    right = SimpleNamespace(state="healthy_call", calls=[SimpleNamespace(**CALL)])
+    other = SimpleNamespace(name="get_time", arguments={"zone": "CET"})
+    assert outcome(case, right) == "exact"
+    assert outcome(case, SimpleNamespace(state="healthy_call", calls=[other])) == "wrong"
+    assert outcome(case, SimpleNamespace(state="polluted", calls=right.calls)) == "none"
+    assert outcome(case, SimpleNamespace(state="healthy_response", calls=[])) == "none"
+    assert differing([1, 2, 3], [1, 3]) == 1
+    assert differing([1, 2, 3], [1, 9, 9, 3]) == 2
+
+
+def test_json_repair_is_given_what_stands_in_the_calls(tools: list[dict[str, object]]) -> None:
+    offered = Toolset.of(tools)
+    for name in ("hermes", "mistral_json", "deepseek_v3", "deepseek_v31", "harmony"):
+        wire_format = WireFormat.load(name)
+        text = toolguard.render(wire_format, [CALL]).replace('"zone": ', "'zone'=")
+        [call] = json_repaired(text, wire_format, offered)
+        assert (call.name, call.arguments) == ("get_time", {"zone": "UTC"})
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_prose_talks_about_the_formats_own_tokens(name: str) -> None:
+    texts = prose(WireFormat.load(name))
+    assert len(set(texts)) == 30
+    assert not any(place in text for text in texts for place in ("{opener}", "{closer}"))
+
+
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no data in {DATA}: set TOOLGUARD_DATA to run this test"
+)
+def test_two_cases_of_one_format(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks.replay_scripts import subject
+    from benchmarks.scripted_damage import METHODS, _save
+    from benchmarks.scripted_report import write_report
+
+    cases = toolguard.read_cases(DATA / "bfcl_dev.jsonl")[:40]
+    path = tmp_path / "scripted_damage_mistral_json.json"
+    counted = {}
+    for method in ("unguarded", "repair", "enforce"):
+        spoken = subject("mistral_json", "mistral-7b-v0.3")
+        bench = Bench(spoken, method, (0.0, 16.0), ["end_of_turn"])
+        counted[method] = bench.curves(cases, 2, range(1))
+        _save(path, "mistral-7b-v0.3", method, counted[method], None)
+    write_report(tmp_path, METHODS)
+    assert [row["exact"] for row in counted["unguarded"]] == [2, 0]
+    assert [row["exact"] for row in counted["enforce"]] == [2, 2]
+    assert counted["enforce"][0]["changed"] == 0
+    assert json.loads(path.read_text())["methods"].keys() == counted.keys()
+    assert (
+        "| enforce | 100 / 0 / 0 | 100 / 0 / 0 |" in (tmp_path / "scripted_damage.md").read_text()
+    )
+    assert (tmp_path / "scripted_damage_mistral_json.png").is_file()
