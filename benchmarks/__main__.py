@@ -27,6 +27,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from toolguard.cli.chart import heat_map
+
 from .real_data import DATA
 
 HERE = Path(__file__).parent
@@ -155,9 +157,9 @@ def page() -> str:
     for part in PARTS:
         path = RESULTS / f"{part.name}.run.json"
         if not path.is_file():
-            sections.append(
-                f"## {part.title}\n\nNot run: `python -m benchmarks --part {part.name}`.\n"
-            )
+            said = f"Not run as a whole: `python -m benchmarks --part {part.name}`."
+            there = "" if part.prints else SECTIONS[part.name](None)
+            sections.append(f"## {part.title}\n\n{said}\n\n{there}\n")
             continue
         run = json.loads(path.read_text("utf-8"))
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
@@ -186,6 +188,11 @@ def _cell(value: Any) -> str:
 
 
 def _recovered(rows: Any) -> str:
+    names = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    exact = {(row["way"], row["checkpoint"]): row["exact_match"] for row in rows}
+    cells = [[exact.get((way, name)) for name in names] for way in ways]
+    heat_map(ways, names, cells, RESULTS / "recovered_validity.png")
     shown = []
     for row in rows:
         rates = ("schema_valid", "exact_match", "no_call_kept", "wrong", "collapsed", "polluted")
@@ -199,7 +206,8 @@ def _recovered(rows: Any) -> str:
                 "errors": row["errors"],
             }
         )
-    return table(shown)
+    picture = "![Exact calls by way and checkpoint](results/recovered_validity.png)"
+    return f"{picture}\n\n{table(shown)}"
 
 
 def _repaired(found: Any) -> str:
@@ -230,7 +238,10 @@ def _forced(found: Any) -> str:
 
 def _scripted(_: Any) -> str:
     path = RESULTS / "scripted_damage.md"
-    return path.read_text("utf-8") if path.is_file() else "Nothing was written."
+    if not path.is_file():
+        return "Nothing was written."
+    written = path.read_text("utf-8").split("\n", 1)[1]  # without its heading
+    return written.replace("](scripted_damage", "](results/scripted_damage").strip()
 
 
 SECTIONS = {

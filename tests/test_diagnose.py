@@ -14,12 +14,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import toolguard
 from toolguard import Case, Journal, LocalModel, RequestError, Toolset, WireFormat
 from toolguard.cli.main import app
+from toolguard.diagnosis.schema import report_schema
 from toolguard.diagnosis.verdict import Behaviour, Evidence, verdict
 from toolguard.evaluation.asking import asked_in
 from toolguard.evaluation.rates import Difference, Rate
@@ -308,3 +310,18 @@ def test_a_model_that_does_not_load_gives_one_line(tmp_path: Path) -> None:
 def test_no_cases_are_refused(healthy: Any) -> None:
     with pytest.raises(RequestError, match="no cases"):
         toolguard.diagnose(local(healthy), [])
+
+
+def test_the_sweep_is_in_the_report_of_the_same_folder(tmp_path: Path) -> None:
+    given = ["untagged", "--limit", "4", "--out", str(tmp_path)]
+    swept = RUNNER.invoke(app, ["sweep", *given, "--in", "pythonic", "--fail-under", "0.99"])
+    assert swept.exit_code == 1, swept.output
+    assert "below 99.0%: hermes" in swept.stderr
+    rows = json.loads((tmp_path / "sweep.json").read_text("utf-8"))["sweep"]
+    assert {row["format"] for row in rows} == {"hermes", "pythonic"}
+    assert len({row["variation"] for row in rows}) > 5
+    done = RUNNER.invoke(app, ["diagnose", *given, "--json"])
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert content["sweep"] == rows
+    Draft202012Validator(report_schema()).validate(content)

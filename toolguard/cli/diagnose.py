@@ -117,9 +117,18 @@ def _diagnose(
             watch=watch,
         )
     content = found.to_json()
+    content["sweep"] = _swept(out / "sweep.json", asked.model) or content["sweep"]
     (out / "report.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), "utf-8")
     (out / "report.html").write_text(page(content), "utf-8")
     return found
+
+
+def _swept(path: Path, model: str) -> list[dict[str, Any]]:
+    """What `toolguard sweep` found out about the same model, if it wrote to the same folder."""
+    if not path.is_file():
+        return []
+    swept = json.loads(path.read_text("utf-8"))
+    return list(swept["sweep"]) if swept["model"] == model else []
 
 
 def _print(found: Diagnosis, out: Path) -> None:
