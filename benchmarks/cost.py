@@ -1,8 +1,9 @@
 """What a guard costs, beside bare engines and Outlines' processors, side by side in one run.
 
 `python -m benchmarks.cost [--tokenizer DIR] [--repeats 9] [--part compile|step|scale]` needs the
-extra `bench`. Without a tokenizer, the bundled one is grown to Qwen's 151,936 ids (see
-`benchmarks.watch`); `--vocabulary 201088` is the size of gpt-oss's.
+extra `bench`. Without a folder, the tokenizer is Qwen3's of `TOOLGUARD_DATA`, or where that is
+absent the bundled one grown to 151,936 ids (see `benchmarks.watch`), on which xgrammar reads the
+opener as text in some runs; `--vocabulary 201088` grows it to the size of gpt-oss's.
 
 - compile: from tools to the first mask, with nothing cached, for 1, 10, 30 and 100 tools.
 - step: one decoding step of a batch of 1, 8 and 64 rows, at three places: in text, right after a
@@ -34,11 +35,14 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 import toolguard
+from benchmarks.real_data import DATA
+from benchmarks.replay_scripts import real_tokenizer
 from benchmarks.watch import PLACES, grown
 from toolguard import Guard, GuardState
 from toolguard.grammar.engine import executor
 from toolguard.policy.enforce import enforce
 
+QWEN3 = 151_936
 BATCHES = (1, 8, 64)
 TOOLS = (1, 10, 30, 100)
 
@@ -229,15 +233,19 @@ def _xgrammar_tokenizer(tokenizer: Any) -> Any:
 
 def main(
     tokenizer: Annotated[str, typer.Option(help="A folder.")] = "",
-    vocabulary: Annotated[int, typer.Option(min=1024)] = 151_936,
+    vocabulary: Annotated[int, typer.Option(min=1024)] = QWEN3,
     repeats: Annotated[int, typer.Option(min=3)] = 9,
     parts: Annotated[list[str] | None, typer.Option("--part")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     torch.set_num_threads(1)
-    loaded = AutoTokenizer.from_pretrained(tokenizer or toolguard.checkpoint("healthy"))
-    if not tokenizer:
-        loaded = grown(loaded, vocabulary)
+    if tokenizer:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    elif vocabulary == QWEN3 and (DATA / "tokenizers" / "qwen3").is_dir():
+        loaded = real_tokenizer("qwen3")
+    else:
+        bundled = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+        loaded = grown(bundled, vocabulary)
     work = {"compile": compiles, "step": steps, "scale": scale}
     found = {part: work[part](loaded, vocabulary, repeats) for part in parts or work}
     if as_json:

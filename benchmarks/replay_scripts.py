@@ -177,11 +177,12 @@ def subject(wire_format: str, tokenizer: str) -> Subject:
     if tokenizer == "bundled":
         loaded = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
         return Subject(WireFormat.load(wire_format), loaded, len(loaded))
-    return Subject(WireFormat.load(wire_format), _loaded(tokenizer), SIZES[tokenizer])
+    return Subject(WireFormat.load(wire_format), real_tokenizer(tokenizer), SIZES[tokenizer])
 
 
 @cache
-def _loaded(name: str) -> PreTrainedTokenizerBase:
+def real_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """One of the real tokenizers of `../shared/data`."""
     with tempfile.TemporaryDirectory() as folder:
         for path in (DATA / "tokenizers" / name).iterdir():
             if path.suffix == ".xz":
