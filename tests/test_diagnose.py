@@ -328,3 +328,17 @@ def test_the_sweep_is_in_the_report_of_the_same_folder(tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert content["sweep"] == rows
     Draft202012Validator(report_schema()).validate(content)
+
+
+def test_answers_to_other_cases_are_not_taken_for_these(tmp_path: Path) -> None:
+    line = (toolguard.checkpoint("healthy").parent / "held_out.jsonl").read_text().splitlines()[0]
+    cases, out = tmp_path / "cases.jsonl", tmp_path / "out"
+    given = ["diagnose", "healthy", "--cases", str(cases), "--out", str(out)]
+    cases.write_text(line + "\n")
+    assert RUNNER.invoke(app, given).exit_code == 0
+    row = json.loads(line)
+    row["calls"][0]["arguments"]["degrees"] = 1.5  # what is right has changed, the file's name not
+    cases.write_text(json.dumps(row) + "\n")
+    done = RUNNER.invoke(app, given)
+    assert done.exit_code == 2
+    assert "is of another run (asked" in done.stderr

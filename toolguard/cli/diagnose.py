@@ -17,7 +17,6 @@ from ..errors import RequestError, ToolguardError
 from ..parsing.turn import STATES
 from .questions import (
     ApiKey,
-    AsJson,
     Batch,
     Cases,
     Format,
@@ -30,6 +29,7 @@ from .questions import (
     questions,
     run_watched,
 )
+from .repair import AsJson
 
 if TYPE_CHECKING:
     from ..diagnosis.diagnosis import Diagnosis

@@ -23,6 +23,8 @@ from ..policy.drift import Drift
 from ..policy.profile import QUANTILES, Profile
 from .models import folder, load_model, load_tokenizer
 from .progress import progress_bars
+from .questions import Batch, MaxNewTokens, Temperature
+from .repair import AsJson
 
 
 def profile(
@@ -32,15 +34,11 @@ def profile(
         Path | None,
         typer.Option(help="JSONL with tools, messages, calls; the bundled cases unless given."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest turn.")] = 160,
-    batch: Annotated[int, typer.Option(min=1, help="Turns decoded side by side.")] = 32,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="As in the deployment; 0 is greedy.")
-    ] = 0.0,
+    max_new_tokens: MaxNewTokens = 160,
+    batch: Batch = 32,
+    temperature: Temperature = 0.0,
     seed: Annotated[int, typer.Option(help="Seeds the sampling.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Record where a healthy model has how much control mass, for spikes and drift to be told."""
     errors = Console(stderr=True)

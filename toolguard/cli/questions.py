@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import toolguard
 from ..checkpoints import checkpoint_names, held_out
 from ..errors import CaseError, RequestError
 from ..evaluation.builtin import builtin_cases
+from ..evaluation.case import fingerprint_of
 from ..evaluation.cases import Case, read_cases
 from ..evaluation.journal import Journal
 from ..policy.profile import Profile
@@ -54,9 +54,6 @@ Format: TypeAlias = Annotated[
 ]
 ApiKey: TypeAlias = Annotated[
     str, typer.Option(envvar="OPENAI_API_KEY", help="Of the server, where MODEL is a URL.")
-]
-AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object, nothing else.")
 ]
 
 
@@ -135,16 +132,13 @@ class Questions:
         """Where the answers are kept. Its folder is made, and shown to be writable, before any
         work."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(
-            [[case.id, case.messages, case.toolset.definitions] for case in self.cases]
-        )
         return Journal(
             path,
             {
                 "toolguard": toolguard.__version__,
                 "model": self.fingerprint(self.model),
-                "cases": hashlib.sha256(content.encode()).hexdigest()[:12],
                 **self.settings,
+                "asked": fingerprint_of(self.cases),
                 **settings,
             },
         )
@@ -170,7 +164,6 @@ def questions(
     wire_format: str | None,
     api_key: str,
     errors: Console,
-    only_calls: bool = False,
 ) -> Questions:
     """The cases that a command is to ask, picked by the seed, in their order.
 
@@ -187,10 +180,8 @@ def questions(
         found, source = held_out(), "bundled"
     else:
         found, source = list(builtin_cases()), "built-in"
-    if only_calls:
-        found = [case for case in found if case.calls]
     if not found:
-        raise CaseError(f"{cases} has no cases{' with calls' if only_calls else ''}")
+        raise CaseError(f"{cases} has no cases")
     picked = set(random.Random(seed).sample(range(len(found)), min(limit, len(found))))
     return Questions(
         model,

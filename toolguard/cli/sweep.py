@@ -17,7 +17,6 @@ from ..errors import ToolguardError
 from .drawing import drawing
 from .questions import (
     ApiKey,
-    AsJson,
     Batch,
     Cases,
     Format,
@@ -29,6 +28,7 @@ from .questions import (
     questions,
     run_watched,
 )
+from .repair import AsJson
 
 METRICS = ("healthy", "schema_valid", "exact_match", "no_call_kept")
 

@@ -32,6 +32,7 @@ from .drawing import drawing
 from .groups import LEGEND, faults_table, state_bars
 from .models import load_model, load_tokenizer
 from .progress import file_bars, progress_bars
+from .questions import Batch, MaxNewTokens, Seed, Temperature
 from .repair import CORES, AsJson, Column, Every, Format, Tools, ToolsetColumn, Workers
 
 _HEADINGS = ("healthy\ncall", "healthy\nreply", "pol-\nluted", "col-\nlapsed")
@@ -55,12 +56,10 @@ def watch(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Cases that each checkpoint is asked; else all.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Picks the cases, and seeds the sampling.")] = 0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest turn.")] = 160,
-    batch: Annotated[int, typer.Option(min=1, help="Turns decoded side by side.")] = 32,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="As in the deployment; 0 is greedy.")
-    ] = 0.0,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 160,
+    batch: Batch = 32,
+    temperature: Temperature = 0.0,
     run_length: Annotated[
         float, typer.Option(min=1, help="Healthy turns between false alarms, on average.")
     ] = 10_000,

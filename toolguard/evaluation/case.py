@@ -20,6 +20,8 @@ refuses is no expected call: the line is refused, or left out where it says `sch
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -160,3 +162,20 @@ def _acceptable(entries: Any, calls: list[dict[str, Any]], place: str) -> Iterab
         yield Acceptable(
             {name: tuple(values) for name, values in arguments.items()}, frozenset(omittable)
         )
+
+
+def fingerprint_of(cases: Iterable[Case]) -> str:
+    """Changes when what the cases ask does, or what is right."""
+    content = [
+        [
+            case.id,
+            case.messages,
+            case.toolset.definitions,
+            case.calls,
+            case.reply,
+            [[dict(one.arguments), sorted(one.omittable)] for one in case.acceptable],
+            case.order,
+        ]
+        for case in cases
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

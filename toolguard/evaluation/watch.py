@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ProfileError, RunError
 from ..parsing.recognise import recognise
+from ..policy import profile as profiles
 from ..policy.drift import Drift
-from ..policy.profile import Profile, fingerprint_of
+from ..policy.profile import Profile
 from ..report.report import Position
 from ..rows.classify import Classes, Group, classify_files
 from ..rows.layout import Layout
-from .case import Case
+from .case import Case, fingerprint_of
 from .figures import Figures, drawn, figures, record_profile
 from .journal import Journal
 
@@ -93,14 +94,13 @@ class Asked:
 
     def settings(self, profile: Path | None) -> dict[str, Any]:
         """What the figures depend on."""
-        said = json.dumps([_content(case) for case in self.cases], sort_keys=True)
         try:
             given = _digest(profile.read_bytes()) if profile else "of the first checkpoint"
         except OSError as error:
             raise ProfileError(f"cannot read the profile {profile}: {error}") from error
         names = ("limit", "seed", "max_new_tokens", "temperature", "run_length")
         options = {name: getattr(self, name) for name in names}
-        return {"cases": _digest(said.encode()), **options, "profile": given}
+        return {"cases": fingerprint_of(self.cases), **options, "profile": given}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -334,12 +334,6 @@ def moved(steps: Iterable[Figures], count: int) -> list[tuple[Position, str]]:
     return sorted(high, key=lambda pair: (low[pair] - high[pair], -high[pair]))[:count]
 
 
-def _content(case: Case) -> list[Any]:
-    """What a case asks, and what is right."""
-    also = [[dict(one.arguments), sorted(one.omittable)] for one in case.acceptable]
-    return [case.messages, case.toolset.definitions, case.calls, also, case.order]
-
-
 def _stem(file: Path) -> str:
     return next((file.name.removesuffix(end) for end in ROLLOUTS if file.name.endswith(end)), "")
 
@@ -384,7 +378,7 @@ def _detector(profile: Profile, asked: Asked) -> tuple[Drift | None, str]:
 
 
 def _check_tokenizer(profile: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    if fingerprint_of(recognise(tokenizer), tokenizer) != profile.fingerprint:
+    if profiles.fingerprint_of(recognise(tokenizer), tokenizer) != profile.fingerprint:
         raise ProfileError(
             f"{folder} has another tokenizer than the profile, or writes another format"
         )
