@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toolguard
 from toolguard import Call, Case, Guard, Turn, WireFormat
-from toolguard.evaluation.score import is_exact
+from toolguard.evaluation.score import hits, is_exact
 from toolguard.integrations.transformers.generate import end_tokens, prompt_of
 from toolguard.parsing.turn import STATES
 
@@ -117,15 +117,10 @@ class Subject:
             tokens += len(turn.ids)
         pairs = list(zip(self.cases, turns, strict=True))
         states = Counter(turn.state for turn in turns)
-        calling = [turn for turn in turns if turn.calling]
-        needed = [is_exact(case, turn) for case, turn in pairs if case.calls]
-        spared = [turn.state == "healthy_response" for case, turn in pairs if not case.calls]
         sound = [(case, turn) for case, turn in pairs if turn.state == "healthy_call"]
         return {
             **{state: states[state] / len(turns) for state in STATES},
-            "schema_valid": _share([turn.state == "healthy_call" for turn in calling]),
-            "exact_match": _share(needed),
-            "no_call_kept": _share(spared),
+            **{name: _share(found) for name, found in hits(self.cases, turns).items()},
             "wrong": sum(not is_exact(case, turn) for case, turn in sound) / len(turns),
             "tokens": tokens,
             "ms_a_turn": round(1000 * statistics.median(seconds)),

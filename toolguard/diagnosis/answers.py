@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.asking import asked_in
 from ..evaluation.cases import Case
 from ..evaluation.rates import Rate
-from ..evaluation.score import is_exact
+from ..evaluation.score import fault_counts, hits, is_exact
 from ..evaluation.subject import Mode, Subject
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import STATES, Turn
@@ -17,20 +17,12 @@ from ..parsing.turn import STATES, Turn
 
 def answers(cases: Sequence[Case], turns: Sequence[Turn]) -> dict[str, Any]:
     """Shares with their confidence intervals, as JSON values, of turns that answer cases."""
-    pairs = list(zip(cases, turns, strict=True))
     states = Counter(turn.state for turn in turns)
-    faults = Counter(kind for turn in turns for kind in {fault.kind for fault in turn.faults})
     reports = [turn.report for turn in turns if turn.report]
     return {
         "states": {state: Rate(states[state], len(turns)).to_json() for state in STATES},
-        "faults": dict(faults.most_common()),
-        "schema_valid": Rate.among(
-            [turn.state == "healthy_call" for turn in turns if turn.calling]
-        ).to_json(),
-        "exact_match": Rate.among([is_exact(c, turn) for c, turn in pairs if c.calls]).to_json(),
-        "no_call_kept": Rate.among(
-            [turn.state == "healthy_response" for c, turn in pairs if not c.calls]
-        ).to_json(),
+        "faults": dict(fault_counts(turns).most_common()),
+        **{name: Rate.among(found).to_json() for name, found in hits(cases, turns).items()},
         "tokens": sum(report.tokens for report in reports),
         "forward_passes": sum(report.forward_passes for report in reports),
     }

@@ -16,7 +16,7 @@ from ..policy.profile import ILLEGAL, POSITIONS, Profile
 from ..report.report import GATE, Position
 from .case import Case
 from .masses import ControlMass
-from .score import score
+from .score import fault_counts, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -144,7 +144,7 @@ def figures(
     return Figures(
         len(turns),
         Counter(turn.state for turn in turns),
-        Counter(kind for turn in turns for kind in {fault.kind for fault in turn.faults}),
+        fault_counts(turns),
         scored.schema_valid,
         scored.exact_match,
         scored.no_call_kept,

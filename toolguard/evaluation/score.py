@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,21 +44,33 @@ class Score:
 def score(cases: Sequence[Case], turns: Sequence[Turn], seconds: float) -> Score:
     """The score of turns that took `seconds` of wall time, one per case, in order."""
     states = Counter(turn.state for turn in turns)
-    calling = [turn for turn in turns if turn.calling]
-    needed = [(case, turn) for case, turn in zip(cases, turns, strict=True) if case.calls]
-    spared = [turn for case, turn in zip(cases, turns, strict=True) if not case.calls]
     reports = [turn.report for turn in turns if turn.report is not None]
     tokens = sum(report.tokens for report in reports)
     return Score(
         prompts=len(cases),
         states={state: _rate(states[state], len(turns)) for state in STATES},
-        schema_valid=_rate(sum(turn.state == "healthy_call" for turn in calling), len(calling)),
-        exact_match=_rate(sum(is_exact(case, turn) for case, turn in needed), len(needed)),
-        no_call_kept=_rate(sum(t.state == "healthy_response" for t in spared), len(spared)),
+        **{name: _rate(sum(found), len(found)) for name, found in hits(cases, turns).items()},
         ms_per_token=round(1000 * seconds / tokens, 3) if tokens else 0.0,
         forward_passes=sum(report.forward_passes for report in reports),
         tokens=tokens,
     )
+
+
+def hits(cases: Sequence[Case], turns: Sequence[Turn]) -> dict[str, list[bool]]:
+    """For each rate of `Score`, the turns that it is of, and whether they count."""
+    pairs = list(zip(cases, turns, strict=True))
+    return {
+        "schema_valid": [turn.state == "healthy_call" for turn in turns if turn.calling],
+        "exact_match": [is_exact(case, turn) for case, turn in pairs if case.calls],
+        "no_call_kept": [
+            turn.state == "healthy_response" for case, turn in pairs if not case.calls
+        ],
+    }
+
+
+def fault_counts(turns: Iterable[Turn]) -> Counter[str]:
+    """How many turns have a kind of fault; a turn counts once for each kind."""
+    return Counter(kind for turn in turns for kind in {fault.kind for fault in turn.faults})
 
 
 def is_exact(case: Case, turn: Turn) -> bool:
