@@ -20,11 +20,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CaseError, ToolsetError
+from ..errors import ToolsetError
 from ..tools.toolset import Toolset
-from .case import Case, Cases, fault_of
+from .benchmark import Benchmark
+from .case import Case, fault_of
 from .dialect import tool, tool_name
-from .lines import Line, lines
+from .lines import Line
 
 _SPEAKER = re.compile(r"^(user|system|assistant): ?", re.MULTILINE)
 _WORDS = {"true": True, "false": False, "null": None}
@@ -33,41 +34,6 @@ _WORDS = {"true": True, "false": False, "null": None}
 def unread(path: Path) -> str:
     """Why there are no cases in a file, by its name; empty if there are."""
     return _unread(path.stem.removeprefix("data_"))
-
-
-def read_acebench(path: Path) -> Cases:
-    """The cases of one file.
-
-    Cases whose expected call violates its own tool's schema, or whose tools have no JSON schema,
-    are left out and counted: no model that keeps to the tools can be right there.
-
-    Raises:
-        CaseError: there are none to read, or there is no answer to one.
-    """
-    answers: dict[str, Any] | None = None
-    cases = Cases()
-    for line in lines(path):
-        row = line.row
-        if not _is_question(row):
-            raise CaseError(
-                f"{line.place}: ACEBench has an 'id', text as 'question' and a list of "
-                "'function' a line"
-            )
-        kind = re.sub(r"(_\d+)+$", "", row["id"])
-        if reason := _unread(kind):
-            raise CaseError(f"{line.place} ({kind}) is not read: {reason}")
-        truth: Any = {}
-        if not kind.startswith("special"):
-            answers = _answers(path) if answers is None else answers
-            if row["id"] not in answers:
-                raise CaseError(f"{line.place}: possible_answer/{path.name} has no {row['id']!r}")
-            truth = answers[row["id"]]
-        made = _case(line, kind, truth)
-        if isinstance(made, Case):
-            cases.append(made)
-        else:
-            cases.left_out[made] += 1
-    return cases
 
 
 def _is_question(row: Mapping[str, Any]) -> bool:
@@ -82,13 +48,6 @@ def _is_question(row: Mapping[str, Any]) -> bool:
 
 def _unread(category: str) -> str:
     return "its turns run against a simulated phone" if category.startswith("agent") else ""
-
-
-def _answers(path: Path) -> dict[str, Any]:
-    beside = path.parent / "possible_answer" / path.name
-    if not beside.is_file():
-        raise CaseError(f"{path}: there are no answers: ACEBench keeps them in {beside}")
-    return {line.row.get("id", ""): line.row.get("ground_truth") for line in lines(beside)}
 
 
 def _case(line: Line, kind: str, truth: Any) -> Case | str:
@@ -184,3 +143,16 @@ def _value(node: ast.expr) -> Any:
             return {ast.literal_eval(key): _value(value) for key, value in pairs if key}
         case _:
             return ast.literal_eval(node)
+
+
+ACEBENCH = Benchmark(
+    name="ACEBench",
+    shape="an 'id', text as 'question' and a list of 'function'",
+    is_question=_is_question,
+    kind=lambda id: re.sub(r"(_\d+)+$", "", id),
+    unread=_unread,
+    answered=lambda kind: not kind.startswith("special"),
+    nothing={},
+    fault=lambda truth: "",
+    case=_case,
+)

@@ -18,11 +18,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..errors import CaseError, ToolsetError
+from ..errors import ToolsetError
 from ..tools.toolset import Toolset
-from .case import Acceptable, Case, Cases, fault_of
+from .benchmark import Benchmark
+from .case import Acceptable, Case, fault_of
 from .dialect import tool, tool_name
-from .lines import Line, lines
+from .lines import Line
 
 # By how the category begins: what there is no case to make of.
 _UNREAD = {
@@ -46,47 +47,6 @@ def unread(path: Path) -> str:
     return _unread(named[1]) if named else ""
 
 
-def read_bfcl(path: Path) -> Cases:
-    """The cases of one file.
-
-    Cases whose expected call violates its own tool's schema, or whose tools have no JSON schema,
-    are left out and counted: no model that keeps to the tools can be right there.
-
-    Raises:
-        CaseError: there are none to read, or there is no answer to one.
-    """
-    answers: dict[str, Any] | None = None
-    cases = Cases()
-    for line in lines(path):
-        row = line.row
-        if not _is_question(row):
-            raise CaseError(
-                f"{line.place}: BFCL has an 'id', a list of turns as 'question' and a list "
-                "of 'function' a line"
-            )
-        kind = re.sub(r"_\d+(-\d+)*$", "", row["id"])
-        if reason := _unread(kind):
-            raise CaseError(f"{line.place} ({kind}) is not read: {reason}")
-        if "irrelevance" not in kind and answers is None:
-            answers = _answers(path)
-        truth: Any = []
-        if "irrelevance" not in kind and answers is not None:
-            if row["id"] not in answers:
-                raise CaseError(f"{line.place}: possible_answer/{path.name} has no {row['id']!r}")
-            truth = answers[row["id"]]
-            if not _is_truth(truth):
-                raise CaseError(
-                    f"possible_answer/{path.name}: the 'ground_truth' of {row['id']!r} is no list "
-                    "of calls with lists of acceptable values"
-                )
-        made = _case(line, kind, truth)
-        if isinstance(made, Case):
-            cases.append(made)
-        else:
-            cases.left_out[made] += 1
-    return cases
-
-
 def _is_question(row: Mapping[str, Any]) -> bool:
     turns, functions = row.get("question"), row.get("function")
     return (
@@ -98,25 +58,19 @@ def _is_question(row: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_truth(truth: Any) -> bool:
-    return isinstance(truth, list) and all(
+def _fault(truth: Any) -> str:
+    sound = isinstance(truth, list) and all(
         isinstance(call, dict)
         and all(isinstance(given, dict) for given in call.values())
         and all(isinstance(choices, list) for given in call.values() for choices in given.values())
         for call in truth
     )
+    return "" if sound else "list of calls with lists of acceptable values"
 
 
 def _unread(category: str) -> str:
     category = category.removeprefix("simple_")
     return next((why for name, why in _UNREAD.items() if category.startswith(name)), "")
-
-
-def _answers(path: Path) -> dict[str, Any]:
-    beside = path.parent / "possible_answer" / path.name
-    if not beside.is_file():
-        raise CaseError(f"{path}: there are no answers: BFCL keeps them in {beside}")
-    return {line.row.get("id", ""): line.row.get("ground_truth") for line in lines(beside)}
 
 
 def _case(line: Line, kind: str, truth: Any) -> Case | str:
@@ -210,3 +164,16 @@ def _options(choices: list[Any]) -> list[tuple[Any, ...]]:
         if isinstance(choice, dict):  # deeper objects are sometimes written as they are
             options.append((choice,))
     return options
+
+
+BFCL = Benchmark(
+    name="BFCL",
+    shape="an 'id', a list of turns as 'question' and a list of 'function'",
+    is_question=_is_question,
+    kind=lambda id: re.sub(r"_\d+(-\d+)*$", "", id),
+    unread=_unread,
+    answered=lambda kind: "irrelevance" not in kind,
+    nothing=[],
+    fault=_fault,
+    case=_case,
+)

@@ -71,9 +71,9 @@ def _file(path: Path) -> Cases:
         return Cases()
     row = first.row
     if isinstance(row.get("question"), list):
-        return bfcl.read_bfcl(path)
+        return bfcl.BFCL.read(path)
     if isinstance(row.get("question"), str):
-        return acebench.read_acebench(path)
+        return acebench.ACEBENCH.read(path)
     if "ground_truth" in row:
         raise CaseError(
             f"{path} holds the answers: give the file of that name in the folder above it"
