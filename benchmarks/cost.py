@@ -35,10 +35,11 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 import toolguard
+from benchmarks.plain_grammars import plain_grammar
 from benchmarks.real_data import DATA
 from benchmarks.replay_scripts import real_tokenizer
 from benchmarks.watch import PLACES, grown
-from toolguard import Guard, GuardState
+from toolguard import Guard, GuardState, Toolset
 from toolguard.grammar.engine import executor
 from toolguard.policy.enforce import enforce
 
@@ -74,27 +75,10 @@ def tools(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def triggered(offered: Sequence[dict[str, Any]], tokenizer: Any) -> str:
-    """What a user of llguidance writes for Hermes calls: free text, and a schema behind a tag."""
-    ids = tokenizer.get_vocab()
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool["function"]["name"]},
-                "arguments": tool["function"]["parameters"],
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in offered
-    ]
-    schema = json.dumps({"anyOf": calls})
-    return (
-        f"start: TEXT? call*\nTEXT: /(.|\\n)+/\n"
-        f'call: <[{ids["<tool_call>"]}]> "\\n" body "\\n" <[{ids["</tool_call>"]}]> "\\n"?\n'
-        f"body: %json {schema}\n"
-    )
+def triggered(offered: Sequence[dict[str, Any]], tokenizer: Any) -> Any:
+    """What a user of llguidance writes for Hermes calls: free text, and schemas behind tags."""
+    grammar = plain_grammar("hermes", Toolset.of([*offered]), tokenizer.get_added_vocab())
+    return llguidance.grammar_from("grammar", grammar)
 
 
 class Ours:
@@ -128,7 +112,7 @@ class LLGuidance:
 
     def __init__(self, offered: Sequence[dict[str, Any]], tokenizer: Any) -> None:
         self.tokenizer = _ll_tokenizer(tokenizer)
-        grammar = llguidance.grammar_from("grammar", triggered(offered, tokenizer))
+        grammar = triggered(offered, tokenizer)
         self.matcher = llguidance.LLMatcher(self.tokenizer, grammar)
         assert not self.matcher.get_error(), self.matcher.get_error()
 
@@ -190,7 +174,7 @@ class Outlines:
     def __init__(self, offered: Sequence[dict[str, Any]], tokenizer: Any) -> None:
         from outlines.backends.llguidance import LLGuidanceLogitsProcessor
 
-        grammar = llguidance.grammar_from("grammar", triggered(offered, tokenizer))
+        grammar = triggered(offered, tokenizer)
         self.processor = LLGuidanceLogitsProcessor(grammar, _ll_tokenizer(tokenizer), "torch")
 
     def start(self, batch: int, begun: Sequence[int]) -> None:

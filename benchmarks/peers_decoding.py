@@ -1,7 +1,7 @@
 """Ours and the peers as decoders of one turn, each used as its documentation recommends.
 
     decode = decoder("xgrammar")
-    written = decode(model, tokenizer, wire_format, toolset, prompt, max_new_tokens)
+    written = decode(Request(model, tokenizer, wire_format, toolset, prompt, max_new_tokens))
 
 gives the ids of the turn, or its text where the peer writes something else than the wire format:
 what holds a turn to a JSON schema knows no wire format, so its object is put into one afterwards,
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -30,12 +31,37 @@ from toolguard.integrations.transformers.generate import end_tokens
 from toolguard.integrations.transformers.sample import Sampler
 from toolguard.policy.recover import Recovery
 
-from .plain_grammars import plain_grammar
+from .plain_grammars import plain_grammar, schema_of
 
 Written = list[int] | str
-Decode = Callable[
-    [PreTrainedModel, PreTrainedTokenizerBase, WireFormat, Toolset, Sequence[int], int], Written
-]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One turn to write.
+
+    Attributes:
+        model, tokenizer: what writes it.
+        wire_format: how it writes calls.
+        toolset: the tools offered.
+        prompt: the ids before the turn.
+        max_new_tokens: its budget.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    wire_format: WireFormat
+    toolset: Toolset
+    prompt: Sequence[int]
+    max_new_tokens: int
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end it."""
+        return end_tokens(self.model, self.tokenizer, self.wire_format)
+
+
+Decode = Callable[[Request], Written]
 
 XGRAMMAR = {
     "hermes": "qwen_3",
@@ -68,74 +94,49 @@ def decoder(name: str, reference: PreTrainedModel | None = None) -> Decode:
     return DECODERS[name]
 
 
-def generated(
-    model: PreTrainedModel,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    ends: Sequence[int],
-    **options: Any,
-) -> list[int]:
+def generated(request: Request, **options: Any) -> list[int]:
     """The turn that `model.generate` writes, greedily, with its end token."""
-    ids = torch.tensor([list(prompt)], device=model.device)
-    output = model.generate(  # type: ignore[operator]
+    ids = torch.tensor([list(request.prompt)], device=request.model.device)
+    output = request.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(ends),
-        pad_token_id=ends[0],
+        max_new_tokens=request.max_new_tokens,
+        eos_token_id=request.ends,
+        pad_token_id=request.ends[0],
         **options,
     )
     turn: list[int] = output[0, ids.shape[1] :].tolist()
     return turn
 
 
-def _unguarded(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
-    return generated(model, prompt, max_new_tokens, end_tokens(model, tokenizer, wire_format))
+def _unguarded(request: Request) -> Written:
+    return generated(request)
 
 
-def _ours(
-    policy: Any,
-    reference: PreTrainedModel | None,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _ours(policy: Any, reference: PreTrainedModel | None, request: Request) -> Written:
     """What `toolguard.generate` does once it has rendered the prompt."""
-    ends = end_tokens(model, tokenizer, wire_format)
-    guard = Guard.compile(wire_format, toolset, tokenizer, end_tokens=ends)
-    row = Row(guard, list(prompt), guard.start(max_new_tokens))
+    guard = Guard.compile(
+        request.wire_format, request.toolset, request.tokenizer, end_tokens=request.ends
+    )
+    row = Row(guard, list(request.prompt), guard.start(request.max_new_tokens))
     row.recovery = Recovery(guard) if policy == "recover" else None
-    sampler = Sampler(0.0, 0, 1.0, None, model.device)
-    Decoder(model, [row], policy, sampler, max_new_tokens, reference).decode()
+    sampler = Sampler(0.0, 0, 1.0, None, request.model.device)
+    Decoder(request.model, [row], policy, sampler, request.max_new_tokens, reference).decode()
     return [*row.ids]
 
 
-def _llguidance(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _llguidance(request: Request) -> Written:
     """Its own matcher on a triggered grammar as its documentation has it: text, then calls."""
-    ends = end_tokens(model, tokenizer, wire_format)
     processor = _Llguidance(
-        _llguidance_tokenizer(tokenizer, model.config.vocab_size, tuple(ends)),
-        plain_grammar(wire_format.name, toolset, tokenizer.get_added_vocab()),
+        _llguidance_tokenizer(
+            request.tokenizer, request.model.config.vocab_size, tuple(request.ends)
+        ),
+        plain_grammar(
+            request.wire_format.name, request.toolset, request.tokenizer.get_added_vocab()
+        ),
     )
-    return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+    return generated(request, logits_processor=[processor])
 
 
 class _Llguidance(LogitsProcessor):
@@ -173,27 +174,19 @@ def _llguidance_tokenizer(
     return from_tokenizer(tokenizer, n_vocab=size, eos_token=list(ends))  # type: ignore[arg-type]
 
 
-def _xgrammar(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _xgrammar(request: Request) -> Written:
     """Its built-in structural tag of the format; reasoning where it comes."""
     import xgrammar
     import xgrammar.contrib.hf
 
-    ends = end_tokens(model, tokenizer, wire_format)
     tag = xgrammar.get_model_structural_tag(
-        XGRAMMAR.get(wire_format.name, wire_format.name),
-        tools=[*map(dict, toolset.definitions)],
+        XGRAMMAR.get(request.wire_format.name, request.wire_format.name),
+        tools=[*map(dict, request.toolset.definitions)],
         reasoning="auto",
     )
-    compiler = _xgrammar_compiler(tokenizer, model.config.vocab_size)
+    compiler = _xgrammar_compiler(request.tokenizer, request.model.config.vocab_size)
     processor = xgrammar.contrib.hf.LogitsProcessor(compiler.compile_structural_tag(tag))
-    return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+    return generated(request, logits_processor=[processor])
 
 
 @lru_cache(maxsize=8)
@@ -206,40 +199,26 @@ def _xgrammar_compiler(tokenizer: PreTrainedTokenizerBase, size: int) -> Any:
     return xgrammar.GrammarCompiler(info)
 
 
-def _outlines_cfg(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _outlines_cfg(request: Request) -> Written:
     """`outlines.types.CFG` of the same triggered grammar."""
-    ends = end_tokens(model, tokenizer, wire_format)
-    grammar = plain_grammar(wire_format.name, toolset, tokenizer.get_added_vocab())
-    processor = _outlines_backend("LLGuidanceBackend", tokenizer, model).get_cfg_logits_processor(
-        grammar
+    grammar = plain_grammar(
+        request.wire_format.name, request.toolset, request.tokenizer.get_added_vocab()
     )
+    processor = _outlines_backend(
+        "LLGuidanceBackend", request.tokenizer, request.model
+    ).get_cfg_logits_processor(grammar)
     with warnings.catch_warnings():  # a refused token is a warning there, and the mask is lost
         warnings.filterwarnings("error", "Error in LLMatcher")
-        return generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
+        return generated(request, logits_processor=[processor])
 
 
-def _outlines_json(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _outlines_json(request: Request) -> Written:
     """`outlines.types.JsonSchema` of one call."""
-    ends = end_tokens(model, tokenizer, wire_format)
-    schema = json.dumps(call_schema(toolset))
-    backend = _outlines_backend("OutlinesCoreBackend", tokenizer, model)
+    schema = json.dumps(call_schema(request.toolset))
+    backend = _outlines_backend("OutlinesCoreBackend", request.tokenizer, request.model)
     processor = backend.get_json_schema_logits_processor(schema)
-    ids = generated(model, prompt, max_new_tokens, ends, logits_processor=[processor])
-    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
+    ids = generated(request, logits_processor=[processor])
+    return framed(str(request.tokenizer.decode(ids, skip_special_tokens=True)), request.wire_format)
 
 
 _outlines_backends: dict[tuple[str, int], Any] = {}
@@ -256,14 +235,7 @@ def _outlines_backend(name: str, tokenizer: PreTrainedTokenizerBase, model: PreT
     return _outlines_backends[key]
 
 
-def _lm_format_enforcer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    wire_format: WireFormat,
-    toolset: Toolset,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-) -> Written:
+def _lm_format_enforcer(request: Request) -> Written:
     """Its JSON schema parser of one call."""
     _lm_format_enforcer_imports()
     from lmformatenforcer import JsonSchemaParser
@@ -271,12 +243,11 @@ def _lm_format_enforcer(
         build_transformers_prefix_allowed_tokens_fn,
     )
 
-    ends = end_tokens(model, tokenizer, wire_format)
     allowed = build_transformers_prefix_allowed_tokens_fn(
-        _lm_format_enforcer_data(tokenizer), JsonSchemaParser(call_schema(toolset))
+        _lm_format_enforcer_data(request.tokenizer), JsonSchemaParser(call_schema(request.toolset))
     )
-    ids = generated(model, prompt, max_new_tokens, ends, prefix_allowed_tokens_fn=allowed)
-    return framed(str(tokenizer.decode(ids, skip_special_tokens=True)), wire_format)
+    ids = generated(request, prefix_allowed_tokens_fn=allowed)
+    return framed(str(request.tokenizer.decode(ids, skip_special_tokens=True)), request.wire_format)
 
 
 def _lm_format_enforcer_imports() -> None:
@@ -300,19 +271,13 @@ def call_schema(toolset: Toolset) -> dict[str, Any]:
     options = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": parameters(tool.definition)},
+            "properties": {"name": {"const": tool.name}, "arguments": schema_of(tool)},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
         for tool in toolset
     ]
     return options[0] if len(options) == 1 else {"anyOf": options}
-
-
-def parameters(definition: Mapping[str, Any]) -> Any:
-    """The schema of a tool's arguments, as it was given."""
-    given = definition.get("function", definition).get("parameters")
-    return given or {"type": "object", "properties": {}}
 
 
 def framed(text: str, wire_format: WireFormat) -> str:

@@ -50,7 +50,8 @@ class _Writer:
 _TEXT = "TEXT: /(.|\\n)*/\n"
 
 
-def _schema(tool: Any) -> dict[str, Any]:
+def schema_of(tool: Any) -> dict[str, Any]:
+    """The schema of a tool's arguments, as it was given."""
     given = tool.definition.get("function", tool.definition).get("parameters")
     return given or {"type": "object", "properties": {}}
 
@@ -65,7 +66,7 @@ def _framed(before: str, opener: str, name: str, closer: str, between: str, afte
 
     def grammar(toolset: Toolset, write: _Writer) -> str:
         calls = [
-            f"{write(opener + name.format(tool.name))} %json {json.dumps(_schema(tool))} "
+            f"{write(opener + name.format(tool.name))} %json {json.dumps(schema_of(tool))} "
             f"{write(closer)}"
             for tool in toolset
         ]
@@ -82,7 +83,7 @@ def _harmony(toolset: Toolset, write: _Writer) -> str:
     calls = "\n".join(
         f"call_{place}: {write(f' to=functions.{tool.name}')} {write('<|channel|>commentary')} "
         f"({write(' json')} | {write(' <|constrain|>json')}) {write('<|message|>')} "
-        f"%json {json.dumps(_schema(tool))}"
+        f"%json {json.dumps(schema_of(tool))}"
         for place, tool in enumerate(toolset)
     )
     options = " | ".join(f"call_{place}" for place in range(len(toolset)))
@@ -98,7 +99,7 @@ def _harmony(toolset: Toolset, write: _Writer) -> str:
 def _mistral_json(toolset: Toolset, write: _Writer) -> str:
     lead, then = '{"name": "', '", "arguments": '
     calls = "\n".join(
-        f"call_{place}: {write(lead + tool.name + then)} %json {json.dumps(_schema(tool))} id? "
+        f"call_{place}: {write(lead + tool.name + then)} %json {json.dumps(schema_of(tool))} id? "
         f"{write('}')}"
         for place, tool in enumerate(toolset)
     )
@@ -116,7 +117,7 @@ def _qwen3_xml(toolset: Toolset, write: _Writer) -> str:
     lines.append("lazy_string[lazy]: /(.|\\n)*\\n<\\/parameter>\\n/")
     calls = []
     for place, tool in enumerate(toolset):
-        schema = _schema(tool)
+        schema = schema_of(tool)
         given = []
         for number, (key, inner) in enumerate(schema.get("properties", {}).items()):
             rule = f"argument_{place}_{number}"
@@ -154,7 +155,7 @@ def _pythonic(toolset: Toolset, write: _Writer) -> str:
     }  # fmt: skip
     calls = []
     for place, tool in enumerate(toolset):
-        schema = _schema(tool)
+        schema = schema_of(tool)
         keys, required = schema.get("properties", {}), schema.get("required", [])
         needed: list[str] = []
         optional: list[str] = []

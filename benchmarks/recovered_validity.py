@@ -38,7 +38,7 @@ from toolguard.integrations.transformers.generate import end_tokens, prompt_of
 from toolguard.parsing.turn import STATES
 
 from .peers import peers
-from .peers_decoding import DECODERS, decoder
+from .peers_decoding import DECODERS, Request, decoder
 
 AFTERWARDS = ("json_repair", "repair")
 WAYS = (
@@ -134,7 +134,9 @@ class Subject:
             return _REPAIRS[way](written, case, self.format)
         name, _, with_reference = way.partition(", ")
         decode = decoder(name, self.reference if with_reference else None)
-        made = decode(self.model, self.tokenizer, self.format, case.toolset, prompt, MAX_NEW_TOKENS)
+        made = decode(
+            Request(self.model, self.tokenizer, self.format, case.toolset, prompt, MAX_NEW_TOKENS)
+        )
         if isinstance(made, str):
             return toolguard.read_turn(made, self.format, case.toolset)
         guard = Guard.compile(self.format, case.toolset, self.tokenizer, end_tokens=self.ends)

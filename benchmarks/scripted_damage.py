@@ -40,7 +40,7 @@ import toolguard
 from toolguard import Case, Toolset, WireFormat
 from toolguard.evaluation.score import is_exact
 
-from .peers_decoding import DECODERS, Written, decoder
+from .peers_decoding import DECODERS, Request, Written, decoder
 from .prose import prose
 from .real_data import DATA
 from .repair import accepted_from
@@ -160,14 +160,14 @@ class Bench:
         decode = decoder(name.removesuffix("_reference"))
         if name == "recover_reference":
             decode = decoder("recover", healthy)
-        request = (
-            spoken.tokenizer, spoken.wire_format, case.toolset, script.prompt,
+        request = Request(
+            model, spoken.tokenizer, spoken.wire_format, case.toolset, script.prompt,
             len(script.ids) + MORE,
         )  # fmt: skip
         if name == "unguarded":
-            written = self._unguarded(model, script, lambda: decode(model, *request))
+            written = self._unguarded(model, script, lambda: decode(request))
         else:
-            written = decode(model, *request)
+            written = decode(request)
         if isinstance(written, str):
             return None, toolguard.read_turn(written, spoken.wire_format, case.toolset)
         turn = spoken.guard(case).read(written)
