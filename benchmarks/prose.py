@@ -1,6 +1,6 @@
 """Replies that only talk about tool calls, for any wire format: no call may come of them.
 
-`{opener}` and `{closer}` stand for the format's own control tokens, `{example}` for a call in it.
+`{opener}` and `{closer}` stand for the format's own control tokens.
 """
 
 from __future__ import annotations
@@ -39,6 +39,25 @@ _TEXTS = (
     "\\frac{a}{b} is a fraction in LaTeX, and {a \\over b} an older one.",
     "An f-string such as f'{name}: {value:>{width}}' nests its braces.",
     'You could answer {"error": "no such tool"}, but plain words are better.',
+    "For example:\n```\n{opener}\n{...}\n{closer}\n```\nThe dots are the call.",
+    'Write `{opener}{"name": ..., "arguments": ...}{closer}` and wait.',
+    'The format is {opener}{"name": <function-name>, "arguments": <args>}{closer}, one per line.',
+    "Use {opener} ... {closer} tags around it.",
+    "`{opener}`",
+    '"{opener}" is the opening tag, "{closer}" the closing one.',
+    "The tags are:\n\n1. {opener}\n2. {closer}\n\nNothing else.",
+    "You need {opener}\nand then {closer}.",
+    "Models write {opener}{closer} when they have nothing to say.",
+    "Sie \u00f6ffnen ihn mit {opener} und schlie\u00dfen ihn mit {closer}.",
+    "\u5b83\u7528 {opener} \u6253\u5f00\uff0c\u7528 {closer} \u5173\u95ed\u3002",
+    "{opener} opens a call.",
+    "**{opener}** opens a call.",
+    "| tag | meaning |\n|---|---|\n| {opener} | opens |\n| {closer} | closes |",
+    "<p>{opener}</p> in HTML needs escaping.",
+    "if text.startswith('{opener}'): return parse(text)",
+    "re.findall(r'{opener}(.*?){closer}', text)",
+    "A model opened a call with {opener}",
+    "Ends with {closer}",
 )
 
 

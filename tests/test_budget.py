@@ -40,7 +40,7 @@ def test_every_prefix_of_a_call_is_closed_within_a_small_budget(
             assert state.done or state.accept(token)
     for state in states:
         assert len(state.ids) <= state.max_new_tokens
-        assert guard.read(state.ids).faults == ()
+        assert guard.read(state.ids, state.mentions).faults == ()
 
 
 def test_a_budget_that_fits_no_turn_is_refused_with_the_least_one(

@@ -1,13 +1,15 @@
-"""An opener in prose: a mention where prose goes on, a call where anything else does."""
+"""Control tokens in prose: words where prose goes on, and a call where anything else does."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 import toolguard
-from toolguard import Guard, GuardState
+from toolguard import Guard, GuardState, WireFormat
 
 BEFORE = "Write it between a"
 AFTER = " tag and its end."
@@ -95,3 +97,103 @@ def test_a_mention_is_rolled_back_with_its_token(
     for token in [*tokenizer(call)["input_ids"], guard.vocabulary.end_ids[0]]:
         assert state.accept(token)
     assert guard.read(state.ids, state.mentions).calls[0].name == "get_time"
+
+
+def unchanged(guard: Guard, ids: list[int], among: int) -> GuardState:
+    """The state behind a reply that the guard has to leave alone."""
+    ids = [*ids, guard.vocabulary.end_ids[0]]
+    state = follow(guard, ids, among)
+    assert guard.vocabulary.text_of(state.ids) == guard.vocabulary.text_of(ids)
+    assert state.ids == ids
+    turn = guard.read(state.ids, state.mentions)
+    assert turn.state == "healthy_response"
+    assert turn.raw == guard.vocabulary.text_of(ids[:-1])
+    return state
+
+
+WORD = st.sampled_from(
+    ["is a tag", ".", ",", ")", "`", "` or", ": see", "\n\nand", '" is', "é", "{"]
+)
+
+
+# The vocabulary has no token for `<tool_response>`.
+CONTROL = st.sampled_from([c for c in WireFormat.load("hermes").controls if "response" not in c])
+
+
+@settings(max_examples=60)
+@given(parts=st.lists(st.tuples(CONTROL, WORD), min_size=1, max_size=4))
+def test_prose_may_spell_any_control_token(
+    parts: list[tuple[str, str]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = Guard.compile("hermes", [{"name": "ping"}], tokenizer)
+    text = "It " + "".join(control + word for control, word in parts)
+    state = unchanged(guard, guard.vocabulary.ids_of(text.encode()), len(tokenizer))
+    assert {item.action for item in state.interventions} == {"mention"}
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_prose_may_spell_the_opener_of_any_format(
+    name: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    """Where the vocabulary has no such token, too."""
+    wire_format = WireFormat.load(name)
+    if not wire_format.opener or not wire_format.replies_plainly:
+        pytest.skip(f"{name} has no opener, or puts a frame around replies")
+    guard = Guard.compile(wire_format, tools, tokenizer)
+    for text in ("Write `{}` here.", "A {} opens it, and a {}, too.", "Write {}\nand the name."):
+        said = text.replace("{}", wire_format.opener)
+        unchanged(guard, guard.vocabulary.ids_of(said.encode()), len(tokenizer))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Between <tool_call> and </tool_call> is the call.",
+        "It ends with `</tool_call>`.",
+        "What a tool says is in `<tool_response>` tags.",
+        "It begins (<tool_call>) and ends (</tool_call>).",
+        "It is `<tool_call>{...}</tool_call>`.",
+        'So:\n```\n<tool_call>\n{"name": "function", "arguments": {}}\n</tool_call>\n```\n',
+    ],
+)
+def test_closers_are_words_in_quotes_and_beside_openers_that_are(
+    text: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    unchanged(guard, tokenizer(text)["input_ids"], len(tokenizer))
+
+
+@pytest.mark.parametrize(
+    "text", ["It is sunny.</tool_call>", "</tool_call>", "<|im_start|>user", "So: <tool_response>"]
+)
+def test_a_stray_control_token_is_no_word(
+    text: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    ids = tokenizer(text)["input_ids"]
+    state = follow(guard, ids, len(tokenizer))
+    assert state.ids != ids
+    assert state.mentions == frozenset()
+
+
+def test_an_opener_in_code_is_a_call_where_the_call_is_legal(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    call = '<tool_call>\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n</tool_call>'
+    ids = [*tokenizer("So:\n```\n" + call)["input_ids"], guard.vocabulary.end_ids[0]]
+    state = follow(guard, ids, len(tokenizer))
+    assert state.ids == ids
+    assert guard.read(state.ids, state.mentions).calls[0].name == "get_time"
+
+
+def test_a_turn_is_followed_where_its_mentions_are_not_known(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    text = "Between `<tool_call>{...}` and `</tool_call>` is the call."
+    for ids in (tokenizer(text)["input_ids"], guard.vocabulary.ids_of(text.encode())):
+        state = unchanged(guard, ids, len(tokenizer))
+        other = guard.start(200)
+        assert all(other.retrace(token) for token in state.ids)
+        assert other.mentions == state.mentions

@@ -42,7 +42,7 @@ def test_json_repair_is_given_what_stands_in_the_calls(tools: list[dict[str, obj
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_prose_talks_about_the_formats_own_tokens(name: str) -> None:
     texts = prose(WireFormat.load(name))
-    assert len(set(texts)) == 30
+    assert len(set(texts)) == len(texts) >= 30
     assert not any(place in text for text in texts for place in ("{opener}", "{closer}"))
 
 

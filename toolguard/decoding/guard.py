@@ -23,6 +23,7 @@ from ..parsing.read import finished
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
 from .state import GuardState
+from .words import Words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,7 +109,7 @@ class Guard:
         """The turn that these ids say; what follows the first end token is ignored.
 
         Args:
-            mentions: the places of ids that are an opener in prose (`GuardState.mentions`).
+            mentions: the places of ids that are words of prose (`GuardState.mentions`).
         """
         parser = self.parser(mentions)
         parser.feed(ids)
@@ -170,6 +171,11 @@ class Guard:
     def control_texts(self) -> dict[int, str]:
         """The control tokens by their ids."""
         return {token: text for text, token in self.control_ids.items()}
+
+    @cached_property
+    def words(self) -> Words:
+        """Which control tokens prose may hold as words."""
+        return Words(self.format, self.vocabulary, self.control_ids)
 
     @cached_property
     def opener_ids(self) -> list[int]:

@@ -59,6 +59,11 @@ def row_mask(words: bytes, width: int) -> RowMask:
     return RowMask(np.frombuffer(words, np.uint8), width)
 
 
+def allow(words: NDArray[np.int32], token: int) -> None:
+    """Makes a token legal in a row's bits, in place."""
+    words.view(np.uint32)[token >> 5] |= np.uint32(1 << (token & 31))
+
+
 @cache
 def _limits(dtype: np.dtype[Any]) -> NDArray[Any]:
     """How large the eight logits of each byte may be: inf or -inf, of shape [256, 8]."""

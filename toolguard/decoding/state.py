@@ -12,6 +12,7 @@ from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
 from ..report.report import Intervention, Position, Report, Step
+from .row_mask import allow
 
 if TYPE_CHECKING:
     from .guard import Guard
@@ -35,7 +36,7 @@ class GuardState:
         pressure: mask pressure so far, in nats.
         interventions: what the guard did so far.
         steps: what the watch read so far, where it is to be kept.
-        mentions: the places of ids that are an opener in prose, and open no call.
+        mentions: the places of ids that are, or spell, a control token that is a word of prose.
         lost: the turn is unguarded, and has left the grammar.
         opener_shift: by how much a calibration moved the opener's log-odds.
     """
@@ -57,6 +58,9 @@ class GuardState:
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
+        self._walked = 0  # up to where in the text the frontier stands
+        self._word: int | None = None  # a control token that may be the next word
+        self._doubted: int | None = None  # where an opener stands that is likely to be a word
         # a shortest completion, and where it began
         self._way: list[int] | None = guard.shortest_turn
         self._way_from = 0
@@ -131,7 +135,7 @@ class GuardState:
             legal = [i for i in preferred if words[i >> 5] >> (i & 31) & 1]
             words[:] = 0
             for token in self.narrow(legal):
-                words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+                allow(words, token)
         return words
 
     def allows(self, token: int) -> bool:
@@ -147,6 +151,11 @@ class GuardState:
         """Takes a sampled token; False, and nothing changes, if it is illegal here."""
         if self.done:
             return False
+        word, self._word = self._word, None
+        if token == word:
+            self.mentions |= {len(self.ids)}
+            self.ids.append(token)
+            return True
         end = token in self.guard.vocabulary.end_ids
         # Where nothing but the end can follow, the engine stops by itself before it sees it.
         stopped = self.matcher.is_stopped()
@@ -156,6 +165,7 @@ class GuardState:
             self._controls.append(len(self.ids))
         self.ids.append(token)
         self.done, self._stopped = end, stopped
+        self._doubt()
         return True
 
     def watch(self, token: int) -> None:
@@ -166,14 +176,9 @@ class GuardState:
         """Takes a token of a turn that is guarded elsewhere, by one that sees its logits; False if
         it is illegal.
 
-        An opener in prose was a mention there if this token shows that it opened no call.
+        A control token in prose was a mention there if this token shows it.
         """
-        if self.accept(token):
-            return True
-        if not self.opened_in_prose:
-            return False
-        self.mention()
-        return self.accept(token)
+        return self.accept(token) or (self.mention(token) is not None and self.accept(token))
 
     def forced(self) -> list[int]:
         """The tokens that must follow, in the tokenizer's own spelling; often none.
@@ -205,6 +210,8 @@ class GuardState:
                 del self.steps[len(self.ids) :]
             self.mentions = frozenset(place for place in self.mentions if place < kept)
             self.done = self._stopped = False
+            if self._doubted is not None and self._doubted >= kept:
+                self._doubted = None
             self._check_at = self.max_new_tokens
             self._may_be_bare = True
             if self._way_from > len(self.ids):
@@ -213,30 +220,98 @@ class GuardState:
                 self._forget()
 
     @property
+    def may_mention(self) -> bool:
+        """Whether the next token may show that a control token is a word of prose: behind an
+        opener, inside one that is being spelled, in quotes, and where there was a mention."""
+        if self.guard.tool_choice != "auto" or not self.ids or self.done:
+            return False
+        if self.mentions or self._doubted is not None:
+            return True
+        words = self.guard.words
+        return words.may_follow(self.ids[-1]) and words.doubtful(self._read())
+
+    @property
     def opened_in_prose(self) -> bool:
         """Whether an opener stands after words of prose, with nothing but white space after it, and
         need not be one."""
-        if self.guard.tool_choice != "auto" or self.done:
-            return False
-        place = self._last_control(len(self.ids))
-        if place < 1 or self.guard.control_texts[self.ids[place]] != self.guard.format.opener:
-            return False
-        spell = self.guard.vocabulary.bytes_of
-        before = self.ids[self._last_control(place) + 1 : place]
-        return bool(
-            not spell(self.ids[place + 1 :]).strip()
-            and spell(before).strip()
-            and self.region == "call"
-            and not self.tight()
-        )
+        return self.may_mention and self._opened() is not None
 
-    def mention(self) -> int:
-        """Lets such an opener stand as a word of prose, which opens no call; returns its place."""
-        place = self._last_control(len(self.ids))
-        self.matcher.rollback(len(self.ids) - place)
-        self.matcher.try_consume_tokens(self.ids[place + 1 :])
-        self.mentions |= {place}
-        self._way = None
+    def mention(self, token: int) -> int | None:
+        """Lets a control token stand as a word of prose, if `token`, which is illegal, shows it.
+
+        It stands before the token, which goes on with other words; or the token completes it, or
+        is it. Of an opener in code, or one that is spelled although there is a token for it, all
+        that follows may be words, too.
+
+        Returns:
+            Its place in the ids; None if there is none, and then nothing changes.
+        """
+        if not self.may_mention:
+            return None
+        words, text = self.guard.words, self._read()
+        if token in self.guard.control_texts or token in self.guard.vocabulary.end_ids:
+            quoted = token in words.quotable and words.in_quotes(text, bool(self.mentions))
+            if not quoted or self.region != "text":
+                return None
+            self._word = token
+            return len(self.ids)
+        opened = self._opened()
+        if opened is not None:
+            return self._unread(*opened)
+        if self._doubted is not None:
+            return self._unread(self._doubted, len(self.ids))
+        said = self.guard.vocabulary.bytes_of([token])
+        found = words.completed(text, said, bool(self.mentions))
+        if found is None or self.region == "call":
+            return None
+        return self._unread(*self._places(*found))
+
+    def _opened(self) -> tuple[int, int] | None:
+        """The ids of the opener that stands at the end, white space aside, if it may be a word."""
+        found = self.guard.words.opener(self._read())
+        if found is None:
+            return None
+        ids = self._places(*found)
+        said = self._is_odd(ids[0]) or self.guard.words.said(self._text[: found[0]])
+        return ids if said else None
+
+    def _is_odd(self, place: int) -> bool:
+        """Whether an opener is spelled there although there is a token for it."""
+        return self.guard.words.has_opener and self.ids[place] not in self.guard.control_texts
+
+    def _doubt(self) -> None:
+        """Notes an opener in prose that is not written as a model writes one that it means."""
+        words = self.guard.words
+        if self.done or not words.may_follow(self.ids[-1]) or self.guard.tool_choice != "auto":
+            return
+        spell = self.guard.vocabulary.bytes_of
+        found = words.opened(self._read(), len(spell(self.ids[-1:])))
+        if found is None:
+            return
+        place, _ = self._places(*found)
+        in_code = words.said(self._text[: found[0]]) and words.in_code(spell(self.ids[:place]))
+        if in_code or self._is_odd(place):
+            self._doubted = place
+
+    def _places(self, start: int, end: int) -> tuple[int, int]:
+        """The first of the ids that spell a part of the text, and the one after the last."""
+        size, place = len(self._text), len(self.ids)
+        after = place
+        while size > start:
+            place -= 1
+            if size >= end:
+                after = place + 1
+            size -= len(self.guard.vocabulary.bytes_of([self.ids[place]]))
+        return place, after
+
+    def _unread(self, place: int, after: int) -> int:
+        """Takes these ids from the grammar: they are words; returns the first."""
+        if not self.matcher.rollback(len(self.ids) - place):
+            raise StateError(f"the mask engine cannot go back to the word at token {place}")
+        self.matcher.try_consume_tokens(self.ids[after:])
+        self.mentions |= {*range(place, after)}
+        self._controls = [control for control in self._controls if control < place]
+        self._doubted = self._way = None
         self._forget()
         return place
 
@@ -347,16 +422,23 @@ class GuardState:
 
     def _forget(self) -> None:
         self._text, self._text_ids = b"", 0
-        self._frontier = self.guard.completer.beginning
+        self._frontier, self._walked = self.guard.completer.beginning, 0
 
-    def _follow(self) -> None:
-        """Brings the frontier to the end of the ids."""
+    def _read(self) -> bytes:
+        """What the ids spell, but for mentions."""
         if self._text_ids < len(self.ids):
             places = range(self._text_ids, len(self.ids))
             read = [self.ids[place] for place in places if place not in self.mentions]
             self._text += self.guard.vocabulary.bytes_of(read)
             self._text_ids = len(self.ids)
-            self._frontier = self.guard.completer.advance(self._frontier, self._text)
+        return self._text
+
+    def _follow(self) -> None:
+        """Brings the frontier to the end of the text."""
+        text = self._read()
+        if self._walked < len(text):
+            self._frontier = self.guard.completer.advance(self._frontier, text)
+            self._walked = len(text)
 
     def _completion(self) -> list[int]:
         """The ids of the shortest completion, without the end token.

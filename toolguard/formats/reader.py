@@ -26,6 +26,7 @@ MARKED = re.compile(r"[\udc00-\udcff]")
 """Any marker."""
 STRAY = chr(_MARK + 0xFF)
 """The marker of a special token that the format does not know."""
+_NOTHING = chr(_MENTION + 0xFF)
 
 NAME_SIGNS = r"\w./-"
 TOOL_NAME = f"[{NAME_SIGNS}]+"
@@ -62,11 +63,18 @@ def mention(mark: str) -> str:
     return chr(ord(mark) - _MARK + _MENTION)
 
 
+def words(text: str) -> str:
+    """What stands for text that spells a control token as a word of prose, or a part of one: the
+    parser sees no control token in it."""
+    return "".join(char + _NOTHING for char in text)
+
+
 def unmark(marked: str, controls: Sequence[str]) -> str:
     """Marked text as a reader sees it: control tokens spelled out."""
+    others = {STRAY: "\N{REPLACEMENT CHARACTER}", _NOTHING: ""}
     return re.sub(
         r"[\udb00-\udcff]",
-        lambda m: "\N{REPLACEMENT CHARACTER}" if m[0] == STRAY else controls[ord(m[0]) & 0xFF],
+        lambda m: others[m[0]] if m[0] in others else controls[ord(m[0]) & 0xFF],
         marked,
     )
 

@@ -22,7 +22,7 @@ from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
 from ..formats.nodes import Pattern
-from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, lexing, mention, unmark
+from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, lexing, mention, unmark, words
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
@@ -83,7 +83,7 @@ class TurnParser:
         toolset: the tools offered.
         opened: the prompt had opened the reasoning already.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
-        mentions: the places of ids that are a control token's, but stand in prose as a word.
+        mentions: the places of ids that are, or spell, a control token that is a word of prose.
     """
 
     def __init__(
@@ -229,14 +229,15 @@ class TurnParser:
                 break
             self._ids.append(token)
             mark = self._spelling.marks.get(token)
-            if mark is not None and len(self._ids) - 1 in self._mentions:
-                mark = mention(mark)
+            is_word = len(self._ids) - 1 in self._mentions
             if token in self._spelling.end_ids:
                 self._ended = True
             elif mark is not None:
+                mark = mention(mark) if is_word else mark
                 parts += [self._utf8.decode(b"", final=True), mark]
             else:
-                parts.append(self._utf8.decode(self._spelling.bytes_of([token])))
+                said = self._utf8.decode(self._spelling.bytes_of([token]))
+                parts.append(words(said) if is_word else said)
         return "".join(parts)
 
     # Tokens: what is certain goes to the parser

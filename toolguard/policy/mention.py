@@ -1,4 +1,4 @@
-"""Mentions: an opener in prose that opens no call, as in an explanation of tool calls."""
+"""Mentions: control tokens in prose that are words of it, as in an explanation of tool calls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..decoding.batch import fill, unpack
+from ..decoding.row_mask import allow
 from ..decoding.state import GuardState
 from ..decoding.watch import Watch
 from ..report.report import Intervention
@@ -15,33 +16,43 @@ from ..report.report import Intervention
 def leave_mentions(
     states: Sequence[GuardState], logits: torch.Tensor, bitmask: torch.Tensor
 ) -> None:
-    """Lets an opener in prose stand as a word where the model goes on with ordinary text.
+    """Lets a control token in prose stand as a word where the model goes on with ordinary text.
 
-    What follows it decides: mass on the body of a call makes it one, and so does mass on control
-    tokens, which is how a damaged model goes on.
+    What follows an opener decides: mass on the body of a call makes it one, and so does mass on
+    control tokens, which is how a damaged model goes on.
 
     Args:
         states: one per row; those concerned go back from the call into the text.
         logits: the model's own, of shape [batch, vocabulary].
         bitmask: the legal tokens, int32 of shape [batch, words]; of those rows it is filled again.
     """
-    rows = [row for row, state in enumerate(states) if state.opened_in_prose]
+    rows = [row for row, state in enumerate(states) if state.may_mention]
     if not rows:
         return
-    mass = logits[rows].float().softmax(-1)
-    call = unpack(bitmask[rows], logits.device)[:, : mass.shape[1]]
-    call[:, [*Watch.of(states[0].guard).tokens]] = True
-    mass = mass[:, : call.shape[1]]
-    prose = mass.masked_fill(call, 0.0).sum(-1)
-    # Where the likeliest token of all goes on with a call, greedy decoding would have made one.
-    going_on = call.gather(1, mass.argmax(-1, keepdim=True)).squeeze(1)
-    for row, share, goes_on in zip(rows, prose.tolist(), going_on.tolist(), strict=True):
-        if share > 0.5 and not goes_on:
-            state = states[row]
-            place = state.mention()
-            bitmask[row] = fill([state])[0]
-            opener = state.guard.format.opener
-            reason = f"what follows is prose (mass {share:.3f}), not the body of a call"
-            state.interventions.append(
-                Intervention(place, "text", opener, state.ids[place], None, "mention", reason)
-            )
+    masses = logits[rows].float().softmax(-1)
+    legal = unpack(bitmask[rows], logits.device)[:, : masses.shape[1]]
+    masses = masses[:, : legal.shape[1]]
+    own, wanted = masses.max(-1)
+    # Where the likeliest token of all is legal, greedy decoding goes on with a call.
+    refused = ~legal.gather(1, wanted.unsqueeze(1)).squeeze(1)
+    prose = masses.masked_fill(legal, 0.0)
+    prose[:, [*Watch.of(states[0].guard).tokens]] = 0.0
+    read = zip(rows, wanted.tolist(), refused.tolist(), own.tolist(), prose.sum(-1).tolist(),
+               strict=True)  # fmt: skip
+    for row, token, is_refused, mass, words in read:
+        state = states[row]
+        share = mass if token in state.guard.control_texts else words
+        place = state.mention(token) if is_refused and share > 0.5 else None
+        if place is None:
+            continue
+        bitmask[row] = fill([state])[0]
+        if place == len(state.ids):
+            allow(bitmask[row].numpy(), token)
+        ids = state.ids[place:] or [token]
+        spelled = state.guard.vocabulary.text_of(ids).strip()
+        reason = f"what follows is prose (mass {share:.3f}), not the body of a call"
+        if place == len(state.ids):
+            reason = f"a word in quotes, or beside an opener that is one (mass {share:.3f})"
+        state.interventions.append(
+            Intervention(place, state.region, spelled, ids[0], None, "mention", reason)
+        )
