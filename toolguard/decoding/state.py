@@ -299,6 +299,8 @@ class GuardState:
         after = place
         while size > start:
             place -= 1
+            if place in self.mentions:
+                continue
             if size >= end:
                 after = place + 1
             size -= len(self.guard.vocabulary.bytes_of([self.ids[place]]))
@@ -306,7 +308,8 @@ class GuardState:
 
     def _unread(self, place: int, after: int) -> int:
         """Takes these ids from the grammar: they are words; returns the first."""
-        if not self.matcher.rollback(len(self.ids) - place):
+        read = sum(i not in self.mentions for i in range(place, len(self.ids)))
+        if not self.matcher.rollback(read):
             raise StateError(f"the mask engine cannot go back to the word at token {place}")
         self.matcher.try_consume_tokens(self.ids[after:])
         self.mentions |= {*range(place, after)}
