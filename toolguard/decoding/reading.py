@@ -25,7 +25,7 @@ class Record:
     """One row of a reading, on the host.
 
     Attributes:
-        wanted: the model's own first choice.
+        wanted: the model's own first choice; None where it was not to be found (`Watch.mask`).
         mass: its probability; 0 where the gate did not pass.
         legal: it is legal.
         kept: it is legal, and leaves room to end the turn within its budget.
@@ -33,7 +33,7 @@ class Record:
         masses: the mass of each watched token; 0 where the gate did not pass.
     """
 
-    wanted: int
+    wanted: int | None
     mass: float
     legal: bool
     kept: bool
@@ -49,7 +49,7 @@ class Reading(ABC):
     @property
     @abstractmethod
     def wanted(self) -> torch.Tensor:
-        """The model's own first choices, int64 of shape [batch]."""
+        """The model's own first choices, where they were to be found: int64 of shape [batch]."""
 
     @property
     @abstractmethod
@@ -72,7 +72,7 @@ class Reading(ABC):
     def ranks(self, tokens: Sequence[int]) -> list[int]:
         """The rank of the chosen tokens among all, by the model's own logits.
 
-        0 where the gate did not pass and it is not the first.
+        0 where the gate did not pass and it is not the first choice that was found.
         """
 
     def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:

@@ -24,11 +24,11 @@ class RowMask:
     """
 
     def __init__(self, octets: NDArray[np.uint8], width: int) -> None:
-        bits = np.unpackbits(octets, bitorder="little")[:width].view(bool)
+        bits = np.unpackbits(octets, count=width, bitorder="little").view(bool)
         legal = int(np.count_nonzero(bits))
-        self._octets, self._width = octets, len(bits)
+        self._octets, self._width = octets, min(8 * len(octets), width)
         self._legal = np.flatnonzero(bits) if legal <= width // _FEW else None
-        self._illegal = np.flatnonzero(~bits) if len(bits) - legal <= width // _FEW else None
+        self._illegal = np.flatnonzero(~bits) if width - legal <= width // _FEW else None
 
     def allows(self, token: int) -> bool:
         return token < self._width and bool(self._octets[token >> 3] >> (token & 7) & 1)
@@ -39,14 +39,20 @@ class RowMask:
             kept = scores.take(self._legal)
             scores.fill(-np.inf)
             scores[self._legal] = kept
-            return
-        scores[self._width :] = -np.inf
-        if self._illegal is not None:
+        elif self._illegal is not None:
             scores[self._illegal] = -np.inf
         else:
+            scores[self._width :] = -np.inf
             inside = scores[: self._width]
             limits = _limits(scores.dtype).take(self._octets, axis=0).reshape(-1)
             np.minimum(inside, limits[: self._width], out=inside)
+
+    def illegal_below(self, limit: float, scores: NDArray[Any]) -> bool:
+        """Whether illegal tokens all have smaller logits; False where they are not few."""
+        if self._illegal is None:
+            return False
+        found = scores.take(self._illegal)
+        return not len(found) or found.item(found.argmax()) < limit
 
     def left(self, scores: NDArray[Any]) -> NDArray[Any]:
         """Logits of the row, all legal ones among them."""

@@ -46,7 +46,7 @@ class Watch:
         tokens = (*guard.control_ids.values(), *guard.vocabulary.end_ids)
         return _watch(guard.vocabulary, tuple(dict.fromkeys(tokens)))
 
-    def mask(self, logits: torch.Tensor, bitmask: torch.Tensor) -> Reading:
+    def mask(self, logits: torch.Tensor, bitmask: torch.Tensor, choices: bool = True) -> Reading:
         """Reads a step, and sets the logits of illegal tokens to -inf, in place.
 
         Nothing waits for the device.
@@ -54,9 +54,12 @@ class Watch:
         Args:
             logits: the model's own, floating point of shape [batch, vocabulary].
             bitmask: the legal tokens, int32 of shape [batch, words], on the CPU.
+            choices: whether to find the model's first choices even where it is clear without that
+                that they are legal.
         """
-        kind = HostReading if on_numpy(logits) else DeviceReading
-        return kind(self, logits, bitmask)
+        if on_numpy(logits):
+            return HostReading(self, logits, bitmask, choices)
+        return DeviceReading(self, logits, bitmask)
 
     def ids(self, device: torch.device) -> torch.Tensor:
         """The ids watched, on a device."""

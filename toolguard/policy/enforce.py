@@ -57,16 +57,18 @@ def hold(
     leave_mentions(states, logits, bitmask)
     odds = opener_odds(states, logits) if calibration else {}
     raw = logits.clone() if despiker else logits
-    reading = Watch.of(states[0].guard).mask(logits, bitmask)
+    tight = [row for row, state in enumerate(states) if state.tight()]
+    traced = any(state.steps is not None for state in states)
+    choices = bool(tight) or traced or despiker is not None
+    reading = Watch.of(states[0].guard).mask(logits, bitmask, choices)
     if despiker:
         points = despiker.points(states, reading, logits)
         if points:
             despiker(states, points, raw[points], logits)
     if calibration:
         calibration(states, odds, logits)
-    for row, state in enumerate(states):
-        if state.tight():
-            _narrow(state, logits[row])
+    for row in tight:
+        _narrow(states[row], logits[row])
     reading.close(logits)
     return reading
 
@@ -90,7 +92,7 @@ def note(state: GuardState, found: Record) -> None:
     if state.done:
         return
     state.pressure += found.pressure
-    if not found.kept:
+    if found.wanted is not None and not found.kept:
         action: Action = "close" if found.legal else "mask"
         state.interventions.append(_intervention(state, found.wanted, found.mass, action))
 
