@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 
 from ..grammar.engine import executor
@@ -14,22 +15,24 @@ from .state import GuardState
 
 
 def fill(states: Sequence[GuardState]) -> torch.Tensor:
-    """The masks of all states: int32 of shape [batch, words], on the CPU.
+    """The masks of all states, of one vocabulary: int32 of shape [batch, words], on the CPU.
 
     Rows of states that are done or lost allow everything: what is sampled there is ignored. Budgets
     are not looked at; see `GuardState.mask`.
     """
-    words = max((state.guard.vocabulary.size + 31) // 32 for state in states)
-    bitmask = torch.zeros((len(states), words), dtype=torch.int32)
+    words = (states[0].guard.vocabulary.size + 31) // 32
+    bitmask = np.empty((len(states), words), np.int32)
     open_rows = []
     for row, state in enumerate(states):
         if state.done or state.lost:
             bitmask[row] = -1
+        elif (mask := state.still_mask()) is not None:
+            bitmask[row] = mask
         else:
             open_rows.append((state.matcher, row))
     if open_rows:
-        executor().unsafe_compute_mask_ptr(open_rows, bitmask.data_ptr(), words * 4, len(states))
-    return bitmask
+        executor().unsafe_compute_mask_ptr(open_rows, bitmask.ctypes.data, words * 4, len(states))
+    return torch.from_numpy(bitmask)
 
 
 def apply(bitmask: torch.Tensor, logits: torch.Tensor) -> None:
@@ -41,7 +44,7 @@ def apply(bitmask: torch.Tensor, logits: torch.Tensor) -> None:
     """
     if on_numpy(logits):
         for scores, words in zip(logits.detach().numpy(), bitmask.numpy(), strict=True):
-            row_mask(words.tobytes(), len(scores)).apply(scores)
+            row_mask(words, len(scores)).apply(scores)
         return
     width = min(logits.shape[1], 32 * bitmask.shape[1])
     illegal = ~unpack(bitmask, logits.device)[:, :width]

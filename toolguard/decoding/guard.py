@@ -23,6 +23,7 @@ from ..parsing.read import finished
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
 from .state import GuardState
+from .still_text import PlainTokens, plain_tokens
 from .words import Words
 
 if TYPE_CHECKING:
@@ -171,6 +172,11 @@ class Guard:
     def control_texts(self) -> dict[int, str]:
         """The control tokens by their ids."""
         return {token: text for text, token in self.control_ids.items()}
+
+    @cached_property
+    def plain(self) -> PlainTokens:
+        """The tokens in which no control token begins."""
+        return plain_tokens(self.vocabulary, self.format.controls)
 
     @cached_property
     def words(self) -> Words:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FEW = 16  # up to one id in so many is few
+_SCATTERED = 1024  # reading so many logits here and there takes as long as reading all in order
 
 
 class RowMask:
@@ -48,8 +49,8 @@ class RowMask:
             np.minimum(inside, limits[: self._width], out=inside)
 
     def illegal_below(self, limit: float, scores: NDArray[Any]) -> bool:
-        """Whether illegal tokens all have smaller logits; False where they are not few."""
-        if self._illegal is None:
+        """Whether illegal tokens all have smaller logits; False where too many would be read."""
+        if self._illegal is None or len(self._illegal) > _SCATTERED:
             return False
         found = scores.take(self._illegal)
         return not len(found) or found.item(found.argmax()) < limit
@@ -59,10 +60,28 @@ class RowMask:
         return scores if self._legal is None else scores.take(self._legal)
 
 
-@lru_cache(maxsize=256)
-def row_mask(words: bytes, width: int) -> RowMask:
+def row_mask(words: NDArray[np.int32], width: int) -> RowMask:
     """The mask of a row of `width` logits, of which `words` are the bits."""
-    return RowMask(np.frombuffer(words, np.uint8), width)
+    return _row_mask(_Octets(words), width)
+
+
+class _Octets:
+    """A mask's octets as a key: their sum is a third of the work of Python's hash of them."""
+
+    def __init__(self, words: NDArray[np.int32]) -> None:
+        self.octets = words.tobytes()
+        self._sum = int(np.add.reduce(words, dtype=np.int32))
+
+    def __hash__(self) -> int:
+        return self._sum
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Octets) and self.octets == other.octets
+
+
+@lru_cache(maxsize=256)
+def _row_mask(key: _Octets, width: int) -> RowMask:
+    return RowMask(np.frombuffer(key.octets, np.uint8), width)
 
 
 def allow(words: NDArray[np.int32], token: int) -> None:

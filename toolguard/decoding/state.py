@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
 from ..report.report import Intervention, Position, Report, Step
 from .row_mask import allow
+from .still_text import Mask, StillText, shared_mask
 
 if TYPE_CHECKING:
     from .guard import Guard
-
-Mask = npt.NDArray[np.int32]
 
 _RECENT = 8  # how many tokens before forced text can bear on how it is tokenised
 
@@ -55,6 +54,7 @@ class GuardState:
         self.matcher = guard.matcher.deep_copy()
         self._controls: list[int] = []  # where control tokens stand
         self._stopped = False  # the end was taken after the engine had stopped
+        self._still = StillText(unsure=0)
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
         self._frontier: Frontier = guard.completer.beginning
@@ -130,13 +130,56 @@ class GuardState:
                 spent, only those of them stay legal that leave room to end the turn; where none
                 does, the first token of the shortest completion alone.
         """
-        words = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.int32).copy()
+        words = np.frombuffer(self._octets(), dtype=np.int32).copy()
         if self.tight():
             legal = [i for i in preferred if words[i >> 5] >> (i & 31) & 1]
             words[:] = 0
             for token in self.narrow(legal):
                 allow(words, token)
         return words
+
+    def still_mask(self) -> Mask | None:
+        """The mask, where it stays the same from token to token (see `StillText`), budgets aside;
+        None: it is to be computed."""
+        if self._still.unsure is not None:
+            self._still = self._looked_at(self._still, self._still.unsure)
+        return self._still.mask if self._still.unsure is None else None
+
+    def _looked_at(self, still: StillText, unsure: int) -> StillText:
+        guard = self.guard
+        if still.free is False or unsure == len(self.ids) or not guard.plain[self.ids[-1]]:
+            return still
+        text = guard.vocabulary.bytes_of(self.ids[unsure:])
+        if still.free:
+            if guard.completer.begins_control(text):
+                return still
+            if guard.completer.has_control(text):
+                return StillText(unsure, False, len(self.ids))
+            return StillText(None, True, still.seen, still.mask)
+        if not text.strip():
+            return still
+        self._follow()
+        if guard.completer.begins_control(self._text):
+            return still
+        if not guard.completer.in_free_text(self._frontier, self._text):
+            return StillText(unsure, False, len(self.ids))
+        return StillText(None, True, len(self.ids), shared_mask(self._octets()))
+
+    def _still_at(self, kept: int) -> StillText:
+        """What is known of the text once the ids are cut there."""
+        still = self._still
+        if still.free is None or still.seen > kept:
+            return StillText(unsure=self._last_control(kept) + 1)
+        if not still.free or (still.unsure is not None and still.unsure < kept):
+            return still
+        # It was read further than that, and holds no control token; but one may have begun.
+        recent = range(max(still.seen, kept - self.guard.completer.longest_control), kept)
+        begun = (place for place in recent if not self.guard.plain[self.ids[place]])
+        return replace(still, unsure=next(begun, None))
+
+    def _octets(self) -> bytes:
+        """The mask, budgets aside; the engine gives a word too many where ids fill them all."""
+        return self.matcher.compute_bitmask()[: (self.guard.vocabulary.size + 31) // 32 * 4]
 
     def allows(self, token: int) -> bool:
         """Whether a token can be taken without a look at the mask: it is legal, far from the end of
@@ -163,6 +206,9 @@ class GuardState:
             return False
         if token in self.guard.control_texts:
             self._controls.append(len(self.ids))
+            self._still = StillText(unsure=len(self.ids) + 1)
+        elif self._still.unsure is None and not self.guard.plain[token]:
+            self._still = replace(self._still, unsure=len(self.ids))
         self.ids.append(token)
         self.done, self._stopped = end, stopped
         self._doubt()
@@ -209,6 +255,7 @@ class GuardState:
             if self.steps is not None:
                 del self.steps[len(self.ids) :]
             self.mentions = frozenset(place for place in self.mentions if place < kept)
+            self._still = self._still_at(kept)
             self.done = self._stopped = False
             if self._doubted is not None and self._doubted >= kept:
                 self._doubted = None
@@ -315,6 +362,7 @@ class GuardState:
         self.mentions |= {*range(place, after)}
         self._controls = [control for control in self._controls if control < place]
         self._doubted = self._way = None
+        self._still = StillText(unsure=self._last_control(place) + 1)
         self._forget()
         return place
 

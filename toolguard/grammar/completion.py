@@ -77,6 +77,9 @@ class Completer:
     `controls` are the format's control tokens, `tokens` those of them that are one token; the
     others are spelled. `spaced` writes a space after commas and colons: a byte more, but most
     vocabularies have tokens for what models usually write, and then it is fewer tokens.
+
+    Attributes:
+        longest_control: how many bytes the longest control token has, spelled.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Completer:
         self._start = start
         self._controls = tuple(controls)
         self._spelled = [control.encode() for control in controls]
-        self._longest_control = max(map(len, self._spelled))
+        self.longest_control = max(map(len, self._spelled))
         stop = "|".join(map(re.escape, controls))
         # Free text as bytes, up to the next control token.
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
@@ -199,11 +202,41 @@ class Completer:
             for position, stack in frontier
         )
 
+    def in_free_text(self, frontier: Frontier, text: bytes) -> bool:
+        """Whether `text` ends in free text and can be read in no other way, and whether no more is
+        asked of what follows there than to contain no control token."""
+        return bool(frontier) and all(
+            stack is not None
+            and isinstance(stack[0], Free)
+            and self._is_under_way(stack[0], text[position:])
+            for position, stack in frontier
+        )
+
+    def begins_control(self, text: bytes) -> bool:
+        """Whether a control token ends where `text` does, or may have begun there."""
+        tail = text[-self.longest_control :]
+        return any(
+            control.startswith(tail[start:])
+            for start in range(len(tail))
+            for control in self._spelled
+        )
+
+    def has_control(self, text: bytes) -> bool:
+        """Whether a control token is spelled in `text`."""
+        return not self._free.fullmatch(text)
+
+    def _is_under_way(self, node: Free, text: bytes) -> bool:
+        """Whether free text is not blank, nor what it may not begin as."""
+        barred = node.barred
+        return bool(text.strip()) and (
+            barred is None or self._suffix(Pattern(barred), text) is None
+        )
+
     def _begun_controls(self, node: Node, text: bytes, position: int) -> Iterator[int]:
         """Where a spelled-out control token may have begun at the end of free text."""
         if not isinstance(node, Free | Raw):
             return
-        for start in range(max(position + 1, len(text) - self._longest_control + 1), len(text)):
+        for start in range(max(position + 1, len(text) - self.longest_control + 1), len(text)):
             begun = any(control.startswith(text[start:]) for control in self._spelled)
             if begun and self._suffix(node, text[position:start]) == b"":
                 yield start
