@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FEW = 16  # up to one id in so many is few
-_SCATTERED = 1024  # reading so many logits here and there takes as long as reading all in order
 
 
 class RowMask:
@@ -49,8 +48,8 @@ class RowMask:
             np.minimum(inside, limits[: self._width], out=inside)
 
     def illegal_below(self, limit: float, scores: NDArray[Any]) -> bool:
-        """Whether illegal tokens all have smaller logits; False where too many would be read."""
-        if self._illegal is None or len(self._illegal) > _SCATTERED:
+        """Whether illegal tokens all have smaller logits; False where they are not few."""
+        if self._illegal is None:
             return False
         found = scores.take(self._illegal)
         return not len(found) or found.item(found.argmax()) < limit
