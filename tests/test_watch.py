@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 import toolguard
 from toolguard import Guard
 from toolguard.decoding.batch import apply, fill, unpack
+from toolguard.decoding.watch import Watch
 from toolguard.policy.enforce import hold, observe
 from toolguard.report.report import GATE
 
@@ -97,6 +98,42 @@ def test_a_mask_leaves_the_legal_logits_as_they_are(
     expected = logits.masked_fill(~allowed, -math.inf)
     apply(bitmask, logits)
     assert torch.equal(logits, expected)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    spread=st.sampled_from([1.0, 4.0, 12.0]),
+    spike=st.sampled_from([0.0, 8.0, 30.0]),
+    begun=st.sampled_from(BEGINNINGS),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_first_choices_are_found_wherever_they_matter(
+    tokenizer: PreTrainedTokenizerBase,
+    tools: list[dict[str, object]],
+    spread: float,
+    spike: float,
+    begun: str,
+    seed: int,
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    state = guard.start(500)
+    for token in tokenizer(begun)["input_ids"]:
+        assert state.accept(token)
+    logits = torch.randn((4, 6000), generator=torch.Generator().manual_seed(seed)) * spread
+    logits[:2, [*guard.control_ids.values()]] += spike
+    logits[1:3, len(tokenizer) :] -= 40.0  # legal tokens are the likeliest
+    states = [state.copy() for _ in range(4)]
+    readings = []
+    for choices in (True, False):
+        scores = logits.clone()
+        reading = Watch.of(guard).mask(scores, fill(states), choices)
+        reading.close(scores)
+        readings.append((scores, reading.records()))
+    (masked, found), (other, found_otherwise) = readings
+    assert torch.equal(masked, other)
+    for one, two in zip(found, found_otherwise, strict=True):
+        assert two in (one, one._replace(wanted=None))
+        assert two.wanted is not None or (two.kept and two.pressure == 0 and not any(two.masses))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

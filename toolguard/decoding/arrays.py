@@ -4,6 +4,7 @@ there, and small arrays cost it less."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ from numpy.typing import NDArray
 def on_numpy(values: torch.Tensor) -> bool:
     """Whether NumPy can see the memory of a tensor. It has no bfloat16."""
     return values.device.type == "cpu" and values.dtype is not torch.bfloat16
+
+
+def first_choices(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
+    """The likeliest tokens of these rows."""
+    if not on_numpy(logits):
+        return logits[[*rows]].argmax(-1).tolist()
+    scores = logits.detach().numpy()
+    return [int(scores[row].argmax()) for row in rows]
 
 
 def log_sum_exp(scores: NDArray[Any]) -> float:

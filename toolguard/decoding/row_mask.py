@@ -83,6 +83,11 @@ def _row_mask(key: _Octets, width: int) -> RowMask:
     return RowMask(np.frombuffer(key.octets, np.uint8), width)
 
 
+def allows(words: NDArray[np.int32], token: int) -> bool:
+    """Whether a token is legal by a row's bits; ids past their end are illegal."""
+    return token < 32 * len(words) and bool(words[token >> 5] >> (token & 31) & 1)
+
+
 def allow(words: NDArray[np.int32], token: int) -> None:
     """Makes a token legal in a row's bits, in place."""
     words.view(np.uint32)[token >> 5] |= np.uint32(1 << (token & 31))

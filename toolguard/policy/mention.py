@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from ..decoding.arrays import first_choices
 from ..decoding.batch import fill, unpack
-from ..decoding.row_mask import allow
+from ..decoding.row_mask import allow, allows
 from ..decoding.state import GuardState
 from ..decoding.watch import Watch
 from ..report.report import Intervention
@@ -26,23 +27,25 @@ def leave_mentions(
         logits: the model's own, of shape [batch, vocabulary].
         bitmask: the legal tokens, int32 of shape [batch, words]; of those rows it is filled again.
     """
-    rows = [row for row, state in enumerate(states) if state.may_mention]
+    doubtful = [row for row, state in enumerate(states) if state.may_mention]
+    if not doubtful:
+        return
+    # Where the likeliest token of all is legal, greedy decoding goes on with a call.
+    wanted = dict(zip(doubtful, first_choices(logits, doubtful), strict=True))
+    bits = bitmask.numpy()
+    rows = [row for row, token in wanted.items() if not allows(bits[row], token)]
     if not rows:
         return
     masses = logits[rows].float().softmax(-1)
     legal = unpack(bitmask[rows], logits.device)[:, : masses.shape[1]]
     masses = masses[:, : legal.shape[1]]
-    own, wanted = masses.max(-1)
-    # Where the likeliest token of all is legal, greedy decoding goes on with a call.
-    refused = ~legal.gather(1, wanted.unsqueeze(1)).squeeze(1)
     prose = masses.masked_fill(legal, 0.0)
     prose[:, [*Watch.of(states[0].guard).tokens]] = 0.0
-    read = zip(rows, wanted.tolist(), refused.tolist(), own.tolist(), prose.sum(-1).tolist(),
-               strict=True)  # fmt: skip
-    for row, token, is_refused, mass, words in read:
-        state = states[row]
+    read = zip(rows, masses.amax(-1).tolist(), prose.sum(-1).tolist(), strict=True)
+    for row, mass, words in read:
+        state, token = states[row], wanted[row]
         share = mass if token in state.guard.control_texts else words
-        place = state.mention(token) if is_refused and share > 0.5 else None
+        place = state.mention(token) if share > 0.5 else None
         if place is None:
             continue
         bitmask[row] = fill([state])[0]
