@@ -146,6 +146,11 @@ class GuardState:
         return self._still.mask if self._still.unsure is None else None
 
     def _looked_at(self, still: StillText, unsure: int) -> StillText:
+        """What is known of the text after a look at what is unsure of it.
+
+        Whether it is free text is found out once, by walking the grammar; from then on the ids that
+        are unsure show whether it goes on.
+        """
         guard = self.guard
         if still.free is False or unsure == len(self.ids) or not guard.plain[self.ids[-1]]:
             return still
