@@ -274,13 +274,16 @@ class GuardState:
     @property
     def may_mention(self) -> bool:
         """Whether the next token may show that a control token is a word of prose: behind an
-        opener, inside one that is being spelled, in quotes, and where there was a mention."""
+        opener in prose, inside one that is being spelled, in quotes, and where there was a mention.
+        """
         if self.guard.tool_choice != "auto" or not self.ids or self.done:
             return False
         if self.mentions or self._doubted is not None:
             return True
         words = self.guard.words
-        return words.may_follow(self.ids[-1]) and words.doubtful(self._read())
+        return words.may_follow(self.ids[-1]) and (
+            words.doubtful(self._read()) or self._opened() is not None
+        )
 
     @property
     def opened_in_prose(self) -> bool:

@@ -74,12 +74,9 @@ class Words:
         return self._may_follow[token]
 
     def doubtful(self, text: bytes) -> bool:
-        """Whether more of a text may show that a control token in it, or the next, is a word."""
-        return (
-            text.endswith(self._begun)
-            or _QUOTED.search(text[-_NEAR:]) is not None
-            or self.opener(text) is not None
-        )
+        """Whether more of a text may show that a control token begun in it, or the next, is a
+        word."""
+        return text.endswith(self._begun) or _QUOTED.search(text[-_NEAR:]) is not None
 
     def opener(self, text: bytes) -> Span | None:
         """The opener that a text ends in, white space aside, if no call is before it."""
