@@ -128,7 +128,9 @@ def test_faulty_turns_are_refused_and_classified(
 def test_white_space_is_bounded(admits: Admits) -> None:
     assert admits(CALL.replace(": ", ":" + " " * 32))
     assert not admits(CALL.replace(": ", ":" + " " * 33))
-    assert not admits(CALL.replace("\n{", "\n" * 33 + "{"))
+    assert admits(CALL.replace("\n{", "\n\n" + " " * 32 + "{"))
+    assert not admits(CALL.replace("\n{", "\n\n" + " " * 33 + "{"))
+    assert not admits(CALL.replace("\n{", "\n\n\n{"))
     assert admits("\n" * 16 + "Noon.")
     assert not admits("\n" * 17 + "Noon.")
     assert not admits("\n" * 17 + CALL)

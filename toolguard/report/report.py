@@ -37,8 +37,8 @@ class Intervention:
         action: `mask`: the token is illegal there; `close`: it is legal, but with it the turn
             could no longer end within its budget; `lead`: the model was writing the bare body of a
             call, so that was taken back and led into the opener; `despike`: a legal control token
-            was held to what a reference gives it; `mention`: a control token in prose was left as a word;
-            `rollback`: what was written since a sound point was taken back.
+            was held to what a reference gives it; `mention`: a control token in prose was left as
+            a word; `rollback`: what was written since a sound point was taken back.
         reason: why, in a few words.
     """
 
