@@ -31,7 +31,7 @@ from toolguard.integrations.transformers.generate import end_tokens
 from toolguard.integrations.transformers.sample import Sampler
 from toolguard.policy.recover import Recovery
 
-from .plain_grammars import plain_grammar, schema_of
+from .plain_grammars import GRAMMARS, plain_grammar, schema_of
 
 Written = list[int] | str
 
@@ -78,6 +78,9 @@ XGRAMMAR = {
     "cohere_action": "cohere",
 }
 """What xgrammar calls its built-in structural tag of a wire format, where that is another name."""
+XGRAMMAR_STOPS = {"harmony": "<|endoftext|>"}
+"""The stop token that it is given, where the tokenizer's own is a part of the tag: it never allows
+such a token (mlc-ai/xgrammar#701), so a harmony reply could not end with its `<|return|>`."""
 
 
 def decoder(name: str, reference: PreTrainedModel | None = None) -> Decode:
@@ -92,6 +95,18 @@ def decoder(name: str, reference: PreTrainedModel | None = None) -> Decode:
     if reference is not None:
         return partial(_ours, name, reference)
     return DECODERS[name]
+
+
+def absence(name: str, wire_format: WireFormat) -> str:
+    """Why a peer has no part in a wire format; empty where it has one."""
+    if name in ("llguidance", "outlines_cfg") and wire_format.name not in GRAMMARS:
+        return "no plain grammar is written for this format"
+    if name == "xgrammar":
+        try:
+            _xgrammar_tag(wire_format)
+        except ValueError:
+            return "no builtin for this format"
+    return ""
 
 
 def generated(request: Request, **options: Any) -> list[int]:
@@ -176,26 +191,34 @@ def _llguidance_tokenizer(
 
 def _xgrammar(request: Request) -> Written:
     """Its built-in structural tag of the format; reasoning where it comes."""
-    import xgrammar
     import xgrammar.contrib.hf
 
-    tag = xgrammar.get_model_structural_tag(
-        XGRAMMAR.get(request.wire_format.name, request.wire_format.name),
-        tools=[*map(dict, request.toolset.definitions)],
-        reasoning="auto",
+    tag = _xgrammar_tag(request.wire_format, [*map(dict, request.toolset.definitions)])
+    compiler = _xgrammar_compiler(
+        request.tokenizer,
+        request.model.config.vocab_size,
+        XGRAMMAR_STOPS.get(request.wire_format.name),
     )
-    compiler = _xgrammar_compiler(request.tokenizer, request.model.config.vocab_size)
     processor = xgrammar.contrib.hf.LogitsProcessor(compiler.compile_structural_tag(tag))
     return generated(request, logits_processor=[processor])
 
 
-@lru_cache(maxsize=8)
-def _xgrammar_compiler(tokenizer: PreTrainedTokenizerBase, size: int) -> Any:
+def _xgrammar_tag(wire_format: WireFormat, tools: Sequence[dict[str, Any]] = ()) -> Any:
+    """Raises ValueError where it has none for the format."""
     import xgrammar
-    import xgrammar.contrib.hf
 
-    # Its own choice of stop tokens: a tag cannot end with one (harmony's end with <|call|>).
-    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
+    name = XGRAMMAR.get(wire_format.name, wire_format.name)
+    return xgrammar.get_model_structural_tag(name, tools=[*tools], reasoning="auto")
+
+
+@lru_cache(maxsize=8)
+def _xgrammar_compiler(tokenizer: PreTrainedTokenizerBase, size: int, stop: str | None) -> Any:
+    import xgrammar
+
+    stops = [tokenizer.get_added_vocab()[stop]] if stop else None  # None: the tokenizer's own
+    info = xgrammar.TokenizerInfo.from_huggingface(
+        tokenizer, vocab_size=size, stop_token_ids=stops
+    )
     return xgrammar.GrammarCompiler(info)
 
 
@@ -214,11 +237,26 @@ def _outlines_cfg(request: Request) -> Written:
 
 def _outlines_json(request: Request) -> Written:
     """`outlines.types.JsonSchema` of one call."""
-    schema = json.dumps(call_schema(request.toolset))
-    backend = _outlines_backend("OutlinesCoreBackend", request.tokenizer, request.model)
-    processor = backend.get_json_schema_logits_processor(schema)
+    processor = _outlines_json_processor(
+        request.tokenizer, request.model, json.dumps(call_schema(request.toolset))
+    )
+    processor.reset()
     ids = generated(request, logits_processor=[processor])
     return framed(str(request.tokenizer.decode(ids, skip_special_tokens=True)), request.wire_format)
+
+
+_outlines_indexed: dict[tuple[int, str], Any] = {}
+
+
+def _outlines_json_processor(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, schema: str
+) -> Any:
+    """Its index of a schema is made once, as an `outlines.Generator` does."""
+    key = (id(tokenizer), schema)
+    if key not in _outlines_indexed:
+        backend = _outlines_backend("OutlinesCoreBackend", tokenizer, model)
+        _outlines_indexed[key] = backend.get_json_schema_logits_processor(schema)
+    return _outlines_indexed[key]
 
 
 _outlines_backends: dict[tuple[str, int], Any] = {}
@@ -236,7 +274,7 @@ def _outlines_backend(name: str, tokenizer: PreTrainedTokenizerBase, model: PreT
 
 
 def _lm_format_enforcer(request: Request) -> Written:
-    """Its JSON schema parser of one call."""
+    """Its JSON schema parser of one call; what it keeps of every prefix is a turn's own."""
     _lm_format_enforcer_imports()
     from lmformatenforcer import JsonSchemaParser
     from lmformatenforcer.integrations.transformers import (

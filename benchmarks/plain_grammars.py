@@ -23,9 +23,9 @@ def plain_grammar(wire_format: str, toolset: Toolset, added: Mapping[str, int]) 
     Raises:
         NotImplementedError: nobody has written one for this format.
     """
-    if wire_format not in _GRAMMARS:
+    if wire_format not in GRAMMARS:
         raise NotImplementedError(f"no plain grammar is written for {wire_format}")
-    return "%llguidance {}\n" + _GRAMMARS[wire_format](toolset, _Writer(added))
+    return "%llguidance {}\n" + GRAMMARS[wire_format](toolset, _Writer(added))
 
 
 class _Writer:
@@ -177,7 +177,7 @@ def _pythonic(toolset: Toolset, write: _Writer) -> str:
     return "\n".join([*lines, f"call: {' | '.join(calls)}", ""])
 
 
-_GRAMMARS: dict[str, Callable[[Toolset, _Writer], str]] = {
+GRAMMARS: dict[str, Callable[[Toolset, _Writer], str]] = {
     "hermes": _framed(
         "", "<tool_call>\n", '{{"name": "{}", "arguments": ', "}\n</tool_call>", "\n", ""
     ),
@@ -203,3 +203,4 @@ _GRAMMARS: dict[str, Callable[[Toolset, _Writer], str]] = {
     "qwen3_xml": _qwen3_xml,
     "pythonic": _pythonic,
 }
+"""By wire format."""
