@@ -216,9 +216,7 @@ def _xgrammar_compiler(tokenizer: PreTrainedTokenizerBase, size: int, stop: str 
     import xgrammar
 
     stops = [tokenizer.get_added_vocab()[stop]] if stop else None  # None: the tokenizer's own
-    info = xgrammar.TokenizerInfo.from_huggingface(
-        tokenizer, vocab_size=size, stop_token_ids=stops
-    )
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size, stop_token_ids=stops)
     return xgrammar.GrammarCompiler(info)
 
 
@@ -237,26 +235,17 @@ def _outlines_cfg(request: Request) -> Written:
 
 def _outlines_json(request: Request) -> Written:
     """`outlines.types.JsonSchema` of one call."""
-    processor = _outlines_json_processor(
-        request.tokenizer, request.model, json.dumps(call_schema(request.toolset))
-    )
+    backend = _outlines_backend("OutlinesCoreBackend", request.tokenizer, request.model)
+    processor = _outlines_json_processor(backend, json.dumps(call_schema(request.toolset)))
     processor.reset()
     ids = generated(request, logits_processor=[processor])
     return framed(str(request.tokenizer.decode(ids, skip_special_tokens=True)), request.wire_format)
 
 
-_outlines_indexed: dict[tuple[int, str], Any] = {}
-
-
-def _outlines_json_processor(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, schema: str
-) -> Any:
-    """Its index of a schema is made once, as an `outlines.Generator` does."""
-    key = (id(tokenizer), schema)
-    if key not in _outlines_indexed:
-        backend = _outlines_backend("OutlinesCoreBackend", tokenizer, model)
-        _outlines_indexed[key] = backend.get_json_schema_logits_processor(schema)
-    return _outlines_indexed[key]
+@lru_cache(maxsize=16)
+def _outlines_json_processor(backend: Any, schema: str) -> Any:
+    """Its index of a schema, which takes most of its time, is made once: see its `Generator`."""
+    return backend.get_json_schema_logits_processor(schema)
 
 
 _outlines_backends: dict[tuple[str, int], Any] = {}
@@ -319,12 +308,16 @@ def call_schema(toolset: Toolset) -> dict[str, Any]:
 
 
 def framed(text: str, wire_format: WireFormat) -> str:
-    """A JSON object that is a call, as a turn of the wire format; any other text as it is."""
+    """A call that is a JSON object, as a turn of the wire format.
+
+    Raises:
+        ValueError: the object is not finished: there is no call, and no reply either.
+    """
     try:
         call = json.loads(text)
-        return toolguard.render(wire_format, [call])
-    except (ValueError, TypeError, KeyError, toolguard.FormatError):
-        return text
+    except ValueError as error:
+        raise ValueError("its JSON object is not finished within the budget") from error
+    return toolguard.render(wire_format, [call])
 
 
 DECODERS: dict[str, Decode] = {

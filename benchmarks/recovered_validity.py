@@ -1,9 +1,11 @@
 """Recovered validity: what each way of decoding or repairing gives back of damaged models.
 
-    python -m benchmarks.recovered_validity [--prompts 60] [--checkpoint NAME] [--way NAME]
+    python -m benchmarks.recovered_validity [--prompts 60] [--repeats 3] [--checkpoint NAME] ...
     python -m benchmarks.recovered_validity --model DIR --cases FILE [--reference DIR]
 
-Checkpoints x ways on the same prompts, greedy, one turn at a time, all in this process. Ways are
+Checkpoints x ways on the same prompts, greedy, one turn at a time, all in this process. Greedy
+turns are always the same, so each repeat has other prompts, drawn by a fixed seed; shown are the
+medians of the repeats, with quartiles. Ways are
 those of `benchmarks.peers_decoding`, and what is done afterwards to the unguarded turns:
 `json_repair` on what stands between the tags, and toolguard's repair alone. Where a peer raises on
 a prompt, the turn counts as collapsed, and its error is shown.
@@ -22,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import torch
@@ -39,6 +42,7 @@ from toolguard.parsing.turn import STATES
 
 from .peers import peers
 from .peers_decoding import DECODERS, Request, decoder
+from .spread import spread
 
 AFTERWARDS = ("json_repair", "repair")
 WAYS = (
@@ -46,10 +50,15 @@ WAYS = (
     "recover", "recover, reference",
 )  # fmt: skip
 MAX_NEW_TOKENS = 160
+FRESH = 520
+"""On the held-out prompts after these, thresholds of `recover` were chosen."""
+RATES = ("schema_valid", "exact_match", "no_call_kept", "wrong", "collapsed", "polluted")
+"""Of all that is measured, what is shown."""
 
 
 def main(
-    prompts: Annotated[int, typer.Option(min=1, help="Cases for each checkpoint.")] = 60,
+    prompts: Annotated[int, typer.Option(min=1, help="Cases of a repeat, the same for all.")] = 60,
+    repeats: Annotated[int, typer.Option(min=1, help="Each with other cases.")] = 3,
     checkpoints: Annotated[list[str] | None, typer.Option("--checkpoint")] = None,
     ways: Annotated[list[str] | None, typer.Option("--way", help="Only these.")] = None,
     model: Annotated[str, typer.Option(help="A model's folder, instead of the lab's.")] = "",
@@ -58,7 +67,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="A row a line, as it is done.")] = False,
 ) -> None:
     names = [model] if model else checkpoints or list(toolguard.checkpoint_names())
-    found = toolguard.read_cases(cases) if cases else toolguard.held_out()
+    found = toolguard.read_cases(cases) if cases else toolguard.held_out()[:FRESH]
+    samples = drawn(found, prompts, repeats)
     healthy = _load(reference or str(toolguard.checkpoint("healthy"))) if not model else None
     if model and reference:
         healthy = _load(reference)
@@ -67,8 +77,7 @@ def main(
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("", total=len(names) * len(wanted))
         for name in names:
-            path = name if model else str(toolguard.checkpoint(name))
-            subject = Subject(path, found[:prompts], healthy)
+            subject = Subject(name if model else str(toolguard.checkpoint(name)), samples, healthy)
             for way in wanted:
                 bars.update(bar, description=f"{name}, {way}")
                 rows.append({"checkpoint": name, "way": way, **subject.measure(way)})
@@ -77,61 +86,108 @@ def main(
                     print(json.dumps(rows[-1]), flush=True)
     if as_json:
         return
-    table = Table(title=f"{len(found[:prompts])} prompts")
-    for heading in rows[0]:
+    table = Table(title=f"{len(samples)} x {len(samples[0])} prompts; percent")
+    for heading in shown(rows[0]):
         table.add_column(heading.replace("_", "\n"))
     for row in rows:
-        table.add_row(*(f"{v:.1%}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(*map(str, shown(row).values()))
     Console().print(table)
+
+
+def drawn(cases: Sequence[Case], size: int, repeats: int) -> list[list[Case]]:
+    """Samples without a case in common, each of `size` cases or as many as there are for it.
+
+    Raises:
+        typer.BadParameter: there are fewer cases than samples.
+    """
+    size = min(size, len(cases) // repeats)
+    if not size:
+        raise typer.BadParameter(f"{len(cases)} cases are too few for {repeats} repeats")
+    order = Random(0).sample(list(cases), size * repeats)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as tables have it."""
+    return {
+        "checkpoint": row["checkpoint"],
+        "way": row["way"],
+        **{name: spread([100 * share for share in row[name]]) for name in RATES},
+        "tokens": spread(row["tokens"], ",.0f"),
+        "ms_a_turn": f"{statistics.median(row['ms_a_turn']):,.0f}",
+        "errors": row["errors"],
+    }
 
 
 class Subject:
     """One model, and what it writes unguarded."""
 
-    def __init__(self, path: str, cases: Sequence[Case], reference: Any) -> None:
-        self.cases = cases
+    def __init__(self, path: str, samples: Sequence[Sequence[Case]], reference: Any) -> None:
+        self.samples = samples
         self.model, self.reference = _load(path), reference
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.format = toolguard.recognise(self.tokenizer)
         self.ends = end_tokens(self.model, self.tokenizer, self.format)
-        self.prompts = [
-            self.tokenizer(
-                prompt_of(self.tokenizer, case.messages, case.toolset), add_special_tokens=False
-            )["input_ids"]
-            for case in cases
-        ]
+        self._unguarded: dict[int, tuple[Turn, float]] = {}
 
     def measure(self, way: str) -> dict[str, Any]:
-        """The rates of one way, what it cost, and what it raised."""
-        turns, seconds, errors = [], [], Counter[str]()
-        tokens = 0
-        for case, prompt in zip(self.cases, self.prompts, strict=True):
+        """Of each sample the rates of one way and what it cost; and what it raised."""
+        found: dict[str, list[Any]] = {}
+        errors = Counter[str]()
+        for cases in self.samples:
+            for name, value in self._sample(way, cases, errors).items():
+                found.setdefault(name, []).extend([] if value is None else [value])
+        said = "; ".join(f"{text} ({count})" for text, count in errors.most_common(2))
+        return {"prompts": [len(cases) for cases in self.samples], **found, "errors": said}
+
+    def _sample(
+        self, way: str, cases: Sequence[Case], errors: Counter[str]
+    ) -> dict[str, float | None]:
+        """A rate is None where no turn of the sample can count."""
+        turns, seconds = [], []
+        for case in cases:
             started = time.perf_counter()
             try:
-                turn = self.turn(way, case, prompt)
+                turn, spent = self._timed(way, case)
             except Exception as error:  # peers raise anything, and it is what is shown
                 turn = toolguard.read_turn("", self.format, case.toolset)
+                spent = time.perf_counter() - started
                 errors[f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"] += 1
-            seconds.append(time.perf_counter() - started)
+            seconds.append(spent)
             turns.append(turn)
-            tokens += len(turn.ids)
-        pairs = list(zip(self.cases, turns, strict=True))
+        pairs = list(zip(cases, turns, strict=True))
         states = Counter(turn.state for turn in turns)
         sound = [(case, turn) for case, turn in pairs if turn.state == "healthy_call"]
         return {
             **{state: states[state] / len(turns) for state in STATES},
-            **{name: _share(found) for name, found in hits(self.cases, turns).items()},
+            **{
+                name: sum(hit) / len(hit) if hit else None
+                for name, hit in hits(cases, turns).items()
+            },
             "wrong": sum(not is_exact(case, turn) for case, turn in sound) / len(turns),
-            "tokens": tokens,
-            "ms_a_turn": round(1000 * statistics.median(seconds)),
-            "errors": "; ".join(f"{text} ({count})" for text, count in errors.most_common(2)),
+            "tokens": sum(len(turn.ids) for turn in turns),
+            "ms_a_turn": round(1000 * statistics.median(seconds), 1),
         }
 
-    def turn(self, way: str, case: Case, prompt: Sequence[int]) -> Turn:
-        """The turn that a way comes to."""
+    def _timed(self, way: str, case: Case) -> tuple[Turn, float]:
+        """A turn, and the seconds that it took; what is written without a guard is, once."""
         if way in AFTERWARDS:
-            written = self.turn("unguarded", case, prompt)
-            return _REPAIRS[way](written, case, self.format)
+            written, before = self._timed("unguarded", case)
+            started = time.perf_counter()
+            return _REPAIRS[way](written, case, self.format), before + time.perf_counter() - started
+        if way == "unguarded" and id(case) in self._unguarded:
+            return self._unguarded[id(case)]
+        started = time.perf_counter()
+        made = self.turn(way, case), time.perf_counter() - started
+        if way == "unguarded":
+            self._unguarded[id(case)] = made
+        return made
+
+    def turn(self, way: str, case: Case) -> Turn:
+        """The turn that a way of decoding comes to."""
+        prompt = self.tokenizer(
+            prompt_of(self.tokenizer, case.messages, case.toolset), add_special_tokens=False
+        )["input_ids"]
         name, _, with_reference = way.partition(", ")
         decode = decoder(name, self.reference if with_reference else None)
         made = decode(
@@ -168,10 +224,6 @@ _REPAIRS: dict[str, Callable[[Turn, Case, WireFormat], Turn]] = {
 def _load(path: str) -> Any:
     bundled = Path(path).parent == toolguard.checkpoint("healthy").parent
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32 if bundled else "auto")
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits) if hits else 0.0
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ Right turns of the cases are played by a `ReplayModel` with damage of growing st
 Harm: the same at strength 0, and replies that only talk about tool calls (`benchmarks/prose.py`),
 spelled with ordinary tokens and with the control tokens themselves; tokens that differ are counted.
 
+A method that a format gives nothing to work with is there with the reason instead of numbers.
+
 Results are written a file per format, method by method; what is there is replaced, the rest kept,
 and the section and the figures are made from all that is there.
 """
@@ -26,6 +28,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -34,24 +37,27 @@ from typing import Annotated, Any
 import json_repair
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 import toolguard
 from toolguard import Case, Toolset, WireFormat
 from toolguard.evaluation.score import is_exact
 
-from .peers_decoding import DECODERS, Request, Written, decoder
+from .peers_decoding import DECODERS, Request, Written, absence, decoder
 from .prose import prose
 from .real_data import DATA
 from .repair import accepted_from
 from .replay_damage import NAMES, damages
 from .replay_model import ReplayModel, Script
 from .replay_scripts import PAIRS, Subject, sayable, subject
+from .saving import save
 from .scripted_report import write_report
 
 RESULTS = Path(__file__).parent / "results"
 STRENGTHS = (0.0, 6.0, 8.0, 10.0, 16.0)
 QUICK = (0.0, 8.0, 16.0)
+QUICK_PROSE = 3
+"""With `--quick`, every third text."""
 NOISE = 0.25
 """The standard deviation of the damage `noise`, for one nat of strength."""
 MORE = 32
@@ -62,8 +68,6 @@ METHODS = (
     *(name for name in DECODERS if name not in ("unguarded", "enforce", "recover")),
 )  # fmt: skip
 """In the order of the report. The post-hoc ones read what the unguarded model wrote."""
-SLOW = ("outlines_json", "lm_format_enforcer")
-"""Seconds a turn at 150,000 tokens: left out with `--quick`."""
 
 
 def main(
@@ -73,23 +77,32 @@ def main(
     kinds: Annotated[list[str] | None, typer.Option("--damage", help="Only these.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Cases of a seed.")] = 3,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
-    quick: Annotated[bool, typer.Option(help="Fewer strengths, and one seed.")] = False,
+    quick: Annotated[bool, typer.Option(help="Fewer strengths and texts, and one seed.")] = False,
     harm: Annotated[bool, typer.Option(help="Also the prose.")] = True,
     out: Path = RESULTS,
 ) -> None:
     if not cases.exists() or not (DATA / "tokenizers").is_dir():
         raise typer.BadParameter(f"no {cases} or no tokenizers in {DATA}: set TOOLGUARD_DATA")
     read = toolguard.read_cases(cases)
-    wanted = methods or [m for m in METHODS if not quick or m not in SLOW]
     pairs = [pair for pair in PAIRS if not formats or pair[0] in formats]
-    for pair in pairs:
-        spoken = subject(*pair)
-        path = out / f"scripted_damage_{pair[0]}.json"
-        for method in track(wanted, pair[0], console=Console(stderr=True), transient=True):
-            bench = Bench(spoken, method, QUICK if quick else STRENGTHS, kinds or NAMES)
-            rows = bench.curves(read, count, range(1 if quick else seeds))
-            _save(path, pair[1], method, rows, bench.harm() if harm else None)
-    write_report(out, METHODS)
+    work = [(pair, method) for pair in pairs for method in methods or METHODS]
+    strengths, laid = QUICK if quick else STRENGTHS, kinds or NAMES
+    drawn = range(1 if quick else seeds)
+    steps = len(drawn) * len(laid) * len(strengths)
+    with Progress(console=Console(stderr=True)) as bars:
+        bar = bars.add_task("", total=len(work) * steps)
+        for place, ((name, tokenizer), method) in enumerate(work):
+            bars.update(bar, description=f"{name}, {method}", completed=place * steps)
+            bench = Bench(subject(name, tokenizer), method, strengths, laid)
+            found: dict[str, Any] = {"absent": bench.absent, "rows": [], "harm": None}
+            if not bench.absent:
+                for row in bench.curves(read, count, drawn):
+                    found["rows"].append(row)
+                    bars.advance(bar)
+                if harm:
+                    found["harm"] = bench.harm(QUICK_PROSE if quick else 1)
+            keep(out / f"scripted_damage_{name}.json", tokenizer, method, found)
+    write_report(out)
 
 
 _WRITTEN: dict[Any, Written] = {}
@@ -105,9 +118,17 @@ class Bench:
         self.laid = damages(spoken)
         self.kinds = [kind for kind in kinds if kind in self.laid or kind == "noise"]
 
-    def curves(self, cases: Sequence[Case], count: int, seeds: Sequence[int]) -> list[Any]:
+    @property
+    def absent(self) -> str:
+        """Why the method has no part in the format; empty where it has one."""
+        if self.method == "json_repair" and self.spoken.wire_format.name not in _CALLS:
+            return "no JSON in this format"
+        return absence(self.method, self.spoken.wire_format)
+
+    def curves(
+        self, cases: Sequence[Case], count: int, seeds: Sequence[int]
+    ) -> Iterator[dict[str, Any]]:
         """Counts by seed, damage and strength."""
-        rows = []
         for seed in seeds:
             chosen = choose(self.spoken, cases, count, seed)
             scripts = [script for _, script in chosen]
@@ -124,8 +145,7 @@ class Bench:
                             scripts, self.laid.get(kind), seed=seed, **options
                         )
                         counts = self._counted(model, healthy, chosen)
-                    rows.append({"damage": kind, "strength": strength, "seed": seed, **counts})
-        return rows
+                    yield {"damage": kind, "strength": strength, "seed": seed, **counts}
 
     def _counted(
         self, model: ReplayModel, healthy: ReplayModel, chosen: Sequence[tuple[Case, Script]]
@@ -191,8 +211,12 @@ class Bench:
             _WRITTEN[key] = decode()
         return _WRITTEN[key]
 
-    def harm(self) -> dict[str, Any]:
-        """What becomes of prose: texts and tokens that differ, and calls that were made of it."""
+    def harm(self, every: int = 1) -> dict[str, Any]:
+        """What becomes of prose: texts and tokens that differ, and calls that were made of it.
+
+        Args:
+            every: take every Nth text.
+        """
         found: dict[str, Any] = {}
         for way in ("spelled", "tokens"):
             counts: dict[str, Any] = {
@@ -202,13 +226,15 @@ class Bench:
                 "calls": 0,
                 "errors": 0,
             }
-            for case, script in _prose(self.spoken, way):
+            for case, script in islice(_prose(self.spoken, way), 0, None, every):
                 model = self.spoken.model([script])
                 counts["texts"] += 1
                 try:
                     written, turn = self._turn(model, model, case, script)
-                except Exception as error:
+                except Exception as error:  # the text is lost
                     counts["errors"] += 1
+                    counts["changed"] += 1
+                    counts["tokens"] += len(script.ids)
                     counts.setdefault("error", f"{type(error).__name__}: {str(error)[:300]}")
                     continue
                 same = written == list(script.ids)
@@ -294,16 +320,13 @@ def _prose(spoken: Subject, way: str) -> Iterator[tuple[Case, Script]]:
         yield case, spoken.script(case, text, spelled=way == "spelled")
 
 
-def _save(
-    path: Path, tokenizer: str, method: str, rows: list[Any], harm: Mapping[str, Any] | None
-) -> None:
-    kept = json.loads(path.read_text("utf-8")) if path.is_file() else {"methods": {}}
-    before = kept["methods"].get(method, {})
-    kept["tokenizer"] = tokenizer
-    kept["methods"][method] = {"rows": rows, "harm": harm or before.get("harm")}
-    path.parent.mkdir(exist_ok=True, parents=True)
-    lines = json.dumps(kept, ensure_ascii=False).replace('{"damage"', '\n{"damage"')
-    path.write_text(lines + "\n", "utf-8")
+def keep(path: Path, tokenizer: str, method: str, found: Mapping[str, Any]) -> None:
+    """Puts what was found of a method into the file of a format, in the order of the report."""
+    kept = json.loads(path.read_text("utf-8"))["methods"] if path.is_file() else {}
+    kept[method] = found
+    ordered = {name: kept[name] for name in METHODS if name in kept}
+    lines = json.dumps({"tokenizer": tokenizer, "methods": ordered}, ensure_ascii=False)
+    save(path, lines.replace('{"damage"', '\n{"damage"') + "\n")
 
 
 if __name__ == "__main__":

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .saving import save
+from .spread import quartiles, spread
+
 Rows = list[dict[str, Any]]
+Methods = dict[str, dict[str, Any]]
+"""By method what `benchmarks.scripted_damage` found: `rows`, `harm`, and why it is `absent`."""
 
 
-def write_report(folder: Path, methods: Sequence[str]) -> None:
+def write_report(folder: Path) -> str:
     """`scripted_damage.md` and a figure for each format, of all that is in a folder."""
     sections = ["## Scripted damage on real tokenizers\n"]
     for path in sorted(folder.glob("scripted_damage_*.json")):
         name = path.stem.removeprefix("scripted_damage_")
         kept = json.loads(path.read_text("utf-8"))
-        by_method = {m: kept["methods"][m] for m in methods if m in kept["methods"]}
-        sections.append(_section(name, kept["tokenizer"], by_method))
-        _figure(path.with_suffix(".png"), name, {m: d["rows"] for m, d in by_method.items()})
-    (folder / "scripted_damage.md").write_text("\n".join(sections), "utf-8")
+        sections.append(_section(name, kept["tokenizer"], kept["methods"]))
+        _figure(path.with_suffix(".png"), name, kept["methods"])
+    written = "\n".join(sections)
+    save(folder / "scripted_damage.md", written)
+    return written
 
 
 def shares(rows: Rows, key: str) -> list[float]:
@@ -34,60 +38,57 @@ def shares(rows: Rows, key: str) -> list[float]:
     return found
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper one."""
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
-
-
 def _cell(rows: Rows, key: str) -> str:
-    if not rows:
-        return ""
-    low, middle, high = quartiles(shares(rows, key))
-    return f"{middle:.0f}" if low == high else f"{middle:.0f} ({low:.0f}-{high:.0f})"
+    return spread(shares(rows, key)) if rows else ""
 
 
-def _section(name: str, tokenizer: str, by_method: dict[str, Any]) -> str:
-    every = [row for data in by_method.values() for row in data["rows"]]
+def _section(name: str, tokenizer: str, methods: Methods) -> str:
+    every = [row for found in methods.values() for row in found["rows"]]
     strengths = sorted({row["strength"] for row in every})
     kinds = list(dict.fromkeys(row["damage"] for row in every))
-    seeds = len({row["seed"] for row in every})
-    cases = max(row["cases"] for row in every)
     lines = [
         f"### {name}, {tokenizer}'s tokenizer\n",
-        f"Percent of {cases} cases, medians of {seeds} seeds (quartiles); over all damages: "
-        "exact / wrong / none.\n",
-        "| method | " + " | ".join(f"{strength:g} nats" for strength in strengths) + " | s/turn |",
-        "|---" * (len(strengths) + 2) + "|",
+        f"![Curves](scripted_damage_{name}.png)\n",
+        "Percent of the cases of a seed, medians of the seeds (quartiles); over all damages: exact "
+        "/ wrong / none. What is done afterwards to unguarded turns has its own seconds only.\n",
+        "| method | cases x seeds | "
+        + " | ".join(f"{strength:g} nats" for strength in strengths)
+        + " | s/turn |",
+        "|---" * (len(strengths) + 3) + "|",
     ]
-    for method, data in by_method.items():
+    for method, found in methods.items():
+        rows = found["rows"]
+        if not rows:
+            lines.append(f"| {method} |  | {found['absent']} |" + " |" * len(strengths))
+            continue
         cells = []
         for strength in strengths:
-            rows = [row for row in data["rows"] if row["strength"] == strength]
-            cells.append(" / ".join(_cell(rows, key) for key in ("exact", "wrong", "none")))
-        turns = sum(row["cases"] for row in data["rows"])
-        spent = sum(row["seconds"] for row in data["rows"]) / turns
-        lines.append(f"| {method} | {' | '.join(cells)} | {spent:.2f} |")
+            own = [row for row in rows if row["strength"] == strength]
+            cells.append(" / ".join(_cell(own, key) for key in ("exact", "wrong", "none")))
+        spent = sum(row["seconds"] for row in rows) / sum(row["cases"] for row in rows)
+        sample = f"{max(row['cases'] for row in rows)} x {len({row['seed'] for row in rows})}"
+        lines.append(f"| {method} | {sample} | {' | '.join(cells)} | {spent:.2f} |")
+    if not every:
+        return "\n".join([*lines, ""])
     harsh = strengths[-1]
     lines += [
         f"\nExact by damage, at {harsh:g} nats:\n",
         "| method | " + " | ".join(kind.replace("_", " ") for kind in kinds) + " |",
         "|---" * (len(kinds) + 1) + "|",
     ]
-    for method, data in by_method.items():
+    for method, found in methods.items():
         cells = [
             _cell(
-                [r for r in data["rows"] if (r["damage"], r["strength"]) == (kind, harsh)], "exact"
+                [r for r in found["rows"] if (r["damage"], r["strength"]) == (kind, harsh)],
+                "exact",
             )
             for kind in kinds
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join([*lines, *_harm(by_method), ""])
+    return "\n".join([*lines, *_harm(methods), *_errors(methods), ""])
 
 
-def _harm(by_method: dict[str, Any]) -> list[str]:
+def _harm(methods: Methods) -> list[str]:
     lines = [
         "\nHarm: healthy turns whose tokens differ, then prose about tool calls (texts changed, "
         "tokens changed, texts that became calls), spelled and with the control tokens "
@@ -95,30 +96,43 @@ def _harm(by_method: dict[str, Any]) -> list[str]:
         "| method | healthy turns | prose, spelled | prose, control tokens |",
         "|---|---|---|---|",
     ]
-    errors = []
-    for method, data in by_method.items():
-        seen = {row["seed"]: row for row in data["rows"] if not row["strength"]}
+    for method, found in methods.items():
+        seen = {row["seed"]: row for row in found["rows"] if not row["strength"]}
         turns = sum(row["cases"] for row in seen.values())
-        cells = [f"{sum(row['changed'] for row in seen.values())} of {turns}"]
+        cells = [f"{sum(row['changed'] for row in seen.values())} of {turns}" if seen else ""]
         for way in ("spelled", "tokens"):
-            harm = (data["harm"] or {}).get(way)
+            harm = (found["harm"] or {}).get(way)
             cells.append(
                 f"{harm['changed']} of {harm['texts']}, {harm['tokens']}, {harm['calls']}"
                 + (f", {harm['errors']} errors" if harm["errors"] else "")
                 if harm
-                else ""
+                else found["absent"] or "not run"
             )
         lines.append(f"| {method} | {' | '.join(cells)} |")
-        failed = sum(row["errors"] for row in data["rows"])
-        first = next((row["error"] for row in data["rows"] if "error" in row), None)
-        if first:
-            text = " ".join(first.split()).replace("|", "\\|")
-            turns = sum(row["cases"] for row in data["rows"])
-            errors.append(f"- {method} raised in {failed} of {turns} turns, first: `{text}`")
-    return [*lines, "", *errors]
+    return lines
 
 
-def _figure(path: Path, name: str, by_method: dict[str, Rows]) -> None:
+def _errors(methods: Methods) -> list[str]:
+    """What methods raised: how often, and the first."""
+    lines = []
+    for method, found in methods.items():
+        for what, counts in (
+            ("turns", found["rows"]),
+            ("texts of prose", list((found["harm"] or {}).values())),
+        ):
+            first = next((count["error"] for count in counts if "error" in count), None)
+            if first:
+                failed = sum(count["errors"] for count in counts)
+                every = sum(count["cases" if what == "turns" else "texts"] for count in counts)
+                text = " ".join(first.split()).replace("|", "\\|")
+                lines.append(f"- {method} raised in {failed} of {every} {what}, first: `{text}`")
+    return ["", *lines] if lines else []
+
+
+def _figure(path: Path, name: str, methods: Methods) -> None:
+    by_method = {method: found["rows"] for method, found in methods.items() if found["rows"]}
+    if not by_method:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
