@@ -3,10 +3,12 @@
     python -m benchmarks --quick [--part NAME]    # under 10 minutes
     python -m benchmarks --full                   # some hours
 
-runs each benchmark in a process of its own and writes what it prints into `benchmarks/results/`,
-the tables of all that is there into `benchmarks/RESULTS.md`. Needs the extra `bench`;
-`TOOLGUARD_DATA` says where BFCL's cases, tokenizers and transcripts are, and what lacks them is
-left out, which the page says. What is claimed and what is not: `benchmarks/README.md`.
+runs each benchmark in a process of its own and keeps its rows in `benchmarks/results/`, as they
+come, and what is there as tables in `benchmarks/RESULTS.md`. A run that is cut off or fails takes
+the place of no whole one: the page says so, and shows its rows only where there are no others.
+Needs the extra `bench`; `TOOLGUARD_DATA` says where BFCL's cases, tokenizers and transcripts are,
+and what lacks them is left out, which the page says. What is claimed and what is not:
+`benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -17,23 +19,19 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Annotated, Any
+from threading import Thread
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from toolguard.cli.chart import heat_map
-
+from .page import HERE, PAGE, run_file, write_page
 from .real_data import DATA
+from .saving import save
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-PAGE = HERE / "RESULTS.md"
 PACKAGES = (
     "toolguard", "torch", "transformers", "llguidance", "xgrammar", "outlines",
     "lm-format-enforcer", "json-repair", "partial-json-parser",
@@ -49,7 +47,6 @@ class Part:
         name: of its module and its result.
         title: the heading of its section.
         quick, full: its arguments.
-        prints: it prints JSON; otherwise it writes its results itself.
         data: it needs real data.
     """
 
@@ -57,7 +54,6 @@ class Part:
     title: str
     quick: tuple[str, ...]
     full: tuple[str, ...]
-    prints: bool = True
     data: bool = False
 
     def command(self, quick: bool) -> list[str]:
@@ -70,27 +66,24 @@ PARTS = (
         "recovered_validity",
         "Recovered validity: the lab's checkpoints, every way",
         (
-            "--json", "--prompts", "20",
+            "--json", "--prompts", "10",
             *(word for name in QUICK_CHECKPOINTS for word in ("--checkpoint", name)),
         ),
-        ("--json", "--prompts", "100"),
+        ("--json", "--prompts", "60"),
     ),
     Part(
         "scripted_damage",
         "Scripted damage on real tokenizers",
         ("--quick", "--format", "hermes"),
         (),
-        prints=False,
         data=True,
     ),
     Part("repair", "Real transcripts", ("--json", "--every", "10"), ("--json",), data=True),
+    Part("cost", "Cost", ("--json", "--repeats", "3"), ("--json", "--repeats", "15")),
     Part(
-        "cost",
-        "Cost",
-        ("--json", "--repeats", "5", "--part", "compile", "--part", "step"),
-        ("--json", "--repeats", "15"),
+        "forced_tokens", "Forced tokens", ("--json", "--prompts", "48", "--repeats", "3"),
+        ("--json",),
     ),
-    Part("forced_tokens", "Forced tokens", ("--json", "--prompts", "48"), ("--json",)),
 )  # fmt: skip
 
 
@@ -98,8 +91,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick/--full", help="Under 10 minutes, or all.")] = True,
     parts: Annotated[list[str] | None, typer.Option("--part", help="Only these.")] = None,
 ) -> None:
+    names = [part.name for part in PARTS]
+    if unknown := sorted({*(parts or ())} - {*names}):
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(names)}")
     console = Console(stderr=True)
-    RESULTS.mkdir(exist_ok=True)
     for part in PARTS:
         if parts and part.name not in parts:
             continue
@@ -107,38 +102,70 @@ def main(
             console.print(f"{part.name} is left out: no data in {DATA}, set TOOLGUARD_DATA")
             continue
         console.print(f"python {' '.join(part.command(quick))}", highlight=False)
-        _run(part, quick, console)
-    PAGE.write_text(page(), "utf-8")
+        error = run(part.name, part.command(quick))
+        if error:
+            console.print(f"{part.name} failed: {error}", highlight=False)
+        write_page({part.name: part.title for part in PARTS})
     console.print(f"{PAGE} is written")
 
 
-def _run(part: Part, quick: bool, console: Console) -> None:
+def run(name: str, command: list[str]) -> str:
+    """Runs a benchmark and keeps the rows that it prints; what went wrong, or an empty text."""
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *part.command(quick)],
-        stdout=subprocess.PIPE if part.prints else None,
-        text=True,
-        cwd=HERE.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode and not done.stdout:
-        console.print(f"{part.name} failed: exit code {done.returncode}")
-        return
-    about = {
-        "command": f"python {' '.join(part.command(quick))}",
+    about: dict[str, Any] = {
+        "command": f"python {' '.join(command)}",
         "date": date.today().isoformat(),
-        "seconds": round(time.perf_counter() - started),
+        "seconds": 0,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "error": "",
+        "rows": [],
     }
-    if part.prints:
-        lines = [
-            json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))
-        ]
-        about["found"] = lines if part.name == "recovered_validity" else lines[-1]
-    path = RESULTS / f"{part.name}.run.json"
-    path.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+
+    def keep() -> None:
+        about["seconds"] = round(time.perf_counter() - started)
+        save(run_file(name, running=True), json.dumps(about, indent=1) + "\n")
+
+    keep()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["TYPER_STANDARD_TRACEBACK"] = "1"  # its last line says what went wrong
+    if sys.stderr.isatty():
+        environment["TTY_COMPATIBLE"] = "1"  # rich draws its bars
+    said = bytearray()
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=HERE.parent,
+        env=environment,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        passing = Thread(target=_pass_on, args=(process.stderr, said))
+        passing.start()
+        for line in process.stdout:
+            if line.startswith(b"{"):
+                about["rows"].append(json.loads(line))
+                keep()
+        passing.join()
+        code = process.wait()
+    if code not in (0, 1) or b"Traceback" in said:  # 1 alone is a verdict: see `repair`
+        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        about["error"] = last[:300] or f"exit code {code}"
+    keep()
+    if not about["error"]:
+        run_file(name, running=True).replace(run_file(name))
+    return str(about["error"])
+
+
+def _pass_on(stream: IO[bytes], said: bytearray) -> None:
+    """Shows what a process says while it says it, and keeps the end of it."""
+    while data := os.read(stream.fileno(), 4096):
+        sys.stderr.buffer.write(data)
+        sys.stderr.flush()
+        said += data
+        del said[:-20_000]
 
 
 def _version(name: str) -> str | None:
@@ -146,111 +173,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def page() -> str:
-    """The results that are there, as Markdown."""
-    sections = [
-        "# Results\n\nWritten by `python -m benchmarks`; what is claimed and what is not: "
-        "[README.md](README.md).\n"
-    ]
-    for part in PARTS:
-        path = RESULTS / f"{part.name}.run.json"
-        if not path.is_file():
-            said = f"Not run as a whole: `python -m benchmarks --part {part.name}`."
-            there = "" if part.prints else SECTIONS[part.name](None)
-            sections.append(f"## {part.title}\n\n{said}\n\n{there}\n")
-            continue
-        run = json.loads(path.read_text("utf-8"))
-        versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        sections.append(
-            f"## {part.title}\n\n`{run['command']}`, {run['date']}, {run['seconds']} s, "
-            f"{run['machine']}; {versions}.\n\n{SECTIONS[part.name](run.get('found'))}\n"
-        )
-    return "\n".join(sections)
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of the same keys as Markdown."""
-    if not rows:
-        return "Nothing."
-    heads = [*rows[0]]
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in heads) + " |"]
-    lines.append("|" + "---|" * len(heads))
-    lines += ["| " + " | ".join(_cell(row.get(head)) for head in heads) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.1f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _recovered(rows: Any) -> str:
-    names = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    ways = list(dict.fromkeys(row["way"] for row in rows))
-    exact = {(row["way"], row["checkpoint"]): row["exact_match"] for row in rows}
-    cells = [[exact.get((way, name)) for name in names] for way in ways]
-    heat_map(ways, names, cells, RESULTS / "recovered_validity.png")
-    shown = []
-    for row in rows:
-        rates = ("schema_valid", "exact_match", "no_call_kept", "wrong", "collapsed", "polluted")
-        shown.append(
-            {
-                "checkpoint": row["checkpoint"],
-                "way": row["way"],
-                **{name: f"{row[name]:.1%}" for name in rates},
-                "tokens": row["tokens"],
-                "ms_a_turn": row["ms_a_turn"],
-                "errors": row["errors"],
-            }
-        )
-    picture = "![Exact calls by way and checkpoint](results/recovered_validity.png)"
-    return f"{picture}\n\n{table(shown)}"
-
-
-def _repaired(found: Any) -> str:
-    readers = [{"reader": name, **row} for name, row in found["readers"].items()]
-    kinds = dict.fromkeys(kind for row in found["checkpoints"].values() for kind in row)
-    checkpoints = [
-        {"checkpoint": name, **{kind: row.get(kind, 0) for kind in kinds}}
-        for name, row in found["checkpoints"].items()
-    ]
-    absent = "".join(
-        f"\n\n{name} did not take part: {why}." for name, why in found["absent"].items()
-    )
-    return f"{table(readers)}{absent}\n\n{table(checkpoints)}"
-
-
-def _costs(found: Any) -> str:
-    return "\n\n".join(f"### {part}\n\n{table(rows)}" for part, rows in found.items())
-
-
-def _forced(found: Any) -> str:
-    rows = [
-        {"": name, **{key: value for key, value in row.items() if key != "time_ratio"},
-         "time, guarded / unguarded": f"{row['time_ratio']['median']:.2f}"}
-        for name, row in found.items()
-    ]  # fmt: skip
-    return table(rows)
-
-
-def _scripted(_: Any) -> str:
-    path = RESULTS / "scripted_damage.md"
-    if not path.is_file():
-        return "Nothing was written."
-    written = path.read_text("utf-8").split("\n", 1)[1]  # without its heading
-    return written.replace("](scripted_damage", "](results/scripted_damage").strip()
-
-
-SECTIONS = {
-    "recovered_validity": _recovered,
-    "scripted_damage": _scripted,
-    "repair": _repaired,
-    "cost": _costs,
-    "forced_tokens": _forced,
-}
 
 
 if __name__ == "__main__":

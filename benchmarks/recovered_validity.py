@@ -42,7 +42,7 @@ from toolguard.parsing.turn import STATES
 
 from .peers import peers
 from .peers_decoding import DECODERS, Request, decoder
-from .spread import spread
+from .recovered_report import shown, sizes
 
 AFTERWARDS = ("json_repair", "repair")
 WAYS = (
@@ -52,8 +52,6 @@ WAYS = (
 MAX_NEW_TOKENS = 160
 FRESH = 520
 """On the held-out prompts after these, thresholds of `recover` were chosen."""
-RATES = ("schema_valid", "exact_match", "no_call_kept", "wrong", "collapsed", "polluted")
-"""Of all that is measured, what is shown."""
 
 
 def main(
@@ -86,11 +84,11 @@ def main(
                     print(json.dumps(rows[-1]), flush=True)
     if as_json:
         return
-    table = Table(title=f"{len(samples)} x {len(samples[0])} prompts; percent")
+    table = Table(title=f"{sizes(rows[0])}; percent")
     for heading in shown(rows[0]):
         table.add_column(heading.replace("_", "\n"))
     for row in rows:
-        table.add_row(*map(str, shown(row).values()))
+        table.add_row(*shown(row).values())
     Console().print(table)
 
 
@@ -105,18 +103,6 @@ def drawn(cases: Sequence[Case], size: int, repeats: int) -> list[list[Case]]:
         raise typer.BadParameter(f"{len(cases)} cases are too few for {repeats} repeats")
     order = Random(0).sample(list(cases), size * repeats)
     return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as tables have it."""
-    return {
-        "checkpoint": row["checkpoint"],
-        "way": row["way"],
-        **{name: spread([100 * share for share in row[name]]) for name in RATES},
-        "tokens": spread(row["tokens"], ",.0f"),
-        "ms_a_turn": f"{statistics.median(row['ms_a_turn']):,.0f}",
-        "errors": row["errors"],
-    }
 
 
 class Subject:

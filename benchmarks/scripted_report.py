@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .saving import save
-from .spread import quartiles, spread
+from .tables import quartiles, spread
 
 Rows = list[dict[str, Any]]
 Methods = dict[str, dict[str, Any]]

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 import toolguard
+from benchmarks.peers_decoding import framed
 from benchmarks.prose import prose
 from benchmarks.real_data import DATA
-from benchmarks.scripted_damage import Bench, differing, json_repaired, outcome
+from benchmarks.replay_scripts import subject
+from benchmarks.scripted_damage import Bench, differing, json_repaired, keep, outcome
 from toolguard import Case, Toolset, WireFormat
 
 CALL = {"name": "get_time", "arguments": {"zone": "UTC"}}
@@ -39,6 +41,21 @@ def test_json_repair_is_given_what_stands_in_the_calls(tools: list[dict[str, obj
         assert (call.name, call.arguments) == ("get_time", {"zone": "UTC"})
 
 
+def test_a_method_without_anything_to_work_with_says_so() -> None:
+    pythonic, apertus = subject("pythonic", "bundled"), subject("apertus", "bundled")
+    assert Bench(pythonic, "json_repair", (0.0,), ["noise"]).absent == "no JSON in this format"
+    assert Bench(apertus, "llguidance", (0.0,), ["noise"]).absent.startswith("no plain grammar")
+    for method in ("unguarded", "repair", "enforce", "recover_reference", "outlines_json"):
+        assert not Bench(apertus, method, (0.0,), ["noise"]).absent
+
+
+def test_an_unfinished_object_is_no_reply() -> None:
+    hermes = WireFormat.load("hermes")
+    assert framed(json.dumps(CALL), hermes).startswith("<tool_call>")
+    with pytest.raises(ValueError, match="not finished within the budget"):
+        framed('{"name": "get_time", "argu', hermes)
+
+
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_prose_talks_about_the_formats_own_tokens(name: str) -> None:
     texts = prose(WireFormat.load(name))
@@ -51,8 +68,6 @@ def test_prose_talks_about_the_formats_own_tokens(name: str) -> None:
 )
 def test_two_cases_of_one_format(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks.replay_scripts import subject
-    from benchmarks.scripted_damage import METHODS, _save
     from benchmarks.scripted_report import write_report
 
     cases = toolguard.read_cases(DATA / "bfcl_dev.jsonl")[:40]
@@ -61,14 +76,20 @@ def test_two_cases_of_one_format(tmp_path: Path) -> None:
     for method in ("unguarded", "repair", "enforce"):
         spoken = subject("mistral_json", "mistral-7b-v0.3")
         bench = Bench(spoken, method, (0.0, 16.0), ["end_of_turn"])
-        counted[method] = bench.curves(cases, 2, range(1))
-        _save(path, "mistral-7b-v0.3", method, counted[method], None)
-    write_report(tmp_path, METHODS)
+        counted[method] = [*bench.curves(cases, 2, range(1))]
+        found = {"absent": bench.absent, "rows": counted[method], "harm": bench.harm(every=15)}
+        keep(path, "mistral-7b-v0.3", method, found)
+    absent = Bench(spoken, "xgrammar", (0.0, 16.0), ["end_of_turn"])
+    found = {"absent": "no builtin for this format", "rows": [], "harm": None}
+    keep(path, "mistral-7b-v0.3", absent.method, found)
+    write_report(tmp_path)
     assert [row["exact"] for row in counted["unguarded"]] == [2, 0]
     assert [row["exact"] for row in counted["enforce"]] == [2, 2]
     assert counted["enforce"][0]["changed"] == 0
-    assert json.loads(path.read_text())["methods"].keys() == counted.keys()
-    assert (
-        "| enforce | 100 / 0 / 0 | 100 / 0 / 0 |" in (tmp_path / "scripted_damage.md").read_text()
-    )
+    assert [*json.loads(path.read_text())["methods"]] == [*counted, "xgrammar"]
+    written = (tmp_path / "scripted_damage.md").read_text()
+    assert "| enforce | 2 x 1 | 100 / 0 / 0 | 100 / 0 / 0 |" in written
+    assert "| xgrammar |  | no builtin for this format |" in written
+    assert "| repair | 0 of 2 | 0 of 2, 0, 0 | 0 of 2, 0, 0 |" in written
+    assert "not run" not in written
     assert (tmp_path / "scripted_damage_mistral_json.png").is_file()

@@ -1,0 +1,52 @@
+"""The Markdown section and the figure of `benchmarks.cost`, from its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .tables import table
+
+Rows = list[dict[str, Any]]
+
+
+def cost_section(rows: Rows, folder: Path) -> str:
+    """The tables of all parts that are there; the figure goes into the folder."""
+    parts: dict[str, Rows] = {}
+    for row in rows:
+        rest = {name: value for name, value in row.items() if name != "part"}
+        parts.setdefault(row["part"], []).append(rest)
+    texts = []
+    for part, own in parts.items():
+        texts.append(f"### {part}")
+        if part == "scale":
+            scale_picture(own, folder / "cost_scale.png")
+            texts.append("![Microseconds a token](results/cost_scale.png)")
+        texts.append(table(own))
+    return "\n\n".join(texts)
+
+
+def scale_picture(rows: Rows, path: Path) -> None:
+    """A step's cost over what grows, a panel for each; a flat line is what is claimed."""
+    kinds = list(dict.fromkeys(row["grows"] for row in rows))
+    figure = Figure(figsize=(3.6 * len(kinds), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for kind, panel in zip(kinds, panels, strict=True):
+        for shade, ids in enumerate(dict.fromkeys(row["ids"] for row in rows)):
+            own = [row for row in rows if row["grows"] == kind and row["ids"] == ids]
+            for place, marker in (("text", "o"), ("string", "s"), ("opened", "^")):
+                panel.plot(
+                    [row["size"] for row in own],
+                    [row[place] for row in own],
+                    f"{marker}-",
+                    color=f"C{shade}",
+                    label=f"{place}, {ids:,} ids",
+                )
+        panel.set_xscale("log")
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel(kind)
+    panels[0].set_ylabel("microseconds a token")
+    panels[-1].legend(fontsize=7)
+    figure.savefig(path, dpi=90)
