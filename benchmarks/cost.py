@@ -14,7 +14,7 @@ as text in some runs. `--tokenizer` has Hermes calls on another one.
   accepting the token); of the engines: fill, apply and accept.
 - pieces: the same at batch 8, each piece by itself; Outlines' processor has none.
 - memory: by how much the process grows for every live state that has taken one step, and how much
-  of that Python's allocator knows of. Linux only.
+  of that Python's allocator knows of. Linux with glibc only.
 - scale: the same step of ours for up to 10,000 live states, 1,000 tools, turns of 32,000 tokens.
 
 Times are microseconds, of a step those of a row: medians of the repeats. Ratios are ours over
@@ -23,6 +23,7 @@ theirs, with the quartiles of the repeats' ratios.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import statistics
@@ -44,7 +45,7 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 import toolguard
-from toolguard import Guard, Toolset, WireFormat
+from toolguard import Guard, RequestError, Toolset, WireFormat
 from toolguard.decoding.batch import fill
 from toolguard.grammar.engine import executor
 from toolguard.policy.enforce import enforce, hold, record
@@ -70,6 +71,8 @@ PLACES = {
 BATCHES = (1, 8, 64)
 TOOLS = (1, 10, 30, 100)
 LIVE = (1_000, 10_000)
+_MMAP_THRESHOLD = -3
+"""glibc's number of that option: larger blocks lie by themselves, and go back when freed."""
 Rows = Iterator[dict[str, Any]]
 
 
@@ -490,19 +493,27 @@ def pieces(spoken: Subject, repeats: int, batch: int = 8) -> Rows:
 
 
 def memory(spoken: Subject, repeats: int) -> Rows:
-    """What a live state weighs, in bytes."""
+    """What a live state weighs, in bytes, once it has been asked for a mask."""
+    glibc = ctypes.CDLL("libc.so.6")
+    glibc.mallopt(_MMAP_THRESHOLD, 64 * 1024)  # logits never lie between states
     kept: list[Any] = []  # what was freed would be used again, unseen
     engines = [engine(tools(10), spoken) for engine in BESIDE]
     work = [(engine, place) for engine in engines for place in ("text", "string")]
     rows: list[dict[str, Any]] = []
+
+    def resident() -> int:
+        glibc.malloc_trim(0)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
     for engine, place in work:
         _live(engine, spoken, place, 100, kept)
-        before, held = _resident(), 0
+        before, held = resident(), 0
         rows.append({"place": place, "engine": engine.name})
         for count in LIVE:
             _live(engine, spoken, place, count - held, kept)
             held = count
-            rows[-1][f"{count:,} live"] = (_resident() - before) / count
+            rows[-1][f"{count:,} live"] = (resident() - before) / count
     for row, (engine, place) in zip(rows, work, strict=True):
         tracemalloc.start()
         _live(engine, spoken, place, 1_000, kept)
@@ -521,11 +532,6 @@ def _live(engine: Any, spoken: Subject, place: str, count: int, kept: list[Any])
         kept.extend(engine.states)
 
 
-def _resident() -> int:
-    """The bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def scale(spoken: Subject, repeats: int) -> Rows:
     """What grows with what: a step's cost a token."""
     for live in (1, 100, 1_000, 10_000):
@@ -538,7 +544,10 @@ def scale(spoken: Subject, repeats: int) -> Rows:
 
 def _grown(spoken: Subject, live: int = 1, offered: int = 10, length: int = 100) -> dict[str, Any]:
     """A step of one state, at each place; where a turn is long, `length` words lie behind it."""
-    engine = Ours(tools(offered), spoken)
+    try:
+        engine = Ours(tools(offered), spoken)
+    except RequestError as error:  # the engine's limit: 65,535 symbols of a grammar
+        return {"error": " ".join(str(error).split())[:160]}
     idle = [engine.state(at(spoken, "text")[0]) for _ in range(live - 1)]
     found: dict[str, Any] = {}
     for place in PLACES[spoken.wire_format.name]:

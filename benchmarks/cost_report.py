@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from .tables import table
 
 Rows = list[dict[str, Any]]
+PLACES = {"text": "o", "string": "s", "opened": "^"}
+"""Where a step is taken, and its mark in the figure."""
 
 
 def cost_section(rows: Rows, folder: Path) -> str:
@@ -24,8 +26,23 @@ def cost_section(rows: Rows, folder: Path) -> str:
         if part == "scale":
             scale_picture(own, folder / "cost_scale.png")
             texts.append("![Microseconds a token](results/cost_scale.png)")
+            texts.append(flatness(own))
         texts.append(table(own))
     return "\n\n".join(texts)
+
+
+def flatness(rows: Rows) -> str:
+    """How the cost of a step changes from the smallest of what grows to the largest."""
+    lines = []
+    for kind in dict.fromkeys(row["grows"] for row in rows):
+        for ids in dict.fromkeys(row["ids"] for row in rows):
+            own = [row for row in rows if (row["grows"], row["ids"]) == (kind, ids)]
+            first, last = own[0], [row for row in own if "error" not in row][-1]
+            changes = ", ".join(f"{place} x{last[place] / first[place]:.2f}" for place in PLACES)
+            lines.append(
+                f"- {kind}, from {first['size']:,} to {last['size']:,}, {ids:,} ids: {changes}"
+            )
+    return "\n".join(lines)
 
 
 def scale_picture(rows: Rows, path: Path) -> None:
@@ -35,8 +52,11 @@ def scale_picture(rows: Rows, path: Path) -> None:
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for kind, panel in zip(kinds, panels, strict=True):
         for shade, ids in enumerate(dict.fromkeys(row["ids"] for row in rows)):
-            own = [row for row in rows if row["grows"] == kind and row["ids"] == ids]
-            for place, marker in (("text", "o"), ("string", "s"), ("opened", "^")):
+            own = [
+                row for row in rows
+                if (row["grows"], row["ids"]) == (kind, ids) and "error" not in row
+            ]  # fmt: skip
+            for place, marker in PLACES.items():
                 panel.plot(
                     [row["size"] for row in own],
                     [row[place] for row in own],

@@ -68,6 +68,8 @@ METHODS = (
     *(name for name in DECODERS if name not in ("unguarded", "enforce", "recover")),
 )  # fmt: skip
 """In the order of the report. The post-hoc ones read what the unguarded model wrote."""
+WHOLE = ("outlines_json", "lm_format_enforcer")
+"""They have the model write a call as one JSON object; a script says nothing that it has not."""
 
 
 def main(
@@ -121,8 +123,11 @@ class Bench:
     @property
     def absent(self) -> str:
         """Why the method has no part in the format; empty where it has one."""
-        if self.method == "json_repair" and self.spoken.wire_format.name not in _CALLS:
+        calls = _CALLS.get(self.spoken.wire_format.name, "")
+        if self.method == "json_repair" and not calls:
             return "no JSON in this format"
+        if self.method in WHOLE and "(?P<call>" not in calls:
+            return "no call of this format is a JSON object that a script could say"
         return absence(self.method, self.spoken.wire_format)
 
     def curves(

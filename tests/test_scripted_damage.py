@@ -45,8 +45,11 @@ def test_a_method_without_anything_to_work_with_says_so() -> None:
     pythonic, apertus = subject("pythonic", "bundled"), subject("apertus", "bundled")
     assert Bench(pythonic, "json_repair", (0.0,), ["noise"]).absent == "no JSON in this format"
     assert Bench(apertus, "llguidance", (0.0,), ["noise"]).absent.startswith("no plain grammar")
-    for method in ("unguarded", "repair", "enforce", "recover_reference", "outlines_json"):
+    for method in ("unguarded", "repair", "enforce", "recover_reference"):
         assert not Bench(apertus, method, (0.0,), ["noise"]).absent
+    hermes, harmony = subject("hermes", "bundled"), subject("harmony", "bundled")
+    assert not Bench(hermes, "outlines_json", (0.0,), ["noise"]).absent
+    assert "JSON object" in Bench(harmony, "outlines_json", (0.0,), ["noise"]).absent
 
 
 def test_an_unfinished_object_is_no_reply() -> None:
