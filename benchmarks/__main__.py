@@ -81,7 +81,7 @@ PARTS = (
     Part("repair", "Real transcripts", ("--json", "--every", "10"), ("--json",), data=True),
     Part("cost", "Cost", ("--json", "--repeats", "3"), ("--json", "--repeats", "15")),
     Part(
-        "forced_tokens", "Forced tokens", ("--json", "--prompts", "48", "--repeats", "3"),
+        "forced_tokens", "Forced tokens", ("--json", "--prompts", "24", "--repeats", "3"),
         ("--json",),
     ),
 )  # fmt: skip

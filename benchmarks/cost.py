@@ -526,9 +526,10 @@ def _live(engine: Any, spoken: Subject, place: str, count: int, kept: list[Any])
     """So many more states at a place, each after one step."""
     begun, likely = at(spoken, place)
     logits = likely_logits(spoken, 10, likely)
+    scores = logits.clone()
     for _ in range(0, count, 10):
         engine.start(10, begun)
-        engine.step(logits.clone(), likely)
+        engine.step(scores.copy_(logits), likely)
         kept.extend(engine.states)
 
 

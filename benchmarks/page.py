@@ -70,7 +70,10 @@ def _scripted(_: Rows) -> str:
 
 def _repaired(rows: Rows) -> str:
     [found] = rows
-    readers = [{"reader": name, **row} for name, row in found["readers"].items()]
+    readers = [
+        {"reader": name, **row, **{key: _percent(row[key]) for key in ("precision", "recall")}}
+        for name, row in found["readers"].items()
+    ]
     kinds = dict.fromkeys(kind for row in found["checkpoints"].values() for kind in row)
     checkpoints = [
         {"checkpoint": name, **{kind: row.get(kind, 0) for kind in kinds}}
@@ -82,8 +85,20 @@ def _repaired(rows: Rows) -> str:
     return f"{table(readers)}{absent}\n\n{table(checkpoints)}"
 
 
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
 def _forced(rows: Rows) -> str:
-    return table([{**row, "time_ratio": spread(row["time_ratio"], ".2f")} for row in rows])
+    return table(
+        [
+            {
+                **{name: value for name, value in row.items() if name != "time_ratio"},
+                "time, guarded / unguarded": spread(row["time_ratio"], ".2f"),
+            }
+            for row in rows
+        ]
+    )
 
 
 OWN_FILES = ("scripted_damage",)
