@@ -66,7 +66,7 @@ PARTS = (
         "recovered_validity",
         "Recovered validity: the lab's checkpoints, every way",
         (
-            "--json", "--prompts", "10",
+            "--json", "--prompts", "8",
             *(word for name in QUICK_CHECKPOINTS for word in ("--checkpoint", name)),
         ),
         ("--json", "--prompts", "60"),
@@ -81,7 +81,7 @@ PARTS = (
     Part("repair", "Real transcripts", ("--json", "--every", "10"), ("--json",), data=True),
     Part("cost", "Cost", ("--json", "--repeats", "3"), ("--json", "--repeats", "15")),
     Part(
-        "forced_tokens", "Forced tokens", ("--json", "--prompts", "24", "--repeats", "3"),
+        "forced_tokens", "Forced tokens", ("--json", "--prompts", "16", "--repeats", "3"),
         ("--json",),
     ),
 )  # fmt: skip
