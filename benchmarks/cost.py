@@ -24,6 +24,7 @@ theirs, with the quartiles of the repeats' ratios.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import resource
 import statistics
@@ -502,6 +503,7 @@ def memory(spoken: Subject, repeats: int) -> Rows:
     rows: list[dict[str, Any]] = []
 
     def resident() -> int:
+        gc.collect()  # what the parts before left behind is not let go in between
         glibc.malloc_trim(0)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
