@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .tables import table
 
 Rows = list[dict[str, Any]]
-PLACES = {"text": "o", "string": "s", "opened": "^"}
+PLACES = {"text": "o", "string": "s", "opened": "^", "rare word": "v"}
 """Where a step is taken, and its mark in the figure."""
 
 
