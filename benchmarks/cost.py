@@ -10,8 +10,8 @@ as text in some runs. `--tokenizer` has Hermes calls on another one.
 - compile: from tools to states that stand behind a call's opener, then the first mask there, with
   nothing cached, for 1, 10, 30 and 100 tools; and ours for the same tools again.
 - step: one decoding step of a batch of 1, 8 and 64 rows, at four places: in text, there before a
-  rare word, right after a call's opener, and in a string. Of ours: fill, apply, watch and bookkeeping (events, region,
-  accepting the token); of the engines: fill, apply and accept.
+  rare word, right after a call's opener, and in a string. Of ours: fill, apply, watch and
+  bookkeeping (events, region, accepting the token); of the engines: fill, apply and accept.
 - pieces: the same at batch 8, each piece by itself; Outlines' processor has none.
 - memory: by how much the process grows for every live state that has taken one step, and how much
   of that Python's allocator knows of. Linux with glibc only.
