@@ -6,7 +6,7 @@ Everything else is derived from them: the mask grammar, the lark parser, the sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Literal as Choice
 from typing import TypeAlias
@@ -196,25 +196,25 @@ def optional(node: Node) -> Repeat:
 
 def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly inside `node`."""
-    match node:
-        case Seq(items):
-            return items
-        case Alt(options):
-            return options
-        case Repeat(item):
-            return (item,)
-        case Members(members, separator, extra):
-            inner = (*(member.node for member in members), separator)
-            return inner if extra is None else (*inner, extra)
-        case _:
-            return ()
+    # Asked of every node of every rule: `isinstance` is twice as fast as `match`.
+    if isinstance(node, Seq):
+        return node.items
+    if isinstance(node, Alt):
+        return node.options
+    if isinstance(node, Repeat):
+        return (node.item,)
+    if isinstance(node, Members):
+        inner = (*(member.node for member in node.members), node.separator)
+        return inner if node.extra is None else (*inner, node.extra)
+    return ()
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """`node` and all nodes inside it, without following references."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+def walk(node: Node) -> list[Node]:
+    """`node` and all nodes inside it, each after those that it is in; follows no references."""
+    found = [node]
+    for each in found:
+        found += children(each)
+    return found
 
 
 def rebuild(node: Node, inner: tuple[Node, ...]) -> Node:
@@ -239,27 +239,37 @@ def rebuild(node: Node, inner: tuple[Node, ...]) -> Node:
 
 def reachable(rules: Rules, start: str) -> dict[str, Node]:
     """The rules that `start` needs, without the branches that can never match."""
-    rules = _needed(rules, start)
+    users, suspects = _survey(rules, start)
+    needed = {name: rules[name] for name in users}
+    if not suspects:
+        return needed
     dead: set[str] = set()
-    while True:
-        pruned = {name: prune(node, dead) for name, node in rules.items()}
-        found = {name for name, node in pruned.items() if node == NEVER}
-        if found == dead:
-            break
-        dead = found
-    return _needed(pruned, start)
+    while suspects:
+        name = suspects.pop()
+        needed[name] = prune(needed[name], dead)
+        if needed[name] == NEVER:
+            dead.add(name)
+            suspects |= users[name] - dead
+    return {name: needed[name] for name in _survey(needed, start)[0]}
 
 
-def _needed(rules: Rules, start: str) -> dict[str, Node]:
-    """The rules that `start` refers to, itself or by others."""
-    needed: dict[str, Node] = {}
+def _survey(rules: Rules, start: str) -> tuple[dict[str, set[str]], set[str]]:
+    """The rules that `start` refers to, itself or by others, with those that refer to each; and
+    those of them that have a branch that can never match."""
+    users: dict[str, set[str]] = {start: set()}
+    suspects: set[str] = set()
     agenda = [start]
     while agenda:
         name = agenda.pop()
-        if name not in needed:
-            needed[name] = rules[name]
-            agenda += [n.rule for n in walk(rules[name]) if isinstance(n, Ref)]
-    return needed
+        for node in walk(rules[name]):
+            if isinstance(node, Ref):
+                if node.rule not in users:
+                    users[node.rule] = set()
+                    agenda.append(node.rule)
+                users[node.rule].add(name)
+            elif node == NEVER:
+                suspects.add(name)
+    return users, suspects
 
 
 def prune(node: Node, dead: Set[str]) -> Node:

@@ -246,10 +246,9 @@ class ArgumentRules:
             low,
             high,
         )
-        full, empty = self.dialect.object(inside), self.dialect.object(EMPTY)
         if high == 0 or not (members or extra):
-            return empty if not required else NEVER
-        return full if required or low else Alt((empty, full))
+            return self.dialect.object(EMPTY) if not required else NEVER
+        return self.dialect.object(inside, or_none=not (required or low))
 
     def member(self, key: str, value: Node) -> Node:
         return self.dialect.member(key, value) if value != NEVER else NEVER
@@ -261,12 +260,9 @@ class ArgumentRules:
         ]
         item = self.item(self.value(schema.get("items", True), f"{path}/[]", stack))
         low, high = schema.get("minItems", 0), schema.get("maxItems")
-        options: list[Node] = []
-        if low == 0:
-            options.append(self.dialect.array(EMPTY))
-        if high != 0:
-            options.append(self.dialect.array(self.items(first, item, low, high)))
-        return Alt(tuple(options))
+        if high == 0:
+            return self.dialect.array(EMPTY) if low == 0 else NEVER
+        return self.dialect.array(self.items(first, item, low, high), or_none=low == 0)
 
     def item(self, value: Node) -> Node:
         return self.dialect.item(value) if value != NEVER else NEVER
@@ -423,8 +419,8 @@ class ArgumentRules:
                 self.rules[name] = Alt(
                     (
                         *scalars,
-                        *(self.dialect.object(inside) for inside in (EMPTY, entries)),
-                        *(self.dialect.array(inside) for inside in (EMPTY, items)),
+                        self.dialect.object(entries, or_none=True),
+                        self.dialect.array(items, or_none=True),
                     )
                 )
         # A string without quotes ends at what follows it: it cannot be a rule of its own.

@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import EllipsisType
-from typing import TypeAlias, cast
+from math import inf
+from operator import itemgetter
+from typing import TypeAlias
 
 from ..formats.nodes import (
     Alt,
@@ -41,9 +42,7 @@ from .mask_grammar import terminal_grammar
 Pieces: TypeAlias = tuple[bytes | Control, ...]
 """Bytes to spell, and control tokens to emit as one token, in order."""
 
-Find: TypeAlias = Callable[[Node], Pieces | None]
-"""Gives the shortest text of a node."""
-
+_MADE_OF_OTHERS = (Seq, Alt, Repeat, Members, Ref)
 _ON_ITS_WAY = 2  # bytes after a match of a terminal that may lead to a longer one, as in `1e+`
 _PUNCTUATION = b" \t\r\n:,;="
 _LONGEST = 20_000  # bytes of what is repeated: no turn of thousands of tokens is legal at the least
@@ -66,6 +65,9 @@ class _Leave:
     region: Region
 
 
+_Least: TypeAlias = "tuple[float, Sequence[Node]]"
+"""What the shortest text of a node costs (infinite: it has none), and the nodes that it is made of:
+literals, tokens and terminals of themselves."""
 _Stack: TypeAlias = "tuple[Node | _Rest | _Leave, _Stack] | None"
 Frontier: TypeAlias = tuple[tuple[int, _Stack], ...]
 """Where a text stands in a grammar: what is still to come, from the start of the last terminal."""
@@ -102,6 +104,7 @@ class Completer:
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
         self._patterns: dict[Node, re.Pattern[bytes]] = {}
         self._grammars: dict[Node, str] = {}
+        self._known = self._settled()
 
     @property
     def beginning(self) -> Frontier:
@@ -185,7 +188,8 @@ class Completer:
 
     def shortest(self, rule: str) -> Pieces | None:
         """The shortest text of a rule; None if it has none."""
-        return self._least_rules[rule]
+        cost, made_of = self._least(self._rules[rule])
+        return None if cost == inf else self._text(made_of)
 
     def region(self, frontier: Frontier) -> Region:
         """The region that all of a frontier is in; `text` where it is in several."""
@@ -284,118 +288,108 @@ class Completer:
         parts: list[bytes | Control] = list(pieces)
         while stack is not None:
             node, stack = stack
-            least = self._least(node)
-            if least is None:
-                return None
-            parts += least
+            if not isinstance(node, _Leave):
+                cost, made_of = self._least(node)
+                if cost == inf:
+                    return None
+                parts += self._text(made_of)
         return _joined(parts)
 
-    def _least(self, node: Node | _Rest | _Leave) -> Pieces | None:
-        if isinstance(node, _Leave):
-            return ()
-        if isinstance(node, _Rest):
-            return self._least_members(node.node, node.seen, node.count, self._least)
-        if isinstance(node, Ref):
-            return self._least_rules[node.rule]
-        key = id(node)
-        if key not in self._least_nodes:
-            return self._shortest(node, self._least)  # made while walking, e.g. a counter
-        if self._least_nodes[key] is Ellipsis:
-            self._least_nodes[key] = self._shortest(node, self._least)
-        return cast("Pieces | None", self._least_nodes[key])
+    def _text(self, made_of: Sequence[Node]) -> Pieces:
+        parts: list[bytes | Control] = []
+        for node in made_of:
+            if isinstance(node, _MADE_OF_OTHERS):
+                parts += self._text(self._least(node)[1])
+            else:
+                parts.append(self._piece(node) or b"")
+        return _joined(parts)
 
-    @cached_property
-    def _least_nodes(self) -> dict[int, Pieces | EllipsisType | None]:
-        """The shortest text of each node of the rules, by identity; Ellipsis: not known yet."""
-        return {id(node): ... for rule in self._rules.values() for node in walk(rule)}
+    def _piece(self, node: Node) -> bytes | Control | None:
+        """The shortest text of a node with no others in it; None if it has none."""
+        match node:
+            case Literal(text):
+                return text.encode()
+            case Control(text):
+                return node if text in self._tokens else text.encode()
+            case _:
+                return self._suffix(node, b"")
 
-    @cached_property
-    def _least_rules(self) -> dict[str, Pieces | None]:
-        """The shortest text of each rule: a fixed point, since rules may refer to themselves."""
-        least: dict[str, Pieces | None] = dict.fromkeys(self._rules)
+    def _least(self, node: Node | _Rest) -> _Least:
+        # What is not known was made while walking, e.g. a counter.
+        return self._known.get(id(node)) or self._found(node, self._cost)
+
+    def _cost(self, node: Node) -> float:
+        return self._least(node)[0]
+
+    def _settled(self) -> dict[int, _Least]:
+        """The shortest text of each node of the rules, by identity.
+
+        A fixed point, since rules may refer to themselves.
+        """
+        known: dict[int, _Least] = {}
         users = defaultdict[str, set[str]](set)
-        for name, node in self._rules.items():
-            for inner in walk(node):
-                if isinstance(inner, Ref):
-                    users[inner.rule].add(name)
+        inside = defaultdict[str, list[Node]](list)
+        for name, rule in self._rules.items():
+            for node in walk(rule):
+                if isinstance(node, _MADE_OF_OTHERS):
+                    known[id(node)] = inf, ()
+                    inside[name].append(node)
+                    if isinstance(node, Ref):
+                        users[node.rule].add(name)
+                elif id(node) not in known:
+                    piece = self._piece(node)
+                    known[id(node)] = inf if piece is None else _cost((piece,)), (node,)
 
-        def find(node: Node) -> Pieces | None:
-            return least[node.rule] if isinstance(node, Ref) else self._shortest(node, find)
+        def cost(node: Node) -> float:
+            return known[id(node)][0]
 
         # What refers to others mostly stands before them.
         agenda = dict.fromkeys(self._rules)
         while agenda:
             name, _ = agenda.popitem()
-            found = _shorter(least[name], find(self._rules[name]))
-            if found != least[name]:
-                least[name] = found
+            rule = self._rules[name]
+            before = cost(rule)
+            for node in reversed(inside[name]):
+                found = self._found(node, cost)
+                # Nothing but what is cheaper: no text may become a part of itself.
+                if found[0] < cost(node):
+                    known[id(node)] = found
+            if cost(rule) < before:
                 agenda |= dict.fromkeys(users[name])
-        return least
+        return known
 
-    def _shortest(self, node: Node, find: Find) -> Pieces | None:
-        """The shortest text of a node that is no reference, from those of what is in it."""
+    def _found(self, node: Node | _Rest, cost: Callable[[Node], float]) -> _Least:
+        """The shortest text of a node, from what that of the nodes in it costs."""
+        made_of: Sequence[Node]
         match node:
-            case Literal(text):
-                return (text.encode(),)
-            case Control(text):
-                return (node,) if text in self._tokens else (text.encode(),)
-            case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
-                suffix = self._suffix(node, b"")
-                return None if suffix is None else (suffix,)
             case Seq(items):
-                parts: list[bytes | Control] = []
-                for item in items:
-                    found = find(item)
-                    if found is None:
-                        return None
-                    parts += found
-                return _joined(parts)
+                made_of = items
+            case Ref(rule):
+                made_of = (self._rules[rule],)
             case Alt(options):
-                best: Pieces | None = None
-                for option in options:
-                    best = _shorter(best, find(option))
-                return best
+                if not options:
+                    return inf, ()
+                made_of = (min(options, key=cost),)
             case Repeat(item, low):
-                found = find(item) if low else ()
-                if found is None or low * _cost(found) > _LONGEST:
-                    return None
-                return _joined(found * low)
+                total = low * cost(item) if low else 0
+                if total > _LONGEST:
+                    return inf, ()
+                made_of = (item,) * low if total else ()
             case Members():
-                return self._least_members(node, frozenset(), 0, find)
+                return self._found(_Rest(node, frozenset(), 0), cost)
+            case _Rest(members, seen, count):
+                lacking = _lacking(members, seen, count, cost)
+                if lacking is None:
+                    return inf, ()
+                made_of = lacking
             case _:
                 raise TypeError(f"{node!r} has no place in a request's grammar")
-
-    def _least_members(
-        self, node: Members, seen: frozenset[int], count: int, find: Find
-    ) -> Pieces | None:
-        """The required members still missing, and as many of the shortest others as `low` asks."""
-        needed: list[Pieces] = []
-        spare: list[Pieces] = []
-        for index, member in enumerate(node.members):
-            if index not in seen:
-                found = find(member.node)
-                if found is not None:
-                    (needed if member.required else spare).append(found)
-                elif member.required:
-                    return None
-        lacking = max(node.low, 1) - count - len(needed)
-        if lacking > 0:
-            extra = None if node.extra is None else find(node.extra)
-            spare += [] if extra is None else [extra] * lacking
-            if len(spare) < lacking:
-                return None
-            needed += sorted(spare, key=_cost)[:lacking]
-        separator = find(node.separator)
-        assert separator is not None
-        parts: list[bytes | Control] = []
-        for index, piece in enumerate(needed):
-            parts += [*(separator if count or index else ()), *piece]
-        return _joined(parts)
+        return sum(map(cost, made_of)), made_of
 
     def endless(self) -> str:
         """The rule without any text short enough to be found, not for want of another rule's; empty
         if there is none."""
-        without = {name for name, least in self._least_rules.items() if least is None}
+        without = {name for name, rule in self._rules.items() if self._cost(rule) == inf}
         for name in without:
             needs = {node.rule for node in walk(self._rules[name]) if isinstance(node, Ref)}
             if not without & needs:
@@ -405,13 +399,8 @@ class Completer:
     @cached_property
     def longest_step(self) -> Pieces:
         """The costliest shortest text of any node: how much one token can add to a completion."""
-        best: Pieces = ()
-        for rule in self._rules.values():
-            for node in walk(rule):
-                found = self._least(node)
-                if found is not None and _cost(found) > _cost(best):
-                    best = found
-        return best
+        finite = (least for least in self._known.values() if least[0] < inf)
+        return self._text(max(finite, key=itemgetter(0))[1])
 
     def _pattern(self, node: Node) -> re.Pattern[bytes]:
         if node not in self._patterns:
@@ -469,6 +458,25 @@ class Completer:
                 return stop[begun:]
         suffix = self._suffix(content, prefix)
         return None if suffix is None else suffix + stop
+
+
+def _lacking(
+    node: Members, seen: frozenset[int], count: int, cost: Callable[[Node], float]
+) -> Sequence[Node] | None:
+    """The required members still missing, and as many of the cheapest others as `low` asks."""
+    missing = [member for i, member in enumerate(node.members) if i not in seen]
+    needed = [member.node for member in missing if member.required]
+    lacking = max(node.low, 1) - count - len(needed)
+    if lacking > 0:
+        spare = [member.node for member in missing if not member.required]
+        spare += [] if node.extra is None else [node.extra] * lacking
+        if len(spare) < lacking:
+            return None
+        needed += sorted(spare, key=cost)[:lacking]
+    parts: list[Node] = []
+    for each in needed:
+        parts += (node.separator, each) if parts or count else (each,)
+    return parts
 
 
 _REGIONS: dict[str, Region] = {

@@ -72,9 +72,9 @@ class Dialect(ABC):
         """A string, a number or a constant, where it stands for itself."""
         return value
 
-    def object(self, inside: Node) -> Node:
-        """An object of these members."""
-        return Seq((Literal("{"), *self._spaced(inside), Literal("}")))
+    def object(self, inside: Node, or_none: bool = False) -> Node:
+        """An object of these members, or of none."""
+        return Seq((Literal("{"), self.space, *self._inside(inside, or_none), Literal("}")))
 
     def member(self, key: str, value: Node) -> Node:
         """A member of that name."""
@@ -84,24 +84,28 @@ class Dialect(ABC):
         """A member of any other name."""
         return Seq((self.other_key(known), self.colon, value))
 
-    def array(self, inside: Node) -> Node:
-        """An array of these items."""
-        return Seq((Literal("["), *self._spaced(inside), Literal("]")))
+    def array(self, inside: Node, or_none: bool = False) -> Node:
+        """An array of these items, or of none."""
+        return Seq((Literal("["), self.space, *self._inside(inside, or_none), Literal("]")))
 
     def item(self, value: Node) -> Node:
         """An item of an array."""
         return value
 
-    def _spaced(self, inside: Node) -> tuple[Node, ...]:
-        return (self.space,) if inside == EMPTY else (self.space, inside, self.space)
+    def _inside(self, inside: Node, or_none: bool) -> tuple[Node, ...]:
+        if inside == EMPTY:
+            return ()
+        return (optional(Seq((inside, self.space))),) if or_none else (inside, self.space)
 
 
 class JsonDialect(Dialect):
     """RFC 8259."""
 
     def text(self, value: str) -> Node:
-        plain, escaped = json.dumps(value, ensure_ascii=False), json.dumps(value)
-        return Literal(plain) if plain == escaped else Alt((Literal(plain), Literal(escaped)))
+        escaped = Literal(json.dumps(value))
+        if value.isascii():
+            return escaped
+        return Alt((Literal(json.dumps(value, ensure_ascii=False)), escaped))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         if not bounds:
@@ -182,8 +186,8 @@ class ElementsDialect(Dialect):
     def scalar(self, value: Node) -> Node:
         return Seq((value, self.lead))
 
-    def object(self, inside: Node) -> Node:
-        return Seq((self.lead, inside))
+    def object(self, inside: Node, or_none: bool = False) -> Node:
+        return Seq((self.lead, optional(inside) if or_none else inside))
 
     array = object
 

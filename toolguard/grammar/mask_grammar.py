@@ -50,15 +50,14 @@ def mask_grammar(rules: Rules, start: str, controls: Sequence[str], ids: Mapping
     """
     writer = _Writer(controls, ids)
     lines = [f"start: {_rule(start)}"]
-    lines += [f"{_rule(name)}: {writer.write(node)}" for name, node in rules.items()]
-    lines.append(_NEVER)
-    return "\n".join([*lines, *writer.rules, *writer.definitions()])
+    lines += [f"{_rule(name)}: {writer.options(node)}" for name, node in rules.items()]
+    return "\n".join([*lines, *writer.definitions()])
 
 
 def terminal_grammar(node: Node, controls: Sequence[str]) -> str:
     """A grammar of this one terminal."""
     writer = _Writer(controls, {})
-    return "\n".join([f"start: {writer.write(node)}", _NEVER, *writer.definitions()])
+    return "\n".join([f"start: {writer.options(node)}", *writer.definitions()])
 
 
 def _rule(name: str) -> str:
@@ -67,19 +66,38 @@ def _rule(name: str) -> str:
 
 
 class _Writer:
+    """Writes nodes. Equal terminals are written once, and so are equal rules of several options:
+    the engine takes its time for each, and tools have much in common."""
+
     def __init__(self, controls: Sequence[str], ids: Mapping[str, int]) -> None:
         self.controls = controls
         self.ids = ids
         self.terminals: dict[str, str] = {}
-        self.rules: list[str] = []
+        self.rules: dict[str, str] = {}
+        self.objects: list[str] = []
 
     def definitions(self) -> list[str]:
-        return [f"{name}: {expression}" for expression, name in self.terminals.items()]
+        named = {**self.rules, **self.terminals}
+        return [
+            _NEVER,
+            *self.objects,
+            *(f"{name}: {expression}" for expression, name in named.items()),
+        ]
 
     def terminal(self, expression: str) -> str:
         return self.terminals.setdefault(expression, f"T{len(self.terminals)}")
 
+    def rule(self, expression: str) -> str:
+        return self.rules.setdefault(expression, f"o{len(self.rules)}")
+
+    def options(self, node: Node) -> str:
+        """A node as the whole of a rule."""
+        return (
+            " | ".join(map(self.write, node.options)) if isinstance(node, Alt) else self.write(node)
+        )
+
     def write(self, node: Node) -> str:
+        """A node as a part of a sequence."""
         match node:
             case Literal(text):
                 return json.dumps(text)
@@ -102,17 +120,18 @@ class _Writer:
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)
             case Control(text):
-                return f"({self.token(text)})"
+                return self.token(text)
             case Scalar(schema):
                 return f"%json {schema}"
             case Ref(rule):
                 return _rule(rule)
             case Seq(items):
-                return f"({self.sequence(items)})"
-            case Alt(options):
-                return "(" + " | ".join(self.write(option) for option in options) + ")"
+                return self.sequence(items)
+            case Alt():
+                return self.rule(self.options(node))
             case Repeat(item, low, high):
-                return f"({self.write(item)}){{{low},{'' if high is None else high}}}"
+                times = f"{{{low},{'' if high is None else high}}}"
+                return self.rule(f"({self.options(item)}){times}")
             case Members():
                 return self.members(node)
             case _:
@@ -120,7 +139,7 @@ class _Writer:
 
     def token(self, text: str) -> str:
         spelled = json.dumps(text)
-        return f"<[{self.ids[text]}]> | {spelled}" if text in self.ids else spelled
+        return self.rule(f"<[{self.ids[text]}]> | {spelled}") if text in self.ids else spelled
 
     def sequence(self, items: Sequence[Node]) -> str:
         """A sequence; free text that runs into a control token needs a terminal for both.
@@ -155,7 +174,9 @@ class _Writer:
             blank = any(node == Free("REASONING") for node in walk(node))
             spelled = self.witnessed(spelled, witnesses(self.controls, blank))
             written = self.write(node)
-        return f"({written} <[{self.ids[text]}]> | {spelled})" if text in self.ids else spelled
+        if text not in self.ids:
+            return spelled
+        return self.rule(f"{written} <[{self.ids[text]}]> | {spelled}")
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
@@ -168,44 +189,38 @@ class _Writer:
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
         names = [self.terminal(_regex(regex)) for regex in regexes]
-        return f"({' | '.join([text, *(f'{name} never::0x0' for name in names)])})"
+        return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
 
     def without(self, controls: Sequence[str]) -> str:
         return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"
 
     def members(self, node: Members) -> str:
-        name = f"m_{len(self.rules)}"
-        self.rules.append("")  # keeps the name while inner objects take theirs
-        place = len(self.rules) - 1
         separator = self.write(node.separator)
         written = [self.write(member.node) for member in node.members]
         extra = None if node.extra is None else self.write(node.extra)
+        name = f"m_{len(self.objects)}"
         if len(written) > MOST_MEMBERS:
-            self.rules[place] = _in_order(name, node, separator, written, extra)
+            self.objects.append(_in_order(name, node, separator, written, extra))
             return name
+        count = len(written)
         needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
         low = max(node.low, 1)
-        if extra is None and low > len(needed):
-            needed.append(f"bit_count_ge([0:{len(written)}], {low})")
+        options = [
+            f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)
+        ]
+        more = ""
+        if extra is None:
+            if low > len(needed):
+                needed.append(f"bit_count_ge([0:{count}], {low})")
+            most = count if node.high is None else min(node.high, count)
+            more = f" %if bit_count_lt([0:{count}], {most})"
+        else:
+            options.append(f"{extra} {name}_::_")
         done = f" %if {_all(needed)}" if needed else ""
-        limit = []
-        if extra is None and node.high is not None and node.high < len(written):
-            limit = [f"bit_count_lt([0:{len(written)}], {node.high})"]
-        first, rest = f"{name}_first", f"{name}_rest"
-        starts = [f"{member} {rest}::set_bit({i})" for i, member in enumerate(written)]
-        nexts = [
-            f"{separator} {member} {rest}::set_bit({i}) %if {_all([f'bit_clear({i})', *limit])}"
-            for i, member in enumerate(written)
-        ]
-        if extra is not None:
-            starts.append(f"{extra} {rest}::_")
-            nexts.append(f"{separator} {extra} {rest}::_")
-        lines = [
-            f"{first}::_: " + "\n    | ".join(starts),
-            f"{rest}::_: " + "\n    | ".join([f'""{done}', *nexts]),
-        ]
-        self.rules[place] = "\n".join(lines)
-        return f"{first}::0x0"
+        self.objects.append(
+            f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {separator} {name}::_{more}'
+        )
+        return f"{name}::0x0"
 
 
 def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str | None) -> str:

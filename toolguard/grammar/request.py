@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from typing import Literal as Choice
@@ -112,15 +112,20 @@ def request_grammar(
             raise RequestError("tool_choice demands a call, but no tools are offered")
         rules["reply"] = NEVER
     relaxations: list[Relaxation] = []
-    if tool_choice == "none" or not len(toolset):
-        rules["calls"] = NEVER
-    else:
+    offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
+    if offered:
         _refuse_reserved(wire_format, toolset)
         relaxations = _offer(rules, toolset)
+    else:
+        rules["calls"] = NEVER
     if not parallel:
         rules["further"] = NEVER
     start = _STARTS[reasoning]
-    return RequestGrammar(reachable(rules, start), start, tuple(relaxations))
+    reached = reachable(rules, start)
+    for rule, tool in offered.items():
+        if rule not in reached:
+            raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
+    return RequestGrammar(reached, start, tuple(relaxations))
 
 
 def _refuse_reserved(wire_format: WireFormat, toolset: Toolset) -> None:
@@ -132,43 +137,68 @@ def _refuse_reserved(wire_format: WireFormat, toolset: Toolset) -> None:
         )
 
 
+def _own(rule: str, index: int) -> str:
+    """The name of a rule, or of the part of it, that is a tool's own."""
+    return f"{rule}_{index}"
+
+
 def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
-    """Puts a copy of the call's rules for each tool in place of the general ones."""
+    """Puts a choice between the tools in place of what in a call depends on the tool.
+
+    What is around that is the same for all: it is there once, however many tools are offered.
+    """
+    general = dict(rules)
     roots = [name for name in CALLS if name in rules]
     below = dict.fromkeys(name for root in roots for name in _below(root, rules))
-    general = [name for name in below if _has_slot(name, rules)]
-    relaxations: list[Relaxation] = []
-    copies: dict[str, Node] = {}
-    for index, tool in enumerate(toolset):
-        filler = _Filler(tool, str(index), rules, general)
-        try:
-            made = {f"{name}_{index}": filler.rule(name) for name in general if name != "argument"}
-        except RefusedError as refused:
-            raise ToolsetError(f"tool {tool.name!r}: {refused}") from None
-        made |= filler.rules
-        call = f"call_{index}"
-        if reachable({**rules, **made}, call)[call] == NEVER:
-            raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
-        copies |= made
-        relaxations += filler.relaxations
-    for name in rules.keys() - set(general):
+    slotted = {name for name in below if _has_slot(name, rules)}
+    fillers = [_Filler(tool, index, general, slotted) for index, tool in enumerate(toolset)]
+
+    def choice(node: Node, root: str) -> Node:
+        own = [_own(root, index) for index in range(len(fillers))]
+        for name, filler in zip(own, fillers, strict=True):
+            try:
+                filler.rules[name] = filler.fill(node)
+            except RefusedError as refused:
+                raise ToolsetError(f"tool {filler.tool.name!r}: {refused}") from None
+        return Alt(tuple(map(Ref, own)))
+
+    def offered(node: Node, root: str) -> Node:
+        match node:
+            case Ref(rule):
+                if rules[rule] is general[rule]:
+                    rules[rule] = offered(general[rule], root)
+                return node
+            case Seq(items):
+                places = [i for i, item in enumerate(items) if _depends(item, slotted)]
+                first, end = places[0], places[-1] + 1
+                inner = items[first:end]
+                chosen = choice(Seq(inner), root) if len(inner) > 1 else offered(inner[0], root)
+                return Seq((*items[:first], chosen, *items[end:]))
+            case _:
+                return choice(node, root)
+
+    for name in rules.keys() - slotted:
         rules[name] = _fused(name, rules[name])
-    rules |= copies
-    for name in roots:
-        rules[name] = Alt(tuple(Ref(f"{name}_{index}") for index in range(len(toolset))))
-    return relaxations
+    for root in roots:
+        rules[root] = offered(general[root], root)
+    for filler in fillers:
+        rules |= filler.rules
+    return [relaxation for filler in fillers for relaxation in filler.relaxations]
 
 
 class _Filler:
     """Fills the slots of a call's rules for one tool."""
 
-    def __init__(self, tool: Tool, suffix: str, general: Rules, names: Sequence[str]) -> None:
-        self.tool, self.suffix, self.general, self.names = tool, suffix, general, names
+    def __init__(self, tool: Tool, index: int, general: Rules, slotted: Set[str]) -> None:
+        self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
-    def rule(self, name: str) -> Node:
-        return _fused(name, self.fill(self.general[name]))
+    def rule(self, name: str) -> str:
+        own = _own(name, self.index)
+        if own not in self.rules:
+            self.rules[own] = _fused(name, self.fill(self.general[name]))
+        return own
 
     def fill(self, node: Node) -> Node:
         match node:
@@ -182,8 +212,8 @@ class _Filler:
                 return self.whole(ElementsDialect())
             case Ref("argument"):
                 raise FormatError("`argument` stands in `argument*` or `argument (X argument)*`")
-            case Ref(rule) if rule in self.names:
-                return Ref(f"{rule}_{self.suffix}")
+            case Ref(rule) if rule in self.slotted:
+                return Ref(self.rule(rule))
             case Repeat(Ref("argument"), 0, None):
                 return self.members(EMPTY)
             case Seq((Ref("argument"), Repeat(Seq((*separator, Ref("argument"))), 0, None))):
@@ -197,10 +227,11 @@ class _Filler:
 
     def whole(self, dialect: Dialect) -> Node:
         """All arguments as one object."""
-        name = f"schema_{self.suffix}"
-        builder = ArgumentRules(self.tool, name, dialect)
-        self.rules[name] = builder.value(self.tool.parameters, "", ())
-        self.keep(builder)
+        name = _own("schema", self.index)
+        if name not in self.rules:
+            builder = ArgumentRules(self.tool, name, dialect)
+            self.rules[name] = builder.value(self.tool.parameters, "", ())
+            self.keep(builder)
         return Ref(name)
 
     def keep(self, builder: ArgumentRules) -> None:
@@ -234,7 +265,7 @@ class _Filler:
                 return key
             case Slot(name):
                 return self.value(name, schema, path)
-            case Ref(rule) if rule in self.names:
+            case Ref(rule) if rule in self.slotted:
                 return self.filled(self.general[rule], key, schema, path)
             case Seq(items):
                 return Seq(_run_on(items, [self.filled(i, key, schema, path) for i in items]))
@@ -246,7 +277,7 @@ class _Filler:
         """A value in every dialect that the slot may be written in."""
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(VALUES[slot]):
-            name = f"{slot.lower()}_{self.suffix}_{len(self.rules)}_{number}"
+            name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
             builder = ArgumentRules(self.tool, name, dialect, kinds)
             node = builder.value(schema, path, ())
             self.keep(builder)
@@ -315,3 +346,10 @@ def _below(name: str, rules: Rules) -> list[str]:
 
 def _has_slot(name: str, rules: Rules) -> bool:
     return any(isinstance(node, Slot) for rule in _below(name, rules) for node in walk(rules[rule]))
+
+
+def _depends(node: Node, slotted: Set[str]) -> bool:
+    """Whether a node is not the same for all tools."""
+    return any(
+        isinstance(n, Slot) or (isinstance(n, Ref) and n.rule in slotted) for n in walk(node)
+    )
