@@ -31,7 +31,7 @@ from ..formats.nodes import (
     Seq,
     optional,
 )
-from ..tools.schemas import Schema, resolve
+from ..tools.schemas import Schema, is_plainly_right, resolve
 from ..tools.toolset import Tool
 from .dialects import Dialect, JsonDialect, RefusedError
 from .engine import refusal
@@ -362,8 +362,10 @@ class ArgumentRules:
 
     def enumeration(self, schema: Schema, path: str) -> Node:
         keywords = {key: schema[key] for key in ("type", *_STRING, *_NUMBER) if key in schema}
-        validator = Draft202012Validator(keywords)
-        values = [value for value in schema["enum"] if validator.is_valid(value)]
+        values = schema["enum"]
+        if keywords and not all(is_plainly_right(value, keywords) for value in values):
+            validator = Draft202012Validator(keywords)
+            values = [value for value in values if validator.is_valid(value)]
         if not values:
             raise ToolsetError(
                 f"tool {self.tool.name!r}: {path or '/'}: no value of its enum has its type"

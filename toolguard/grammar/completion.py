@@ -103,8 +103,8 @@ class Completer:
         # Free text as bytes, up to the next control token.
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
         self._patterns: dict[Node, re.Pattern[bytes]] = {}
-        self._grammars: dict[Node, str] = {}
-        self._known = self._settled()
+        self._known: dict[int, _Least] = {}
+        self._settle()
 
     @property
     def beginning(self) -> Frontier:
@@ -296,6 +296,7 @@ class Completer:
         return _joined(parts)
 
     def _text(self, made_of: Sequence[Node]) -> Pieces:
+        """The shortest texts of some nodes, one after the other."""
         parts: list[bytes | Control] = []
         for node in made_of:
             if isinstance(node, _MADE_OF_OTHERS):
@@ -315,18 +316,16 @@ class Completer:
                 return self._suffix(node, b"")
 
     def _least(self, node: Node | _Rest) -> _Least:
-        # What is not known was made while walking, e.g. a counter.
-        return self._known.get(id(node)) or self._found(node, self._cost)
+        # What is not known was made while walking, e.g. a counter, from nodes that are.
+        return self._known.get(id(node)) or self._found(node)
 
-    def _cost(self, node: Node) -> float:
-        return self._least(node)[0]
+    def _cost_of(self, node: Node) -> float:
+        return self._known[id(node)][0]
 
-    def _settled(self) -> dict[int, _Least]:
-        """The shortest text of each node of the rules, by identity.
-
-        A fixed point, since rules may refer to themselves.
-        """
-        known: dict[int, _Least] = {}
+    def _settle(self) -> None:
+        """Finds the shortest text of each node of the rules: a fixed point, since rules may refer
+        to themselves."""
+        known = self._known
         users = defaultdict[str, set[str]](set)
         inside = defaultdict[str, list[Node]](list)
         for name, rule in self._rules.items():
@@ -338,27 +337,22 @@ class Completer:
                         users[node.rule].add(name)
                 elif id(node) not in known:
                     piece = self._piece(node)
-                    known[id(node)] = inf if piece is None else _cost((piece,)), (node,)
-
-        def cost(node: Node) -> float:
-            return known[id(node)][0]
-
+                    known[id(node)] = inf if piece is None else _price(piece), (node,)
         # What refers to others mostly stands before them.
         agenda = dict.fromkeys(self._rules)
         while agenda:
             name, _ = agenda.popitem()
-            rule = self._rules[name]
-            before = cost(rule)
+            whole = id(self._rules[name])
+            before, _ = known[whole]
             for node in reversed(inside[name]):
-                found = self._found(node, cost)
+                found = self._found(node)
                 # Nothing but what is cheaper: no text may become a part of itself.
-                if found[0] < cost(node):
+                if found[0] < known[id(node)][0]:
                     known[id(node)] = found
-            if cost(rule) < before:
+            if known[whole][0] < before:
                 agenda |= dict.fromkeys(users[name])
-        return known
 
-    def _found(self, node: Node | _Rest, cost: Callable[[Node], float]) -> _Least:
+    def _found(self, node: Node | _Rest) -> _Least:
         """The shortest text of a node, from what that of the nodes in it costs."""
         made_of: Sequence[Node]
         match node:
@@ -369,27 +363,27 @@ class Completer:
             case Alt(options):
                 if not options:
                     return inf, ()
-                made_of = (min(options, key=cost),)
+                made_of = (min(options, key=self._cost_of),)
             case Repeat(item, low):
-                total = low * cost(item) if low else 0
+                total = low * self._cost_of(item) if low else 0
                 if total > _LONGEST:
                     return inf, ()
                 made_of = (item,) * low if total else ()
             case Members():
-                return self._found(_Rest(node, frozenset(), 0), cost)
+                return self._found(_Rest(node, frozenset(), 0))
             case _Rest(members, seen, count):
-                lacking = _lacking(members, seen, count, cost)
+                lacking = _lacking(members, seen, count, self._cost_of)
                 if lacking is None:
                     return inf, ()
                 made_of = lacking
             case _:
                 raise TypeError(f"{node!r} has no place in a request's grammar")
-        return sum(map(cost, made_of)), made_of
+        return sum([self._known[id(part)][0] for part in made_of]), made_of
 
     def endless(self) -> str:
         """The rule without any text short enough to be found, not for want of another rule's; empty
         if there is none."""
-        without = {name for name, rule in self._rules.items() if self._cost(rule) == inf}
+        without = {name for name, rule in self._rules.items() if self._cost_of(rule) == inf}
         for name in without:
             needs = {node.rule for node in walk(self._rules[name]) if isinstance(node, Ref)}
             if not without & needs:
@@ -439,9 +433,7 @@ class Completer:
                 return self._suffix(Pattern(regex, also), prefix)
             case Until():
                 return self._until(node, prefix)
-        if node not in self._grammars:
-            self._grammars[node] = terminal_grammar(node, self._controls)
-        suffix = shortest_suffix(self._grammars[node], prefix)
+        suffix = shortest_suffix(terminal_grammar(node, self._controls), prefix)
         if self._spaced and suffix and suffix[-1:] in b",:" and isinstance(node, Pattern):
             spaced = suffix + b" "
             return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
@@ -506,8 +498,12 @@ def _region(stack: _Stack) -> Region:
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')
 
 
+def _price(piece: bytes | Control) -> int:
+    return len(piece) if isinstance(piece, bytes) else _CONTROL_COST
+
+
 def _cost(pieces: Pieces) -> int:
-    return sum(len(piece) if isinstance(piece, bytes) else _CONTROL_COST for piece in pieces)
+    return sum(map(_price, pieces))
 
 
 def _shorter(one: Pieces | None, other: Pieces | None) -> Pieces | None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # spelling of a forced span, and a healthy model that spells it otherwise would be overruled.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
 
+_LAYOUTS = (b'{"name": "x", "n": [1, 2]}', b'{"name":"x","n":[1,2]}')
+
 # The engine precomputes masks of these parts of a vocabulary, for terminals that contain a part.
 # The first are without what begins or ends a control token, an end tag or a Python string.
 _SLICES = [
@@ -100,6 +102,12 @@ class Vocabulary:
         cuts = [found.start() + 1 for found in self._added_texts.finditer(data)]
         parts = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
         return [token for part in parts for token in self.engine.tokenize_bytes(part)]
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether JSON takes fewer tokens with spaces: a vocabulary has them for one layout."""
+        with_spaces, without = map(self.ids_of, _LAYOUTS)
+        return len(with_spaces) <= len(without)
 
     @cached_property
     def _added_texts(self) -> re.Pattern[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from ..formats.nodes import (
     Alt,
@@ -54,7 +55,8 @@ def mask_grammar(rules: Rules, start: str, controls: Sequence[str], ids: Mapping
     return "\n".join([*lines, *writer.definitions()])
 
 
-def terminal_grammar(node: Node, controls: Sequence[str]) -> str:
+@lru_cache(maxsize=4096)
+def terminal_grammar(node: Node, controls: tuple[str, ...]) -> str:
     """A grammar of this one terminal."""
     writer = _Writer(controls, {})
     return "\n".join([f"start: {writer.options(node)}", *writer.definitions()])
@@ -70,7 +72,7 @@ class _Writer:
     the engine takes its time for each, and tools have much in common."""
 
     def __init__(self, controls: Sequence[str], ids: Mapping[str, int]) -> None:
-        self.controls = controls
+        self.controls = tuple(controls)
         self.ids = ids
         self.terminals: dict[str, str] = {}
         self.rules: dict[str, str] = {}
@@ -103,6 +105,17 @@ class _Writer:
                 return json.dumps(text)
             case Pattern(regex, also):
                 return self.terminal(_regex(regex) + _also(also))
+            case Seq(items):
+                return self.sequence(items)
+            case Ref(rule):
+                return _rule(rule)
+            case Repeat(item, low, high):
+                times = f"{{{low},{'' if high is None else high}}}"
+                return self.rule(f"({self.options(item)}){times}")
+            case Alt():
+                return self.rule(self.options(node))
+            case Members():
+                return self.members(node)
             case Free(name, barred):
                 bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
@@ -115,7 +128,7 @@ class _Writer:
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
                 )
                 anything = also is None and regex in _ANYTHING
-                return self.witnessed(text, witnesses([stop])) if anything else text
+                return self.witnessed(text, witnesses((stop,))) if anything else text
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)
@@ -123,17 +136,6 @@ class _Writer:
                 return self.token(text)
             case Scalar(schema):
                 return f"%json {schema}"
-            case Ref(rule):
-                return _rule(rule)
-            case Seq(items):
-                return self.sequence(items)
-            case Alt():
-                return self.rule(self.options(node))
-            case Repeat(item, low, high):
-                times = f"{{{low},{'' if high is None else high}}}"
-                return self.rule(f"({self.options(item)}){times}")
-            case Members():
-                return self.members(node)
             case _:
                 raise TypeError(f"{node!r} has no place in a mask grammar")
 
@@ -150,13 +152,13 @@ class _Writer:
         written: list[str] = []
         index = 0
         while index < len(items):
-            before = _text(items[index])
+            item = items[index]
             following = items[index + 1] if index + 1 < len(items) else None
-            if before is not None and isinstance(following, Control):
-                written.append(self.text_until(items[index], before, following.text))
+            if isinstance(following, Control) and (before := _text(item)) is not None:
+                written.append(self.text_until(item, before, following.text))
                 index += 2
             else:
-                written.append(self.write(items[index]))
+                written.append(self.write(item))
                 index += 1
         return " ".join(written) or '""'
 
@@ -165,11 +167,16 @@ class _Writer:
             spelled = self.write(Until(node.regex, text, node.also))
             written = self.raw(node, text)
         else:
-            literal = re.escape(text)
-            others = [control for control in self.controls if control != text]
+            # As a condition on the text alone: one on text and token takes the engine ten times as
+            # long. So the text does not end where a control token would run on into this one.
+            begun = [
+                control.removesuffix(text[:i])
+                for control in self.controls
+                for i in range(1, len(text))
+                if control.endswith(text[:i])
+            ]
             spelled = self.terminal(
-                f"{_regex(f'{before}{literal}')} & ~{_regex(f'(?s:.*){literal}(?s:.+)')} & "
-                f"{self.without(others)}"
+                f"({_regex(before)} & {self.without(self.controls, begun)}) {json.dumps(text)}"
             )
             blank = any(node == Free("REASONING") for node in walk(node))
             spelled = self.witnessed(spelled, witnesses(self.controls, blank))
@@ -183,7 +190,7 @@ class _Writer:
         conditions = f"{_also(node.also)} & {self.without([stop])}"
         name = self.terminal(f"{_regex(node.regex)} & /(?s:.+)/{conditions}")
         if node.also is None and node.regex in _ANYTHING:
-            name = self.witnessed(name, witnesses([stop]))
+            name = self.witnessed(name, witnesses((stop,)))
         return f"{name}?" if re.fullmatch(node.regex, "") else name
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
@@ -191,8 +198,10 @@ class _Writer:
         names = [self.terminal(_regex(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
 
-    def without(self, controls: Sequence[str]) -> str:
-        return f"~{_regex('(?s:.*)(' + '|'.join(map(re.escape, controls)) + ')(?s:.*)')}"
+    def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
+        """Text that has none of the control tokens in it, and none of the endings at its end."""
+        ended = f" & ~{_regex(f'(?s:.*)({_any(endings)})')}" if endings else ""
+        return f"~{_regex(f'(?s:.*)({_any(controls)})(?s:.*)')}{ended}"
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
@@ -249,6 +258,10 @@ def _text(node: Node) -> str | None:
             return f"({regex})"
         case _:
             return None
+
+
+def _any(texts: Sequence[str]) -> str:
+    return "|".join(map(re.escape, texts))
 
 
 def _regex(regex: str) -> str:

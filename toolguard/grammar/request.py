@@ -149,8 +149,10 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     """
     general = dict(rules)
     roots = [name for name in CALLS if name in rules]
-    below = dict.fromkeys(name for root in roots for name in _below(root, rules))
-    slotted = {name for name in below if _has_slot(name, rules)}
+    slotted: set[str] = set()
+    below = {name for root in roots for name in reachable(rules, root)}
+    while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
+        slotted |= more
     fillers = [_Filler(tool, index, general, slotted) for index, tool in enumerate(toolset)]
 
     def choice(node: Node, root: str) -> Node:
@@ -222,6 +224,8 @@ class _Filler:
                 inner = self.fill(item)
                 needed = isinstance(inner, Members) and any(m.required for m in inner.members)
                 return inner if needed else Repeat(inner, 0, 1)
+            case Literal() | Pattern() | Control():
+                return node
             case _:
                 return rebuild(node, tuple(self.fill(child) for child in children(node)))
 
@@ -331,21 +335,6 @@ def _stopped(value: Node, stop: Literal | Control) -> Node:
             return Seq((Raw(regex, also, stop.text), stop))
         case _:
             return Seq((value, stop))
-
-
-def _below(name: str, rules: Rules) -> list[str]:
-    found = [name]
-    for rule in found:
-        found += [
-            node.rule
-            for node in walk(rules[rule])
-            if isinstance(node, Ref) and node.rule not in found
-        ]
-    return list(dict.fromkeys(found))
-
-
-def _has_slot(name: str, rules: Rules) -> bool:
-    return any(isinstance(node, Slot) for rule in _below(name, rules) for node in walk(rules[rule]))
 
 
 def _depends(node: Node, slotted: Set[str]) -> bool:

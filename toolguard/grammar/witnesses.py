@@ -9,7 +9,7 @@ They change no mask: each beginning of theirs begins such a text too, and nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from ..formats.reader import LEADING_SPACE
@@ -18,7 +18,10 @@ _SPACE = r" \t\r\n"
 _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\((?:\\.|[^()\\])*\)|[\s\S]")
 
 
-def witnesses(stops: Sequence[str], blank: bool = True, bar: str | None = None) -> list[str]:
+@lru_cache(maxsize=1024)
+def witnesses(
+    stops: tuple[str, ...], blank: bool = True, bar: str | None = None
+) -> tuple[str, ...]:
     """Regular expressions for beginnings of text that contains none of `stops`.
 
     Until a stop may have begun, no two characters as stops begin; from then on, no character as one
@@ -33,7 +36,7 @@ def witnesses(stops: Sequence[str], blank: bool = True, bar: str | None = None) 
     """
     mark, times = ("", 0) if bar is None else _last_character(bar)
     if any(len(stop) < 2 or stop[0].isspace() for stop in stops) or (bar and not times):
-        return []
+        return ()
     first, second, last = ("".join(stop[i] for stop in stops) for i in (0, 1, -1))
     if bar is None:
         pair = f"{_one_of(first)}{_none_of(first + second)}"
@@ -53,7 +56,7 @@ def witnesses(stops: Sequence[str], blank: bool = True, bar: str | None = None) 
     if not blank:
         found = [f"[{_SPACE}]{{0,{LEADING_SPACE}}}({one})" for one in found]
         found.append(f"{_none_of(first + mark)}{{1,{LEADING_SPACE}}}")
-    return found
+    return tuple(found)
 
 
 def _last_character(regex: str) -> tuple[str, int]:

@@ -77,7 +77,8 @@ def _normalised(text: str, tool: str) -> Schema:
         raise ToolsetError(
             f"tool {tool!r}: parameters are {type(parameters).__name__}, not a JSON schema object"
         )
-    merged = set(_merged_references(parameters))
+    referring = '"$ref"' in text
+    merged = set(_merged_references(parameters)) if referring else set()
     place = f"tool {tool!r}: parameters"
     schema: Schema = _normalise({"type": "object", **parameters}, place, merged)
     if schema["type"] != "object":
@@ -87,7 +88,7 @@ def _normalised(text: str, tool: str) -> Schema:
         )
     if not _OPENS & schema.keys():
         _close(schema)
-    for reference in _references(schema):
+    for reference in _references(schema) if referring else ():
         resolve(schema, reference, tool)
     if not _PATTERN.search(text) and meta.is_valid(schema):
         return schema
@@ -102,7 +103,7 @@ def _normalised(text: str, tool: str) -> Schema:
 def _normalise(schema: Any, place: str, merged: set[str], closed: bool = True) -> Any:
     if isinstance(schema, bool):
         return schema
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, dict):
         raise ToolsetError(f"{place}: {schema!r} is no JSON schema; give an object or a boolean")
     result: Schema = {}
     own = bool(schema.get("properties"))

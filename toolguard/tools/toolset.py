@@ -80,9 +80,8 @@ class Toolset:
         if isinstance(tools, Mapping) or callable(tools):
             raise ToolsetError("a toolset is a list of tools: put the single tool into a list")
         made = tuple(_tool(tool, index) for index, tool in enumerate(tools))
-        names = [tool.name for tool in made]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(tool.name for tool in made).items():
+            if count > 1:
                 raise ToolsetError(f"two tools are called {name!r}: rename one or drop it")
         return Toolset(made)
 
