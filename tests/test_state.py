@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,27 @@ def test_recursive_schemas_and_many_members_compile(tokenizer: PreTrainedTokeniz
         state = guard.start(500)
         ids = [*tokenizer(f'<tool_call>\n{{"name": {call}}}\n</tool_call>')["input_ids"], end]
         assert all(state.accept(token) for token in ids) == legal, call
+
+
+def test_where_a_turn_stands_costs_no_more_the_longer_it_is(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    word = tokenizer(" tag", add_special_tokens=False)["input_ids"][-1]
+    state = guard.start(100_000)
+
+    def spent() -> float:
+        """The least time that a look at the region took, of some."""
+        times = []
+        for _ in range(30):
+            assert state.accept(word)
+            started = time.perf_counter()
+            assert state.region == "text"
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    early = spent()
+    for _ in range(12_000):
+        assert state.accept(word)
+    assert state.region == "text"
+    assert spent() < 8 * early  # of a turn some 200 times as long

@@ -496,7 +496,7 @@ class GuardState:
         """Brings the frontier to the end of the text."""
         text = self._read()
         if self._walked < len(text):
-            self._frontier = self.guard.completer.advance(self._frontier, text)
+            self._frontier = self.guard.completer.advance(self._frontier, text, self._walked)
             self._walked = len(text)
 
     def _completion(self) -> list[int]:

@@ -111,14 +111,19 @@ class Completer:
         """The frontier of the empty text."""
         return ((0, (Ref(self._start), None)),)
 
-    def advance(self, frontier: Frontier, text: bytes) -> Frontier:
+    def advance(self, frontier: Frontier, text: bytes, walked: int = 0) -> Frontier:
         """Where `text` stands, walked on from where a prefix of it stood; empty: nowhere legal.
 
         The text holds control tokens spelled out.
+
+        Args:
+            walked: how long that prefix was. Free text is not searched for control tokens again.
         """
         size = len(text)
         reached: list[tuple[int, _Stack]] = []
         agenda = list(frontier)
+        unread = walked - self.longest_control + 1
+        under_way = {(position, id(stack)) for position, stack in frontier}
         # Alternatives that match the same text meet again on the very same rest of a stack.
         seen: dict[tuple[int, int], _Stack] = {}
         while agenda:
@@ -142,14 +147,16 @@ class Completer:
                     elif data.startswith(text[position:]):
                         reached.append((position, stack))
                 case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
-                    found = self._pattern(node).match(text, position)
-                    matched = found.end() if found else position
+                    begun = isinstance(node, Free) and (position, id(stack)) in under_way
+                    start = max(position, unread) if begun else position
+                    found = self._pattern(node).match(text, start)
+                    matched = found.end() if found else start
                     if position < matched < size and self._is(node, text[position:matched]):
                         agenda.append((matched, rest))
                     if isinstance(node, Raw) and self._suffix(node, b"") == b"":
                         agenda.append((position, rest))  # it may be empty
                     # The text may also end inside the terminal; `1` matches, `1.` is on its way.
-                    unfinished = not found or size - matched <= _ON_ITS_WAY
+                    unfinished = matched == position or size - matched <= _ON_ITS_WAY
                     if unfinished and (
                         self._suffix(node, text[position:]) is not None
                         or any(self._begun_controls(node, text, position))

@@ -209,7 +209,9 @@ MOST_TRIED = 50_000
 """How many bytes are tried for a shortest suffix, about a second's worth."""
 
 
-@lru_cache(maxsize=4096)
+_KEPT = 64  # bytes of a prefix whose suffix is worth keeping, and texts that may grow
+
+
 def shortest_suffix(grammar: str, prefix: bytes) -> bytes | None:
     """The fewest bytes that complete `prefix` under a small grammar; None if nothing can, or
     nothing that is found in `MOST_TRIED` steps.
@@ -217,9 +219,48 @@ def shortest_suffix(grammar: str, prefix: bytes) -> bytes | None:
     A breadth-first search that keeps one state per mask and length: states with equal masks are
     alike for what is to come, but for counters, and those only count down along a path.
     """
+    if len(prefix) <= _KEPT:
+        return _short_suffix(grammar, prefix)
+    start = _walks(grammar).to(prefix)
+    return None if start is None else _search(start)
+
+
+@lru_cache(maxsize=4096)
+def _short_suffix(grammar: str, prefix: bytes) -> bytes | None:
     start = _byte_matcher(grammar).deep_copy()
     if start.try_consume_tokens(list(prefix)) < len(prefix):
         return None
+    return _search(start)
+
+
+class _Walks:
+    """A grammar's matchers behind long texts, one for each of the texts that were last asked for:
+    a turn's text is asked for again and again as it grows."""
+
+    def __init__(self, start: LLMatcher) -> None:
+        self.start = start
+        self.kept: dict[bytes, LLMatcher] = {}
+
+    def to(self, text: bytes) -> LLMatcher | None:
+        """The matcher behind a text; None if the grammar refuses it."""
+        known = max((t for t in [*self.kept] if text.startswith(t)), key=len, default=b"")
+        matcher = self.kept.get(known, self.start).deep_copy()
+        rest = list(text[len(known) :])
+        if matcher.try_consume_tokens(rest) < len(rest):
+            return None
+        self.kept.pop(known, None)
+        self.kept[text] = matcher
+        if len(self.kept) > _KEPT:
+            self.kept.pop(next(iter(self.kept)), None)
+        return matcher.deep_copy()
+
+
+@lru_cache(maxsize=64)
+def _walks(grammar: str) -> _Walks:
+    return _Walks(_byte_matcher(grammar))
+
+
+def _search(start: LLMatcher) -> bytes | None:
     if start.is_accepting():
         return b""
     level, tried = [(start, b"")], 0
