@@ -104,6 +104,7 @@ class Completer:
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
         self._patterns: dict[Node, re.Pattern[bytes]] = {}
         self._known: dict[int, _Least] = {}
+        self._texts: dict[int, Pieces] = {}
         self._settle()
 
     @property
@@ -306,11 +307,17 @@ class Completer:
         """The shortest texts of some nodes, one after the other."""
         parts: list[bytes | Control] = []
         for node in made_of:
-            if isinstance(node, _MADE_OF_OTHERS):
-                parts += self._text(self._least(node)[1])
-            else:
-                parts.append(self._piece(node) or b"")
+            parts += self._texts.get(id(node)) or self._text_of(node)
         return _joined(parts)
+
+    def _text_of(self, node: Node) -> Pieces:
+        if isinstance(node, _MADE_OF_OTHERS):
+            text = self._text(self._least(node)[1])
+        else:
+            text = (self._piece(node) or b"",)
+        if id(node) in self._known:  # not made while walking
+            self._texts[id(node)] = text
+        return text
 
     def _piece(self, node: Node) -> bytes | Control | None:
         """The shortest text of a node with no others in it; None if it has none."""
