@@ -197,6 +197,7 @@ class _Filler:
         self.relaxations: list[Relaxation] = []
 
     def rule(self, name: str) -> str:
+        """The tool's own copy of a rule, by its name."""
         own = _own(name, self.index)
         if own not in self.rules:
             self.rules[own] = _fused(name, self.fill(self.general[name]))
@@ -231,12 +232,10 @@ class _Filler:
 
     def whole(self, dialect: Dialect) -> Node:
         """All arguments as one object."""
-        name = _own("schema", self.index)
-        if name not in self.rules:
-            builder = ArgumentRules(self.tool, name, dialect)
-            self.rules[name] = builder.value(self.tool.parameters, "", ())
-            self.keep(builder)
-        return Ref(name)
+        builder = ArgumentRules(self.tool, _own("schema", self.index), dialect)
+        written = builder.value(self.tool.parameters, "", ())
+        self.keep(builder)
+        return written
 
     def keep(self, builder: ArgumentRules) -> None:
         self.rules |= builder.rules
