@@ -57,9 +57,9 @@ def test_the_collapsed_model_makes_no_valid_call_by_itself() -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_model_calls_again(name: str, healthy_turns: dict[str, list[Turn]]) -> None:
-    cases = toolguard.held_out()[:200]
+    cases = toolguard.held_out()[:120]
     score = toolguard.score(cases, answer(name, cases, "enforce"), 1.0)
-    healthy = toolguard.score(cases, healthy_turns["observe"][:200], 1.0)
+    healthy = toolguard.score(cases, healthy_turns["observe"][:120], 1.0)
     assert score.schema_valid == 1
     assert score.states["healthy_call"] + score.states["healthy_response"] >= 0.995
     assert score.exact_match >= 0.8 * healthy.exact_match
