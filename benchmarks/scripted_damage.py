@@ -82,7 +82,8 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="Cases of a seed.")] = 3,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     quick: Annotated[bool, typer.Option(help="Fewer strengths and texts, and one seed.")] = False,
-    harm: Annotated[bool, typer.Option(help="Also the prose.")] = True,
+    curves: Annotated[bool, typer.Option(help="Also the turns; else what is there stays.")] = True,
+    harm: Annotated[bool, typer.Option(help="Also the prose; else what is there stays.")] = True,
     out: Path = RESULTS,
 ) -> None:
     if not cases.exists() or not (DATA / "tokenizers").is_dir():
@@ -98,14 +99,15 @@ def main(
         for place, ((name, tokenizer), method) in enumerate(work):
             bars.update(bar, description=f"{name}, {method}", completed=place * steps)
             bench = Bench(subject(name, tokenizer), method, strengths, laid)
-            found: dict[str, Any] = {"absent": bench.absent, "rows": [], "harm": None}
-            if not bench.absent:
+            found: dict[str, Any] = {"absent": bench.absent}
+            if curves and not bench.absent:
+                found["rows"] = []
                 size = 1 if quick and method in SLOW else count
                 for row in bench.curves(read, size, drawn):
                     found["rows"].append(row)
                     bars.advance(bar)
-                if harm:
-                    found["harm"] = bench.harm(QUICK_PROSE if quick else 1)
+            if harm and not bench.absent:
+                found["harm"] = bench.harm(QUICK_PROSE if quick else 1)
             keep(out / f"scripted_damage_{name}.json", tokenizer, method, found)
     write_report(out)
 
@@ -331,7 +333,7 @@ def _prose(spoken: Subject, way: str) -> Iterator[tuple[Case, Script]]:
 def keep(path: Path, tokenizer: str, method: str, found: Mapping[str, Any]) -> None:
     """Puts what was found of a method into the file of a format, in the order of the report."""
     kept = json.loads(path.read_text("utf-8"))["methods"] if path.is_file() else {}
-    kept[method] = found
+    kept[method] = {"rows": [], "harm": None, **kept.get(method, {}), **found}
     ordered = {name: kept[name] for name in METHODS if name in kept}
     lines = json.dumps({"tokenizer": tokenizer, "methods": ordered}, ensure_ascii=False)
     save(path, lines.replace('{"damage"', '\n{"damage"') + "\n")
