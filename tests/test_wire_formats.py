@@ -245,7 +245,7 @@ def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedToke
     """One character, or one control token, is put in, taken out or put in another's place."""
     turns = [(e["tools"], e["turn"]) for e in examples(name) if e["calls"]]
 
-    @settings(QUICK, max_examples=60)
+    @settings(QUICK, max_examples=40)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         tools, text = data.draw(st.sampled_from(turns))
