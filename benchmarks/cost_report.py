@@ -38,7 +38,9 @@ def flatness(rows: Rows) -> str:
         for ids in dict.fromkeys(row["ids"] for row in rows):
             own = [row for row in rows if (row["grows"], row["ids"]) == (kind, ids)]
             first, last = own[0], [row for row in own if "error" not in row][-1]
-            changes = ", ".join(f"{place} x{last[place] / first[place]:.2f}" for place in PLACES)
+            changes = ", ".join(
+                f"{place} x{last[place] / first[place]:.2f}" for place in PLACES if place in first
+            )
             lines.append(
                 f"- {kind}, from {first['size']:,} to {last['size']:,}, {ids:,} ids: {changes}"
             )

@@ -10,6 +10,7 @@ import toolguard
 from toolguard import Case, Turn
 
 LOST = ("arguments_lost", "skill_lost")
+CASES = toolguard.held_out()[:400]
 DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", *LOST)]
 
 
@@ -22,12 +23,11 @@ def answer(name: str, cases: list[Case], policy: str) -> list[Turn]:
 
 @pytest.fixture(scope="module")
 def healthy_turns() -> dict[str, list[Turn]]:
-    cases = toolguard.held_out()
-    return {policy: answer("healthy", cases, policy) for policy in ("observe", "enforce")}
+    return {policy: answer("healthy", CASES, policy) for policy in ("observe", "enforce")}
 
 
 def test_healthy_is_healthy(healthy_turns: dict[str, list[Turn]]) -> None:
-    score = toolguard.score(toolguard.held_out(), healthy_turns["observe"], 1.0)
+    score = toolguard.score(CASES, healthy_turns["observe"], 1.0)
     assert score.exact_match >= 0.95
     assert score.no_call_kept >= 0.98
 
@@ -35,7 +35,7 @@ def test_healthy_is_healthy(healthy_turns: dict[str, list[Turn]]) -> None:
 def test_the_guard_does_no_harm(healthy_turns: dict[str, list[Turn]]) -> None:
     pairs = list(zip(healthy_turns["observe"], healthy_turns["enforce"], strict=True))
     valid = [(before, after) for before, after in pairs if before.state.startswith("healthy")]
-    assert len(valid) >= 500
+    assert len(valid) >= 320
     for before, after in valid:
         assert after.ids == before.ids
         assert after.report is not None
@@ -43,8 +43,7 @@ def test_the_guard_does_no_harm(healthy_turns: dict[str, list[Turn]]) -> None:
 
 
 def test_forced_tokens_save_forward_passes(healthy_turns: dict[str, list[Turn]]) -> None:
-    cases = toolguard.held_out()
-    scores = {mode: toolguard.score(cases, turns, 1.0) for mode, turns in healthy_turns.items()}
+    scores = {mode: toolguard.score(CASES, turns, 1.0) for mode, turns in healthy_turns.items()}
     assert scores["enforce"].forward_passes < scores["observe"].forward_passes
 
 

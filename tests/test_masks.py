@@ -326,3 +326,13 @@ def test_what_makes_masks_cheap_changes_none(
             assert (masks[0] == masks[1]).all(), states[0].ids
             if not states[0].accept(token) or not states[1].accept(token):
                 break
+
+
+@pytest.mark.parametrize("name", ["hermes", "harmony", "qwen3_xml"])
+def test_a_thousand_tools_can_be_called(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    parameters = {"properties": {"x": {"type": "string"}, "n": {"type": "integer"}}}
+    tools = [{"name": f"tool_{i}", "parameters": parameters} for i in range(1000)]
+    guard = Guard.compile(name, tools, tokenizer)
+    call = {"name": "tool_999", "arguments": {"n": 1}}
+    text = toolguard.render(toolguard.WireFormat.load(name), [call])
+    assert walks(guard, [*encode(tokenizer, text), guard.vocabulary.end_ids[0]])

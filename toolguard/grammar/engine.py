@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
 
 from ..errors import TokenizerError
 
@@ -35,6 +35,11 @@ _SLICES = [
     for besides in (r"'<>\[\](=", "")
     for times in ("{1,10}", "{1,30}", "+")
 ]
+
+
+# An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
+# behind the opener of hundreds of tools.
+_LIMITS = LLParserLimits(max_items_in_row=20_000)
 
 
 class Vocabulary:
@@ -169,7 +174,7 @@ def compile_grammar(vocabulary: Vocabulary, grammar: str) -> LLMatcher:
     Raises:
         ValueError: the engine refuses the grammar; the message is the engine's.
     """
-    matcher = LLMatcher(vocabulary.engine, source(grammar))
+    matcher = LLMatcher(vocabulary.engine, source(grammar), limits=_LIMITS)
     if matcher.is_error():
         raise ValueError(matcher.get_error())
     return matcher
