@@ -58,11 +58,11 @@ def scale_picture(rows: Rows, path: Path) -> None:
                 row for row in rows
                 if (row["grows"], row["ids"]) == (kind, ids) and "error" not in row
             ]  # fmt: skip
-            for place, marker in PLACES.items():
+            for place in (place for place in PLACES if all(place in row for row in own)):
                 panel.plot(
                     [row["size"] for row in own],
                     [row[place] for row in own],
-                    f"{marker}-",
+                    f"{PLACES[place]}-",
                     color=f"C{shade}",
                     label=f"{place}, {ids:,} ids",
                 )
