@@ -12,7 +12,7 @@ from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
 from ..report.report import Intervention, Position, Report, Step
-from .row_mask import allow
+from .row_mask import allow, allows
 from .still_text import Mask, StillText, shared_mask
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class GuardState:
         """
         words = np.frombuffer(self._octets(), dtype=np.int32).copy()
         if self.tight():
-            legal = [i for i in preferred if words[i >> 5] >> (i & 31) & 1]
+            legal = [token for token in preferred if allows(words, token)]
             words[:] = 0
             for token in self.narrow(legal):
                 allow(words, token)

@@ -76,7 +76,7 @@ class Words:
     def doubtful(self, text: bytes) -> bool:
         """Whether more of a text may show that a control token begun in it, or the next, is a
         word."""
-        return text.endswith(self._begun) or _QUOTED.search(text[-_NEAR:]) is not None
+        return text.endswith(self._begun) or self.in_quotes(text, mentioned=False)
 
     def opener(self, text: bytes) -> Span | None:
         """The opener that a text ends in, white space aside, if no call is before it."""
