@@ -10,7 +10,7 @@ import toolguard
 from toolguard import Case, Turn
 
 LOST = ("arguments_lost", "skill_lost")
-CASES = toolguard.held_out()[:400]
+CASES = toolguard.held_out()[:240]
 DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", *LOST)]
 
 
@@ -35,7 +35,7 @@ def test_healthy_is_healthy(healthy_turns: dict[str, list[Turn]]) -> None:
 def test_the_guard_does_no_harm(healthy_turns: dict[str, list[Turn]]) -> None:
     pairs = list(zip(healthy_turns["observe"], healthy_turns["enforce"], strict=True))
     valid = [(before, after) for before, after in pairs if before.state.startswith("healthy")]
-    assert len(valid) >= 320
+    assert len(valid) >= 190
     for before, after in valid:
         assert after.ids == before.ids
         assert after.report is not None
@@ -56,9 +56,9 @@ def test_the_collapsed_model_makes_no_valid_call_by_itself() -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_model_calls_again(name: str, healthy_turns: dict[str, list[Turn]]) -> None:
-    cases = toolguard.held_out()[:120]
+    cases = toolguard.held_out()[:80]
     score = toolguard.score(cases, answer(name, cases, "enforce"), 1.0)
-    healthy = toolguard.score(cases, healthy_turns["observe"][:120], 1.0)
+    healthy = toolguard.score(cases, healthy_turns["observe"][:80], 1.0)
     assert score.schema_valid == 1
     assert score.states["healthy_call"] + score.states["healthy_response"] >= 0.995
     assert score.exact_match >= 0.8 * healthy.exact_match

@@ -50,7 +50,7 @@ def test_the_examples_beside_a_grammar_are_admitted_and_read_as_they_say(
 def test_what_is_rendered_is_admitted_and_read_back(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    @settings(QUICK, max_examples=15)
+    @settings(QUICK, max_examples=8)
     @given(tools=bare_toolsets(), data=st.data())
     def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
         toolset = Toolset.of(tools)

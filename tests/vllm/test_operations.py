@@ -236,6 +236,7 @@ def test_a_profile_of_another_tokenizer_is_refused(
     assert drift_of(tokenizer) is None
 
 
+@pytest.mark.refused
 def test_a_server_with_a_wrong_profile_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
     log = tmp_path / "log"

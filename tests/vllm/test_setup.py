@@ -84,6 +84,7 @@ def test_a_server_that_guesses_is_guarded_by_its_engine(asked: list[Case], tmp_p
     assert "toolguard guards in mode engine: with speculative decoding" in log.read_text()
 
 
+@pytest.mark.refused
 @pytest.mark.parametrize(
     ("flags", "why"),
     [

@@ -29,11 +29,12 @@ _COMMON = 4096
 class _Passed:
     """A row where the gate passed."""
 
-    raw: NDArray[Any]
     mask: RowMask
     controls: NDArray[Any]
-    total: float = 0.0  # the log-sum-exp of all logits
+    mass: float  # of the first choice
+    total: float  # the log-sum-exp of all logits
     left: float = 0.0  # and of those that were left
+    raw: NDArray[Any] | None = None  # the logits, where first choices were to be found
 
 
 class HostReading(Reading):
@@ -61,7 +62,10 @@ class HostReading(Reading):
                 wanted = int(scores.argmax())
                 legal = mask.allows(wanted)
                 if not legal or gate > scores.item(wanted):
-                    self._passed[row] = _Passed(scores.copy(), mask, controls[row])
+                    total = log_sum_exp(scores)
+                    mass = math.exp(scores.item(wanted) - total) if total > -math.inf else 0.0
+                    raw = scores.copy() if choices else None
+                    self._passed[row] = _Passed(mask, controls[row], mass, total, raw=raw)
             mask.apply(scores)
             self._wanted.append(wanted)
             self._legal.append(legal)
@@ -81,7 +85,6 @@ class HostReading(Reading):
             for row, token in enumerate(self._wanted)
         ]
         for row, passed in self._passed.items():
-            passed.total = log_sum_exp(passed.raw)
             passed.left = log_sum_exp(passed.mask.left(rows[row]))
 
     def records(self) -> list[Record]:
@@ -92,10 +95,9 @@ class HostReading(Reading):
         passed = self._passed.get(row)
         if wanted is None or passed is None or passed.total == -math.inf:
             return Record(wanted, 0.0, legal, kept, 0.0, self.watch.nothing)
-        total = passed.total
-        mass = math.exp(passed.raw.item(wanted) - total)
-        masses = np.exp(passed.controls.astype(np.float64) - total).tolist()
-        return Record(wanted, mass, legal, kept, max(0.0, total - passed.left), masses)
+        masses = np.exp(passed.controls.astype(np.float64) - passed.total).tolist()
+        pressure = max(0.0, passed.total - passed.left)
+        return Record(wanted, passed.mass, legal, kept, pressure, masses)
 
     def ranks(self, tokens: Sequence[int]) -> list[int]:
         return [self._rank(row, token) for row, token in enumerate(tokens)]
@@ -104,4 +106,5 @@ class HostReading(Reading):
         if row not in self._passed:
             return int(token == self._wanted[row])
         raw = self._passed[row].raw
+        assert raw is not None  # choices were asked for
         return int(np.count_nonzero(raw > raw[token])) + 1

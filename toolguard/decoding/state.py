@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ class GuardState:
         self.lost = False
         self.opener_shift = 0.0
         self.matcher = guard.matcher.deep_copy()
+        self._fed: list[int] = []  # the places of ids that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
-        self._stopped = False  # the end was taken after the engine had stopped
         self._still = StillText(unsure=0)
         self._text = b""
         self._text_ids = 0  # how many of the ids `_text` spells
@@ -204,6 +205,13 @@ class GuardState:
             self.mentions |= {len(self.ids)}
             self.ids.append(token)
             return True
+        still = self._still
+        if still.unsure is None and still.mask is not None and self.guard.plain[token]:
+            # The engine would be where it is, so it need not hear of it.
+            if not allows(still.mask, token):
+                return False
+            self.ids.append(token)
+            return True
         end = token in self.guard.vocabulary.end_ids
         # Where nothing but the end can follow, the engine stops by itself before it sees it.
         stopped = self.matcher.is_stopped()
@@ -212,10 +220,12 @@ class GuardState:
         if token in self.guard.control_texts:
             self._controls.append(len(self.ids))
             self._still = StillText(unsure=len(self.ids) + 1)
-        elif self._still.unsure is None and not self.guard.plain[token]:
-            self._still = replace(self._still, unsure=len(self.ids))
+        elif still.unsure is None and not self.guard.plain[token]:
+            self._still = replace(still, unsure=len(self.ids))
+        if not stopped:
+            self._fed.append(len(self.ids))
         self.ids.append(token)
-        self.done, self._stopped = end, stopped
+        self.done = end
         self._doubt()
         return True
 
@@ -250,9 +260,7 @@ class GuardState:
         if not 0 <= tokens <= len(self.ids):
             raise StateError(f"cannot roll back {tokens} tokens: the turn has {len(self.ids)}")
         kept = len(self.ids) - tokens
-        unread = sum(place >= kept for place in self.mentions)
-        consumed = tokens - unread - (1 if tokens and self._stopped else 0)
-        if consumed and not self.matcher.rollback(consumed):
+        if not self._unfeed(kept):
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
             del self.ids[-tokens:]
@@ -261,7 +269,7 @@ class GuardState:
                 del self.steps[len(self.ids) :]
             self.mentions = frozenset(place for place in self.mentions if place < kept)
             self._still = self._still_at(kept)
-            self.done = self._stopped = False
+            self.done = False
             if self._doubted is not None and self._doubted >= kept:
                 self._doubted = None
             self._check_at = self.max_new_tokens
@@ -363,16 +371,23 @@ class GuardState:
 
     def _unread(self, place: int, after: int) -> int:
         """Takes these ids from the grammar: they are words; returns the first."""
-        read = sum(i not in self.mentions for i in range(place, len(self.ids)))
-        if not self.matcher.rollback(read):
+        if not self._unfeed(place):
             raise StateError(f"the mask engine cannot go back to the word at token {place}")
-        self.matcher.try_consume_tokens(self.ids[after:])
+        fed = self.matcher.try_consume_tokens(self.ids[after:])
+        self._fed += range(after, after + fed)
         self.mentions |= {*range(place, after)}
         self._controls = [control for control in self._controls if control < place]
         self._doubted = self._way = None
         self._still = StillText(unsure=self._last_control(place) + 1)
         self._forget()
         return place
+
+    def _unfeed(self, place: int) -> bool:
+        """Takes back what the engine took of the ids from there on; False if it cannot."""
+        first = bisect_left(self._fed, place)
+        back = len(self._fed) - first
+        del self._fed[first:]
+        return not back or self.matcher.rollback(back)
 
     @property
     def may_be_bare(self) -> bool:
@@ -437,6 +452,7 @@ class GuardState:
         other = GuardState.__new__(GuardState)
         other.__dict__.update(self.__dict__)
         other.ids = self.ids.copy()
+        other._fed = self._fed.copy()
         other._controls = self._controls.copy()
         other.interventions = self.interventions.copy()
         other.steps = None if self.steps is None else self.steps.copy()

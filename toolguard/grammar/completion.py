@@ -99,6 +99,7 @@ class Completer:
         self._controls = tuple(controls)
         self._spelled = [control.encode() for control in controls]
         self.longest_control = max(map(len, self._spelled))
+        self._begun = {c[:size] for c in self._spelled for size in range(1, len(c) + 1)}
         stop = "|".join(map(re.escape, controls))
         # Free text as bytes, up to the next control token.
         self._free = re.compile(rf"(?:(?!{stop})[\s\S])+".encode())
@@ -227,11 +228,7 @@ class Completer:
     def begins_control(self, text: bytes) -> bool:
         """Whether a control token ends where `text` does, or may have begun there."""
         tail = text[-self.longest_control :]
-        return any(
-            control.startswith(tail[start:])
-            for start in range(len(tail))
-            for control in self._spelled
-        )
+        return any(tail[start:] in self._begun for start in range(len(tail)))
 
     def has_control(self, text: bytes) -> bool:
         """Whether a control token is spelled in `text`."""
@@ -249,8 +246,7 @@ class Completer:
         if not isinstance(node, Free | Raw):
             return
         for start in range(max(position + 1, len(text) - self.longest_control + 1), len(text)):
-            begun = any(control.startswith(text[start:]) for control in self._spelled)
-            if begun and self._suffix(node, text[position:start]) == b"":
+            if text[start:] in self._begun and self._suffix(node, text[position:start]) == b"":
                 yield start
 
     def _expand(self, node: Node | _Rest, rest: _Stack) -> Iterator[_Stack]:

@@ -106,7 +106,7 @@ class Vocabulary:
         # The tokenizer takes the text of an added token for that token: cut it in two.
         cuts = [found.start() + 1 for found in self._added_texts.finditer(data)]
         parts = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
-        return [token for part in parts for token in self.engine.tokenize_bytes(part)]
+        return [token for part in parts for token in _tokenized(self.engine, part)]
 
     @cached_property
     def spaced(self) -> bool:
@@ -117,6 +117,12 @@ class Vocabulary:
     @cached_property
     def _added_texts(self) -> re.Pattern[bytes]:
         return re.compile("|".join(map(re.escape, self.added)).encode() or b"(?!)")
+
+
+@lru_cache(maxsize=1024)
+def _tokenized(engine: LLTokenizer, data: bytes) -> tuple[int, ...]:
+    # Whatever comes next, a turn is mostly completed by the same text.
+    return tuple(engine.tokenize_bytes(data))
 
 
 def _with_texts(
@@ -239,25 +245,32 @@ def _short_suffix(grammar: str, prefix: bytes) -> bytes | None:
 
 
 class _Walks:
-    """A grammar's matchers behind long texts, one for each of the texts that were last asked for:
-    a turn's text is asked for again and again as it grows."""
+    """A grammar's matchers behind long texts, one for each of the texts that were last asked for: a
+    turn's text is asked for again and again as it grows, and with one token or another behind it.
+
+    Of a text that grows, only the last is kept that others went on from, and those.
+    """
 
     def __init__(self, start: LLMatcher) -> None:
         self.start = start
-        self.kept: dict[bytes, LLMatcher] = {}
+        self.kept: dict[bytes, tuple[LLMatcher, bytes]] = {}  # with the text that it went on from
 
     def to(self, text: bytes) -> LLMatcher | None:
         """The matcher behind a text; None if the grammar refuses it."""
-        known = max((t for t in [*self.kept] if text.startswith(t)), key=len, default=b"")
-        matcher = self.kept.get(known, self.start).deep_copy()
+        longest = sorted([*self.kept], key=len, reverse=True)
+        known = next(filter(text.startswith, longest), b"")
+        before, origin = self.kept.pop(known, (self.start, b""))
+        matcher = before.deep_copy()
         rest = list(text[len(known) :])
-        if matcher.try_consume_tokens(rest) < len(rest):
-            return None
-        self.kept.pop(known, None)
-        self.kept[text] = matcher
+        accepted = matcher.try_consume_tokens(rest) == len(rest)
+        if accepted and rest:
+            self.kept.pop(origin, None)
+            self.kept[text] = (matcher.deep_copy(), known)
+        if known:
+            self.kept[known] = (before, origin)  # the last to be dropped
         if len(self.kept) > _KEPT:
             self.kept.pop(next(iter(self.kept)), None)
-        return matcher.deep_copy()
+        return matcher if accepted else None
 
 
 @lru_cache(maxsize=64)
