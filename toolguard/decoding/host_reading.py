@@ -21,7 +21,7 @@ from .row_mask import RowMask, row_mask
 if TYPE_CHECKING:
     from .watch import Watch
 
-_COMMON = 4096
+_COMMON, _USUAL = 4096, 32768
 """How many ids are read first. Byte-pair vocabularies put the commonest tokens there."""
 
 
@@ -52,18 +52,23 @@ class HostReading(Reading):
         controls = batch.take(watch.tokens, axis=1)
         gates = (controls.max(1).astype(np.float64) - LOG_GATE).tolist()
         # The first choice is at least as likely as any token: one mostly tells all that is asked of
-        # it, at a fraction of the cost of finding it.
+        # it, at a fraction of the cost of finding it. Of usual text, one of these is the choice.
         common = batch[:, :_COMMON].max(1).tolist()
         rows = zip(batch, bitmask.numpy(), gates, common, strict=True)
         for row, (scores, words, gate, least) in enumerate(rows):
             mask = row_mask(words, len(scores))
             wanted, legal = None, True
-            if choices or not (gate <= least and mask.illegal_below(least, scores)):
+            clear = not choices and (
+                _is_clear(least, gate, mask, scores)
+                or _is_clear(scores[_COMMON:_USUAL].max(initial=least), gate, mask, scores)
+            )
+            if not clear:
                 wanted = int(scores.argmax())
                 legal = mask.allows(wanted)
-                if not legal or gate > scores.item(wanted):
-                    total = log_sum_exp(scores)
-                    mass = math.exp(scores.item(wanted) - total) if total > -math.inf else 0.0
+                top = scores.item(wanted)
+                if not legal or gate > top:
+                    total = log_sum_exp(scores, top)
+                    mass = math.exp(top - total) if total > -math.inf else 0.0
                     raw = scores.copy() if choices else None
                     self._passed[row] = _Passed(mask, controls[row], mass, total, raw=raw)
             mask.apply(scores)
@@ -85,7 +90,8 @@ class HostReading(Reading):
             for row, token in enumerate(self._wanted)
         ]
         for row, passed in self._passed.items():
-            passed.left = log_sum_exp(passed.mask.left(rows[row]))
+            left = passed.mask.left(rows[row])
+            passed.left = log_sum_exp(left, left.item(left.argmax()))
 
     def records(self) -> list[Record]:
         return [self._record(row) for row in range(len(self._wanted))]
@@ -108,3 +114,9 @@ class HostReading(Reading):
         raw = self._passed[row].raw
         assert raw is not None  # choices were asked for
         return int(np.count_nonzero(raw > raw[token])) + 1
+
+
+def _is_clear(least: float, gate: float, mask: RowMask, scores: NDArray[Any]) -> bool:
+    """Whether it is clear that the first choice, with a logit of `least` or more, is legal, and
+    that no control token is near it."""
+    return gate <= least and mask.illegal_below(least, scores)

@@ -263,6 +263,7 @@ class GuardState:
         if not self._unfeed(kept):
             raise StateError(f"the mask engine cannot roll back {tokens} tokens")
         if tokens:
+            self._cut_text(kept)
             del self.ids[-tokens:]
             self._controls = [place for place in self._controls if place < kept]
             if self.steps is not None:
@@ -276,8 +277,6 @@ class GuardState:
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
-            if self._text_ids > len(self.ids):
-                self._forget()
 
     @property
     def may_mention(self) -> bool:
@@ -499,12 +498,23 @@ class GuardState:
         self._text, self._text_ids = b"", 0
         self._frontier, self._walked = self.guard.completer.beginning, 0
 
+    def _cut_text(self, kept: int) -> None:
+        """Takes from the text what ids spell from there on."""
+        if self._text_ids > kept:
+            self._text = self._text[: len(self._text) - len(self._spelled(kept, self._text_ids))]
+            self._text_ids = kept
+            if self._walked > len(self._text):
+                self._frontier, self._walked = self.guard.completer.beginning, 0
+
+    def _spelled(self, start: int, end: int) -> bytes:
+        """What these ids spell, but for mentions."""
+        read = [self.ids[place] for place in range(start, end) if place not in self.mentions]
+        return self.guard.vocabulary.bytes_of(read)
+
     def _read(self) -> bytes:
-        """What the ids spell, but for mentions."""
+        """What all ids spell, but for mentions."""
         if self._text_ids < len(self.ids):
-            places = range(self._text_ids, len(self.ids))
-            read = [self.ids[place] for place in places if place not in self.mentions]
-            self._text += self.guard.vocabulary.bytes_of(read)
+            self._text += self._spelled(self._text_ids, len(self.ids))
             self._text_ids = len(self.ids)
         return self._text
 

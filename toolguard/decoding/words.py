@@ -94,6 +94,8 @@ class Words:
 
     def said(self, text: bytes) -> bool:
         """Whether there are words in a text behind its last control token."""
+        if not text:
+            return False
         places = [(text.rfind(control), len(control)) for control in self._controls]
         last = max((place + size for place, size in places if place >= 0), default=0)
         return bool(text[last:].strip(_SPACE))
