@@ -9,13 +9,15 @@ as text in some runs. `--tokenizer` has Hermes calls on another one.
 
 - compile: from tools to states that stand behind a call's opener, then the first mask there, with
   nothing cached, for 1, 10, 30 and 100 tools; and ours for the same tools again.
-- step: one decoding step of a batch of 1, 8 and 64 rows, at four places: in text, there before a
-  rare word, right after a call's opener, and in a string. Of ours: fill, apply, watch and
-  bookkeeping (events, region, accepting the token); of the engines: fill, apply and accept.
+- step: one decoding step of a batch of 1, 8 and 64 rows, at five places: in text before a very
+  common word, a usual one and a rare one, right after a call's opener, and in a string. Of ours:
+  fill, apply, watch and bookkeeping (events, region, accepting the token); of the engines: fill,
+  apply and accept.
 - pieces: the same at batch 8, each piece by itself; Outlines' processor has none.
+- scale: the same step of ours for up to 10,000 live states, 1,000 tools, turns of 32,000 tokens.
 - memory: by how much the process grows for every live state that has taken one step, and how much
   of that Python's allocator knows of. Linux with glibc only.
-- scale: the same step of ours for up to 10,000 live states, 1,000 tools, turns of 32,000 tokens.
+  It comes last: it has every larger block lie by itself, which slows what follows.
 
 Times are microseconds, of a step those of a row: medians of the repeats. Ratios are ours over
 theirs, with the quartiles of the repeats' ratios.
@@ -46,7 +48,7 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 import toolguard
-from toolguard import Guard, RequestError, Toolset, WireFormat
+from toolguard import Guard, Toolset, WireFormat
 from toolguard.decoding.batch import fill
 from toolguard.grammar.engine import executor
 from toolguard.policy.enforce import enforce, hold, record
@@ -61,16 +63,17 @@ from .watch import grown
 
 _CALL = " to=functions.f<|channel|>commentary json"
 PLACES = {
-    "hermes": {**HERMES, "rare word": ("It", " marvelous")},
+    "hermes": {**HERMES, "usual word": ("It", " camera"), "rare word": ("It", " marvelous")},
     "harmony": {
         "text": ("<|channel|>final<|message|>It", " is"),
         "string": (_CALL + '<|message|>{"x": "Par', "is"),
         "opened": (_CALL, "<|message|>"),
+        "usual word": ("<|channel|>final<|message|>It", " camera"),
         "rare word": ("<|channel|>final<|message|>It", " marvelous"),
     },
 }
-"""By format, beginnings of a turn, and what is likely to follow each. A rare word in text has a
-high id: the watch looks at the low ones first, which are the commonest."""
+"""By format, beginnings of a turn, and what is likely to follow each. The rarer a word, the higher
+is its id: the watch looks at the low ones first."""
 BATCHES = (1, 8, 64)
 TOOLS = (1, 10, 30, 100)
 LIVE = (1_000, 10_000)
@@ -334,7 +337,7 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     work = {
-        "compile": compiles, "step": steps, "pieces": pieces, "memory": memory, "scale": scale,
+        "compile": compiles, "step": steps, "pieces": pieces, "scale": scale, "memory": memory,
     }  # fmt: skip
     spoken = subjects(tokenizer)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -538,23 +541,25 @@ def _live(engine: Any, spoken: Subject, place: str, count: int, kept: list[Any])
 
 
 def scale(spoken: Subject, repeats: int) -> Rows:
-    """What grows with what: a step's cost a token."""
-    for live in (1, 100, 1_000, 10_000):
-        yield {"grows": "live states", "size": live, **_grown(spoken, live=live)}
-    for offered in (1, 10, 100, 1_000):
-        yield {"grows": "tools", "size": offered, **_grown(spoken, offered=offered)}
-    for length in (100, 1_000, 8_000, 32_000):
-        yield {"grows": "tokens of a turn", "size": length, **_grown(spoken, length=length)}
+    """What grows with what: a step's cost a token, the median of rounds over all sizes."""
+    sizes = [
+        *(("live states", live, {"live": live}) for live in (1, 100, 1_000, 10_000)),
+        *(("tools", offered, {"offered": offered}) for offered in (1, 10, 100, 1_000)),
+        *(("tokens of a turn", long, {"length": long}) for long in (100, 1_000, 8_000, 32_000)),
+    ]
+    rounds = [[_grown(spoken, **given) for _, _, given in sizes] for _ in range(min(repeats, 5))]
+    for (grows, size, _), found in zip(sizes, zip(*rounds, strict=True), strict=True):
+        row = {place: statistics.median(one[place] for one in found) for place in found[0]}
+        yield {"grows": grows, "size": size, **row}
 
 
-def _grown(spoken: Subject, live: int = 1, offered: int = 10, length: int = 100) -> dict[str, Any]:
+def _grown(
+    spoken: Subject, live: int = 1, offered: int = 10, length: int = 100
+) -> dict[str, float]:
     """A step of one state, at each place; where a turn is long, `length` words lie behind it."""
-    try:
-        engine = Ours(tools(offered), spoken)
-    except RequestError as error:  # the engine's limit: 65,535 symbols of a grammar
-        return {"error": " ".join(str(error).split())[:160]}
+    engine = Ours(tools(offered), spoken)
     idle = [engine.state(at(spoken, "text")[0]) for _ in range(live - 1)]
-    found: dict[str, Any] = {}
+    found: dict[str, float] = {}
     for place in PLACES[spoken.wire_format.name]:
         begun, likely = at(spoken, place)
         engine.start(1, begun)

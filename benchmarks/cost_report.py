@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .tables import table
 
 Rows = list[dict[str, Any]]
-PLACES = {"text": "o", "string": "s", "opened": "^", "rare word": "v"}
+PLACES = {"text": "o", "string": "s", "opened": "^", "usual word": "D", "rare word": "v"}
 """Where a step is taken, and its mark in the figure."""
 
 
@@ -37,7 +37,7 @@ def flatness(rows: Rows) -> str:
     for kind in dict.fromkeys(row["grows"] for row in rows):
         for ids in dict.fromkeys(row["ids"] for row in rows):
             own = [row for row in rows if (row["grows"], row["ids"]) == (kind, ids)]
-            first, last = own[0], [row for row in own if "error" not in row][-1]
+            first, last = own[0], own[-1]
             changes = ", ".join(
                 f"{place} x{last[place] / first[place]:.2f}" for place in PLACES if place in first
             )
@@ -54,10 +54,7 @@ def scale_picture(rows: Rows, path: Path) -> None:
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for kind, panel in zip(kinds, panels, strict=True):
         for shade, ids in enumerate(dict.fromkeys(row["ids"] for row in rows)):
-            own = [
-                row for row in rows
-                if (row["grows"], row["ids"]) == (kind, ids) and "error" not in row
-            ]  # fmt: skip
+            own = [row for row in rows if (row["grows"], row["ids"]) == (kind, ids)]
             for place in (place for place in PLACES if all(place in row for row in own)):
                 panel.plot(
                     [row["size"] for row in own],

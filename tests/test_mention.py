@@ -131,6 +131,14 @@ def test_prose_may_spell_any_control_token(
     assert {item.action for item in state.interventions} == {"mention"}
 
 
+def test_a_reply_may_end_with_an_opener_that_is_spelled(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer)
+    for text in ("It is called <tool_call>", "So: `<tool_call>"):
+        unchanged(guard, guard.vocabulary.ids_of(text.encode()), len(tokenizer))
+
+
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_prose_may_spell_the_opener_of_any_format(
     name: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]

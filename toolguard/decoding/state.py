@@ -303,7 +303,7 @@ class GuardState:
 
         It stands before the token, which goes on with other words; or the token completes it, or
         is it. Of an opener in code, or one that is spelled although there is a token for it, all
-        that follows may be words, too.
+        that follows may be words, too; and the latter may end a reply.
 
         Returns:
             Its place in the ids; None if there is none, and then nothing changes.
@@ -311,13 +311,15 @@ class GuardState:
         if not self.may_mention:
             return None
         words, text = self.guard.words, self._read()
-        if token in self.guard.control_texts or token in self.guard.vocabulary.end_ids:
+        opened, ends = self._opened(), token in self.guard.vocabulary.end_ids
+        if ends and opened is not None and self._is_odd(opened[0]):
+            return self._unread(*opened)
+        if ends or token in self.guard.control_texts:
             quoted = token in words.quotable and words.in_quotes(text, bool(self.mentions))
             if not quoted or self.region != "text":
                 return None
             self._word = token
             return len(self.ids)
-        opened = self._opened()
         if opened is not None:
             return self._unread(*opened)
         if self._doubted is not None:

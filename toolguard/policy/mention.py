@@ -40,11 +40,12 @@ def leave_mentions(
     legal = unpack(bitmask[rows], logits.device)[:, : masses.shape[1]]
     masses = masses[:, : legal.shape[1]]
     prose = masses.masked_fill(legal, 0.0)
-    prose[:, [*Watch.of(states[0].guard).tokens]] = 0.0
+    watched = Watch.of(states[0].guard).tokens
+    prose[:, [*watched]] = 0.0
     read = zip(rows, masses.amax(-1).tolist(), prose.sum(-1).tolist(), strict=True)
     for row, mass, words in read:
         state, token = states[row], wanted[row]
-        share = mass if token in state.guard.control_texts else words
+        share = mass if token in watched else words
         place = state.mention(token) if share > 0.5 else None
         if place is None:
             continue
