@@ -1,7 +1,7 @@
 """What the project claims, measured by one command.
 
     python -m benchmarks --quick [--part NAME]    # under 10 minutes
-    python -m benchmarks --full                   # some hours
+    python -m benchmarks --full                   # about two hours
 
 runs each benchmark in a process of its own and keeps its rows in `benchmarks/results/`, as they
 come, and what is there as tables in `benchmarks/RESULTS.md`. A run that is cut off or fails takes
@@ -37,6 +37,7 @@ PACKAGES = (
     "lm-format-enforcer", "json-repair", "partial-json-parser",
 )  # fmt: skip
 QUICK_CHECKPOINTS = ("healthy", "open_then_stop", "json_rot", "opener_everywhere")
+QUICK_DAMAGES = ("opener", "closer", "end of turn", "noise")
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,28 @@ PARTS = (
         "recovered_validity",
         "Recovered validity: the lab's checkpoints, every way",
         (
-            "--json", "--prompts", "8",
+            "--json", "--prompts", "5",
             *(word for name in QUICK_CHECKPOINTS for word in ("--checkpoint", name)),
         ),
-        ("--json", "--prompts", "60"),
+        ("--json", "--prompts", "20"),
     ),
     Part(
         "scripted_damage",
         "Scripted damage on real tokenizers",
-        ("--quick", "--format", "hermes"),
+        (
+            "--quick", "--format", "hermes",
+            *(word for name in QUICK_DAMAGES for word in ("--damage", name)),
+        ),
         (),
         data=True,
     ),
     Part("repair", "Real transcripts", ("--json", "--every", "10"), ("--json",), data=True),
-    Part("cost", "Cost", ("--json", "--repeats", "3"), ("--json", "--repeats", "15")),
+    Part(
+        "cost",
+        "Cost",
+        ("--json", "--repeats", "3", "--part", "compile", "--part", "step"),
+        ("--json", "--repeats", "7"),
+    ),
     Part(
         "forced_tokens", "Forced tokens", ("--json", "--prompts", "16", "--repeats", "3"),
         ("--json",),
