@@ -50,7 +50,7 @@ def flatness(rows: Rows) -> str:
 def scale_picture(rows: Rows, path: Path) -> None:
     """A step's cost over what grows, a panel for each; a flat line is what is claimed."""
     kinds = list(dict.fromkeys(row["grows"] for row in rows))
-    figure = Figure(figsize=(3.6 * len(kinds), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(kinds) + 1.8, 3.2), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for kind, panel in zip(kinds, panels, strict=True):
         for shade, ids in enumerate(dict.fromkeys(row["ids"] for row in rows)):
@@ -64,8 +64,8 @@ def scale_picture(rows: Rows, path: Path) -> None:
                     label=f"{place}, {ids:,} ids",
                 )
         panel.set_xscale("log")
-        panel.set_ylim(bottom=0)
         panel.set_xlabel(kind)
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("microseconds a token")
-    panels[-1].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     figure.savefig(path, dpi=90)
