@@ -39,8 +39,9 @@ def test_demo_prints_one_json_object() -> None:
 
 def test_demo_prints_a_table_and_a_transcript() -> None:
     given = ["--checkpoint", "open_then_stop", "--prompts", "4"]
-    out = RUNNER.invoke(app, ["demo", *given], env={"COLUMNS": "160"})
+    out = RUNNER.invoke(app, ["demo", *given], env={"COLUMNS": "80"})
     assert out.exit_code == 0, out.output
+    assert "…" not in out.stdout  # nothing is cut off
     for part in ("open_then_stop", "unguarded", "enforce", "collapsed", "interventions"):
         assert part in out.stdout
 

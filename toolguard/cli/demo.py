@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -141,26 +142,28 @@ def _as_json(
 
 
 def _table(results: dict[str, dict[str, Score]]) -> Table:
-    table = Table(title="Tool calls, unguarded and guarded")
+    """As wide as a terminal of 80 columns."""
+    table = Table(
+        title="Tool calls, unguarded and guarded",
+        box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False,
+    )  # fmt: skip
     table.add_column("checkpoint")
-    table.add_column("mode")
-    headings = ("healthy\ncall", "healthy\nreply", "polluted", "collapsed")
-    for heading in (*headings, "schema-\nvalid", "exact\nmatch", "no call\nkept"):
-        table.add_column(heading, justify="right")
-    table.add_column("ms per\ntoken", justify="right")
-    table.add_column("forward\npasses", justify="right")
+    headings = (
+        "healthy\ncall", "healthy\nreply", "pol-\nluted", "col-\nlapsed", "schema\nvalid",
+        "exact\nmatch", "no call\nkept", "ms a\ntoken", "passes",
+    )  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, modes in results.items():
         for mode, result in modes.items():
             rates = [result.states[state] for state in STATES]
             rates += [result.schema_valid, result.exact_match, result.no_call_kept]
             table.add_row(
-                name if mode == "unguarded" else "",
-                mode,
-                *(f"{rate:.1%}" for rate in rates),
-                f"{result.ms_per_token:.2f}",
+                name if mode == "unguarded" else f"  {mode}",
+                *(f"{rate:.0%}" for rate in rates),
+                f"{result.ms_per_token:.1f}",
                 f"{result.forward_passes:,}",
                 style="" if mode == "unguarded" else "bold",
-                end_section=mode != "unguarded",
             )
     return table
 
