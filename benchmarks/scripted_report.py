@@ -159,9 +159,11 @@ def _figure(path: Path, name: str, methods: Methods) -> None:
             ]
             low, middle, high = zip(*bands, strict=True)
             ours = method in ("enforce", "recover", "recover_reference", "repair")
-            style = {"color": f"C{place % 10}", "linestyle": "-" if ours else "--"}
+            # the cycle has ten colours, and there are eleven methods
+            colour = f"C{place - 1}" if place else "black"
+            style = {"color": colour, "linestyle": "-" if ours else "--"}
             panel.plot(strengths, middle, label=method, linewidth=1.4, **style)
-            panel.fill_between(strengths, low, high, color=style["color"], alpha=0.12)
+            panel.fill_between(strengths, low, high, color=colour, alpha=0.12)
     for panel in panels[-1]:
         panel.set_xlabel("strength, nats", fontsize=8)
     for panel in panels[:, 0]:
