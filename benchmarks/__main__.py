@@ -37,7 +37,7 @@ PACKAGES = (
     "lm-format-enforcer", "json-repair", "partial-json-parser",
 )  # fmt: skip
 QUICK_CHECKPOINTS = ("healthy", "open_then_stop", "json_rot", "opener_everywhere")
-QUICK_DAMAGES = ("opener", "closer", "end of turn", "noise")
+QUICK_DAMAGES = ("opener", "end of turn", "noise")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ PARTS = (
         ("--json", "--repeats", "7"),
     ),
     Part(
-        "forced_tokens", "Forced tokens", ("--json", "--prompts", "16", "--repeats", "3"),
+        "forced_tokens", "Forced tokens", ("--json", "--prompts", "8", "--repeats", "3"),
         ("--json",),
     ),
 )  # fmt: skip
