@@ -29,7 +29,7 @@ def healthy_turns() -> dict[str, list[Turn]]:
 def test_healthy_is_healthy(healthy_turns: dict[str, list[Turn]]) -> None:
     score = toolguard.score(CASES, healthy_turns["observe"], 1.0)
     assert score.exact_match >= 0.95
-    assert score.no_call_kept >= 0.98
+    assert score.no_call_kept >= 0.97
 
 
 def test_the_guard_does_no_harm(healthy_turns: dict[str, list[Turn]]) -> None:

@@ -72,7 +72,7 @@ def test_any_chunks_say_the_same(name: str, tokenizer: PreTrainedTokenizerBase) 
     every = examples(name)
     wire_format = WireFormat.load(name)
 
-    @settings(QUICK, max_examples=40)
+    @settings(QUICK, max_examples=20)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         example = data.draw(st.sampled_from(every))

@@ -57,7 +57,7 @@ def test_no_damage_is_read_otherwise_than_by_the_parser(name: str) -> None:
     controls = wire_format.controls
     every = [(example["turn"], Toolset.of(example["tools"])) for example in examples(name)]
 
-    @settings(QUICK, max_examples=60)
+    @settings(QUICK, max_examples=30)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         turn, toolset = data.draw(st.sampled_from(every))

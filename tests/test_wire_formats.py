@@ -269,7 +269,7 @@ def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedToke
 def test_random_logits_end_parse_and_validate(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    @settings(QUICK, max_examples=6)
+    @settings(QUICK, max_examples=4)
     @given(tools=bare_toolsets(), data=st.data())
     def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
         assert not any(random_turns(name, tools, tokenizer, data, rows=4))
