@@ -37,7 +37,7 @@ PACKAGES = (
     "lm-format-enforcer", "json-repair", "partial-json-parser",
 )  # fmt: skip
 QUICK_CHECKPOINTS = ("healthy", "open_then_stop", "json_rot", "opener_everywhere")
-QUICK_DAMAGES = ("opener", "end of turn", "noise")
+QUICK_DAMAGES = ("opener", "end_of_turn", "noise")
 
 
 @dataclass(frozen=True)
