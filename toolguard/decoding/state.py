@@ -374,13 +374,13 @@ class GuardState:
         """Takes these ids from the grammar: they are words; returns the first."""
         if not self._unfeed(place):
             raise StateError(f"the mask engine cannot go back to the word at token {place}")
+        self._cut_text(place)
         fed = self.matcher.try_consume_tokens(self.ids[after:])
         self._fed += range(after, after + fed)
         self.mentions |= {*range(place, after)}
         self._controls = [control for control in self._controls if control < place]
         self._doubted = self._way = None
         self._still = StillText(unsure=self._last_control(place) + 1)
-        self._forget()
         return place
 
     def _unfeed(self, place: int) -> bool:
@@ -495,10 +495,6 @@ class GuardState:
         """Where the last control token stands before `end`; -1: nowhere."""
         places = (place for place in reversed(self._controls) if place < end)
         return next((place for place in places if place not in self.mentions), -1)
-
-    def _forget(self) -> None:
-        self._text, self._text_ids = b"", 0
-        self._frontier, self._walked = self.guard.completer.beginning, 0
 
     def _cut_text(self, kept: int) -> None:
         """Takes from the text what ids spell from there on."""
