@@ -10,7 +10,7 @@ import toolguard
 from toolguard import Case, Turn
 
 LOST = ("arguments_lost", "skill_lost")
-CASES = toolguard.held_out()[:240]
+CASES = toolguard.held_out()[:400]
 DAMAGED = [n for n in toolguard.checkpoint_names() if n not in ("healthy", *LOST)]
 
 
@@ -29,13 +29,13 @@ def healthy_turns() -> dict[str, list[Turn]]:
 def test_healthy_is_healthy(healthy_turns: dict[str, list[Turn]]) -> None:
     score = toolguard.score(CASES, healthy_turns["observe"], 1.0)
     assert score.exact_match >= 0.95
-    assert score.no_call_kept >= 0.97
+    assert score.no_call_kept >= 0.98
 
 
 def test_the_guard_does_no_harm(healthy_turns: dict[str, list[Turn]]) -> None:
     pairs = list(zip(healthy_turns["observe"], healthy_turns["enforce"], strict=True))
     valid = [(before, after) for before, after in pairs if before.state.startswith("healthy")]
-    assert len(valid) >= 190
+    assert len(valid) >= 320
     for before, after in valid:
         assert after.ids == before.ids
         assert after.report is not None
