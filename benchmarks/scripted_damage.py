@@ -86,10 +86,10 @@ def main(
     harm: Annotated[bool, typer.Option(help="Also the prose; else what is there stays.")] = True,
     out: Path = RESULTS,
 ) -> None:
-    if not cases.exists() or not (DATA / "tokenizers").is_dir():
-        raise typer.BadParameter(f"no {cases} or no tokenizers in {DATA}: set TOOLGUARD_DATA")
     if unknown := sorted({*(kinds or ())} - {*NAMES}):
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(NAMES)}")
+    if not cases.exists() or not (DATA / "tokenizers").is_dir():
+        raise typer.BadParameter(f"no {cases} or no tokenizers in {DATA}: set TOOLGUARD_DATA")
     read = toolguard.read_cases(cases)
     pairs = [pair for pair in PAIRS if not formats or pair[0] in formats]
     work = [(pair, method) for pair in pairs for method in methods or METHODS]

@@ -7,13 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 import toolguard
+from benchmarks.__main__ import QUICK_DAMAGES
 from benchmarks.peers_decoding import framed
 from benchmarks.prose import prose
 from benchmarks.real_data import DATA
+from benchmarks.replay_damage import NAMES
 from benchmarks.replay_scripts import subject
-from benchmarks.scripted_damage import Bench, differing, json_repaired, keep, outcome
+from benchmarks.scripted_damage import Bench, differing, json_repaired, keep, main, outcome
 from toolguard import Case, Toolset, WireFormat
 
 CALL = {"name": "get_time", "arguments": {"zone": "UTC"}}
@@ -97,3 +100,9 @@ def test_two_cases_of_one_format(tmp_path: Path) -> None:
     assert f"| repair | 0 of 2 | {unharmed} | {unharmed} |" in written
     assert "not run" not in written
     assert (tmp_path / "scripted_damage_mistral_json.png").is_file()
+
+
+def test_an_unknown_damage_is_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="end of turn is none of opener"):
+        main(kinds=["end of turn"])
+    assert {*QUICK_DAMAGES} <= {*NAMES}
