@@ -18,6 +18,7 @@ from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer, source
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.request import Reasoning, RequestGrammar, request_grammar
+from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
 from ..parsing.read import finished
 from ..parsing.turn import Turn
@@ -39,7 +40,8 @@ class Guard:
         toolset: the tools offered.
         tool_choice: `auto`, `required`, `none` or a tool's name.
         parallel: whether one turn may hold several calls.
-        reasoning: `auto`, `open` (the prompt has opened it) or `none`.
+        reasoning: `auto`, `open` (the prompt has opened it), `none`, or `reply` (the prompt has
+            opened a reply).
         vocabulary: the tokenizer as the mask engine sees it.
         relaxations: the parts of the tools' schemas that masks do not enforce.
     """
@@ -75,7 +77,7 @@ class Guard:
             tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
             parallel: whether one turn may hold several calls.
             reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened
-                it already, `none` if there is none.
+                it already, `none` if there is none, `reply` if it has opened a reply.
             end_tokens: the ids that end a turn; by default the tokenizer's `eos_token_id` and the
                 format's own turn ends.
 
@@ -118,8 +120,8 @@ class Guard:
         return TurnParser(
             self.format,
             self.toolset,
-            opened=self.reasoning == "open",
-            spelling=self._spelling,
+            opened=OPENED[self.reasoning] if self.reasoning != "auto" else False,
+            spelling=self.spelling,
             mentions=mentions,
         )
 
@@ -198,7 +200,8 @@ class Guard:
         return len(self.spell(self.completer.longest_step)) + 8
 
     @cached_property
-    def _spelling(self) -> Spelling:
+    def spelling(self) -> Spelling:
+        """What token ids say to a parser."""
         marks = dict.fromkeys(self.vocabulary.specials, STRAY)
         for index, text in enumerate(self.format.controls):
             if text in self.control_ids:
