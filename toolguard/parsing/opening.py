@@ -88,3 +88,9 @@ def shown(source: str, wire_format: WireFormat, begin: int = 0, final: bool = Tr
             return None
         return opened if source[found.end() : found.end() + 1] != quote else False
     return False
+
+
+def longest(wire_format: WireFormat) -> int:
+    """How long what may show it is, at the most, spelled; a quotation mark behind it included."""
+    closings = wire_format.reasoning.closing, wire_format.answer.closing
+    return max(len(fixed_text(closing)) for closing in closings) + 1

@@ -52,7 +52,7 @@ from .events import (
 )
 from .faults import Place, fused, line, refused, unknown
 from .head import Head
-from .opening import START, Known, Opened, opened_by, shown
+from .opening import START, Known, Opened, longest, opened_by, shown
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
@@ -87,7 +87,8 @@ class TurnParser:
     """Reads one assistant turn as it comes, in text or in token ids.
 
     `feed` and `finish` return what has become certain. Events whose deltas are put together, calls
-    and turn are the same whatever the chunks are.
+    and turn are the same whatever the chunks are. Only where the reasoning turns out to end behind
+    calls that were told (`call_in_reasoning`), the turn has none of them.
 
     Args:
         wire_format: how the turn writes calls.
@@ -145,7 +146,7 @@ class TurnParser:
     def _settle(self, final: bool) -> None:
         """Finds out what the prompt had opened, if the source shows it by now."""
         known = shown(self._source, self._format, self._sought, final)
-        self._sought = max(0, len(self._source) - self._overlap)
+        self._sought = max(0, len(self._source) - self._overlap - longest(self._format))
         if known is not None:
             self._is_opening = False
             self._begin(known)
