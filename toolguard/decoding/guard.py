@@ -17,7 +17,13 @@ from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer, source
 from ..grammar.mask_grammar import mask_grammar
-from ..grammar.request import Reasoning, RequestGrammar, request_grammar
+from ..grammar.request import (
+    PROMPT_END,
+    Reasoning,
+    RequestGrammar,
+    reasoning_after,
+    request_grammar,
+)
 from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
 from ..parsing.read import finished
@@ -42,6 +48,7 @@ class Guard:
         parallel: whether one turn may hold several calls.
         reasoning: `auto`, `open` (the prompt has opened it), `none`, or `reply` (the prompt has
             opened a reply).
+        tokenizer: the tokenizer.
         vocabulary: the tokenizer as the mask engine sees it.
         relaxations: the parts of the tools' schemas that masks do not enforce.
     """
@@ -51,6 +58,7 @@ class Guard:
     tool_choice: str
     parallel: bool
     reasoning: Reasoning
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     relaxations: tuple[Relaxation, ...]
     grammar: RequestGrammar = field(repr=False)
@@ -90,6 +98,25 @@ class Guard:
         tokenizer = fast_tokenizer(tokenizer)
         ends = _end_ids(wire_format, tokenizer, end_tokens)
         return _compile(wire_format, toolset, tokenizer, tool_choice, parallel, reasoning, ends)
+
+    def after(self, prompt: Sequence[int]) -> Guard:
+        """The guard of a turn that follows these ids: what they have opened, or closed, is taken
+        from them where it was left open (`auto`)."""
+        if self.reasoning != "auto":
+            return self
+        end = self.vocabulary.text_of(prompt[-PROMPT_END:])
+        reasoning = reasoning_after(end, self.format)
+        if reasoning == "auto":
+            return self
+        return _compile(
+            self.format,
+            self.toolset,
+            self.tokenizer,
+            self.tool_choice,
+            self.parallel,
+            reasoning,
+            self.vocabulary.end_ids,
+        )
 
     def start(self, max_new_tokens: int) -> GuardState:
         """The state of a fresh sequence that may have this many tokens, its end included.
@@ -273,6 +300,7 @@ def _compile(
         tool_choice,
         parallel,
         reasoning,
+        tokenizer,
         vocabulary,
         grammar.relaxations,
         grammar,

@@ -33,8 +33,8 @@ TOOL_NAME = f"[{NAME_SIGNS}]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
 
 STARTS = ("start", "opened", "replying")
-"""The rules that are a whole turn: all of it, what follows where the prompt has opened the reasoning,
-or a reply."""
+"""The rules that are a whole turn: all of it, and what is left where the prompt has opened the
+reasoning, or a reply."""
 
 CALLS = ("call", "another")
 """The rules that are one call: the further ones are `another` where the first opens otherwise."""

@@ -33,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL, Fixed, fixed_text
+from ..formats.reader import CALLS, UNTIL, fixed_text
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -49,6 +49,8 @@ from .dialects import (
 
 Reasoning = Choice["auto", "open", "none", "reply"]
 CHOICES = ("auto", "required", "none")
+PROMPT_END = 32
+"""How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
 _REPLIES, _CALLS = ("reply", "replied"), ("calls", "called")
 
@@ -56,18 +58,16 @@ _REPLIES, _CALLS = ("reply", "replied"), ("calls", "called")
 def reasoning_after(prompt: str, wire_format: WireFormat) -> Reasoning:
     """What a prompt, or the end of one, has opened: the turn's reasoning (`open`), or a reply
     (`reply`); `none` if it has closed the reasoning, `auto` if it has opened nothing."""
+    opening, closing = (fixed_text(part).rstrip() for part in wire_format.reasoning)
+    answer = fixed_text(wire_format.answer.opening).rstrip()
     end = prompt.rstrip()
-
-    def ends_with(*nodes: Fixed) -> bool:
-        text = "".join(map(fixed_text, nodes)).rstrip()
-        return bool(text) and end.endswith(text)
-
-    opening, closing = wire_format.reasoning
-    if ends_with(opening):
+    if opening and end.endswith(opening):
         return "open"
-    if ends_with(wire_format.answer.opening):
+    if answer and end.endswith(answer):
         return "reply"
-    closed = ends_with(closing) if wire_format.ends_reasoning_only else ends_with(opening, closing)
+    closed = bool(closing) and end.endswith(closing)
+    if closed and not wire_format.ends_reasoning_only:
+        closed = end.removesuffix(closing).rstrip().endswith(opening)
     return "none" if closed else "auto"
 
 
@@ -142,7 +142,8 @@ def request_grammar(
             f"tool_choice {tool_choice!r}: the prompt has opened a reply, which no call can follow "
             f"in {wire_format.name}"
         )
-    for rule, tool in offered.items():
+    may_call = start != "replying" or "called" in rules
+    for rule, tool in offered.items() if may_call else ():
         if rule not in reached:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
     return RequestGrammar(reached, start, tuple(relaxations))

@@ -1,7 +1,7 @@
 """What the prompt of a turn has opened: its reasoning, a reply, or nothing.
 
-A prompt says so. Where it is not at hand the turn may: text that is closed as reasoning, and was not
-opened, was opened by the prompt.
+A prompt says so. Where it is not at hand the turn may: text that is closed as reasoning, and was
+not opened, was opened by the prompt.
 """
 
 from __future__ import annotations
