@@ -1,4 +1,4 @@
-"""What the prompt of a turn has opened: told, taken from the prompt, or shown by the turn itself."""
+"""What a turn's prompt has opened: told, taken from the prompt, or shown by the turn itself."""
 
 from __future__ import annotations
 

@@ -138,7 +138,6 @@ class TurnParser:
         self._events: list[Event] = []
 
     def _begin(self, opened: Known) -> None:
-        self._opened = opened
         parser = self._format.reader.lark.parse_interactive("", start=START[opened])
         self._lexer = parser.lexer_thread.lexer
         self._state: ParserState[Any] = parser.parser_state
