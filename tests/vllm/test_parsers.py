@@ -152,3 +152,38 @@ def test_a_guarded_call_is_told_while_it_is_written() -> None:
     arguments = [call.function.arguments for call in told[1:]]
     assert len(arguments) > 3
     assert json.loads("".join(arguments)) == {"city": "Kiel", "days": 2}
+
+
+def with_prompt(text: str, prompt: str, setting: str) -> tuple[str, str, str, str]:
+    """The reasoning and the content of a turn after a prompt, whole and streamed sign by sign."""
+    asked = request()
+    told = TOKENIZER.encode(prompt, add_special_tokens=False)
+    reading = parser(setting, reasoning=setting)
+    reading.set_prompt_token_ids(told)
+    reasoning, content, _ = reading.parse(text, asked, enable_auto_tools=True)
+    reading, thought, said = parser(setting, reasoning=setting), "", ""
+    for place, sign in enumerate(text, 1):
+        ids = TOKENIZER.encode(sign, add_special_tokens=False)
+        delta = reading.parse_delta(
+            sign, ids, asked, prompt_token_ids=told, finished=place == len(text)
+        )
+        thought += (delta and delta.reasoning) or ""
+        said += (delta and delta.content) or ""
+    return reasoning or "", content or "", thought.strip(), said.strip()
+
+
+def test_reasoning_that_the_prompt_opened_is_no_content() -> None:
+    for text, thought, said in (
+        ("Kiel, th", "Kiel, th", ""),
+        ("Kiel.</think>It rains.", "Kiel.", "It rains."),
+    ):
+        assert with_prompt(text, "<think>\n", "toolguard") == (thought, said) * 2
+    assert with_prompt("It rains.", "<think>\n\n</think>\n\n", "toolguard") == (
+        ("", "It rains.") * 2
+    )
+
+
+def test_what_is_only_begun_as_a_call_leaves_no_tags_in_the_content() -> None:
+    for text in ("<tool_call>", "I look.<tool_call>\n"):
+        assert whole(text)[1] == text.partition("<")[0]
+        assert pieces(text, [3, 9])[1] == text.partition("<")[0]

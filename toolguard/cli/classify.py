@@ -16,7 +16,20 @@ from ..rows.layout import Layout, read_tools
 from .drawing import drawing
 from .groups import LEGEND, faults_table, state_bars, states_table
 from .progress import file_bars
-from .repair import CORES, AsJson, Column, Every, Files, Format, Tools, ToolsetColumn, Workers
+from .repair import (
+    CORES,
+    OPENINGS,
+    AsJson,
+    Column,
+    Every,
+    Files,
+    Format,
+    Opening,
+    PromptColumn,
+    Tools,
+    ToolsetColumn,
+    Workers,
+)
 
 
 def classify(
@@ -26,6 +39,8 @@ def classify(
     tools: Tools = None,
     toolset_column: ToolsetColumn = "toolset",
     every: Every = False,
+    opened: Opening = "auto",
+    prompt_column: PromptColumn = "prompt",
     by: Annotated[
         str | None, typer.Option(help="A column to group by, e.g. checkpoint or step.")
     ] = None,
@@ -39,7 +54,10 @@ def classify(
     errors = Console(stderr=True)
     try:
         draw = None if chart is None else drawing(chart).draw
-        layout = Layout(column, every, read_tools(tools) if tools else None, toolset_column, format)
+        offered = read_tools(tools) if tools else None
+        layout = Layout(
+            column, every, offered, toolset_column, format, OPENINGS[opened], prompt_column
+        )
         with file_bars(errors) as bars:
             size = sum(path.stat().st_size for path in files if path.is_file())
             whole = bars.add_task("classify", total=size, rows=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ToolguardError
+from ..parsing.opening import Opened
 from ..parsing.turn import STATES
 from ..repair.edits import Confidence
 from ..rows.layout import Layout, read_tools
@@ -20,6 +21,7 @@ from ..rows.repair import Done, Engine, repair_files
 from ..rows.tally import Tally
 from .progress import file_bars
 
+OPENINGS: dict[str, Opened] = {"true": True, "false": False, "reply": "reply", "auto": "auto"}
 CORES = os.cpu_count() or 1
 
 Files = Annotated[
@@ -40,6 +42,17 @@ ToolsetColumn = Annotated[str, typer.Option(help="Where a row names its toolset 
 Every = Annotated[
     bool, typer.Option("--every", help="Every assistant message of a chat, not only the last.")
 ]
+Opening = Annotated[
+    Literal["true", "false", "reply", "auto"],
+    typer.Option(
+        "--opened",
+        help="Whether the prompts had opened the reasoning, or a reply; auto takes it from each "
+        "row's prompt, or from the turn.",
+    ),
+]
+PromptColumn = Annotated[
+    str, typer.Option(help="Where a row has its prompt, or the end of one, as text.")
+]
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes, or Ray tasks.", show_default="one per core")
 ]
@@ -54,6 +67,8 @@ def repair(
     tools: Tools = None,
     toolset_column: ToolsetColumn = "toolset",
     every: Every = False,
+    opened: Opening = "auto",
+    prompt_column: PromptColumn = "prompt",
     workers: Workers = CORES,
     engine: Annotated[
         Engine, typer.Option(help="This machine, or the Ray cluster at RAY_ADDRESS.")
@@ -67,7 +82,9 @@ def repair(
     errors = Console(stderr=True)
     try:
         offered = read_tools(tools) if tools else None
-        layout = Layout(column, every, offered, toolset_column, format)
+        layout = Layout(
+            column, every, offered, toolset_column, format, OPENINGS[opened], prompt_column
+        )
         with file_bars(errors) as bars:
             size = sum(path.stat().st_size for path in files if path.is_file())
             whole = bars.add_task(out.name, total=size, rows=0)

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from ..checkpoints import checkpoint, checkpoint_names
 from ..errors import RequestError, ToolguardError
+from ..formats.nodes import Control
 from ..formats.wire_format import WireFormat
 from ..integrations.vllm.environment import MODE, PROFILE
 from ..parsing.recognise import recognise
@@ -156,8 +157,9 @@ def _recognised(
     wire_format = WireFormat.load(format) if format else recognise(tokenizer)
     if profile is not None:
         Profile.load(profile, wire_format, tokenizer)
-    tags = {wire_format.reasoning_opener, wire_format.reasoning_closer}
-    reasons = tags <= tokenizer.get_added_vocab().keys()
+    frame = wire_format.reasoning
+    tags = {part.text for part in frame.opening + frame.closing if isinstance(part, Control)}
+    reasons = bool(tags) and tags <= tokenizer.get_added_vocab().keys()
     if reasons and "--reasoning-parser" not in _names(flags):
         return ["--reasoning-parser", f"toolguard:{format}" if format else "toolguard"]
     return []

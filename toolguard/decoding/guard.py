@@ -17,7 +17,14 @@ from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer, source
 from ..grammar.mask_grammar import mask_grammar
-from ..grammar.request import Reasoning, RequestGrammar, request_grammar
+from ..grammar.request import (
+    PROMPT_END,
+    Reasoning,
+    RequestGrammar,
+    reasoning_after,
+    request_grammar,
+)
+from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
 from ..parsing.read import finished
 from ..parsing.turn import Turn
@@ -39,7 +46,9 @@ class Guard:
         toolset: the tools offered.
         tool_choice: `auto`, `required`, `none` or a tool's name.
         parallel: whether one turn may hold several calls.
-        reasoning: `auto`, `open` (the prompt has opened it) or `none`.
+        reasoning: `auto`, `open` (the prompt has opened it), `none`, or `reply` (the prompt has
+            opened a reply).
+        tokenizer: the tokenizer.
         vocabulary: the tokenizer as the mask engine sees it.
         relaxations: the parts of the tools' schemas that masks do not enforce.
     """
@@ -49,6 +58,7 @@ class Guard:
     tool_choice: str
     parallel: bool
     reasoning: Reasoning
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     relaxations: tuple[Relaxation, ...]
     grammar: RequestGrammar = field(repr=False)
@@ -75,7 +85,7 @@ class Guard:
             tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
             parallel: whether one turn may hold several calls.
             reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened
-                it already, `none` if there is none.
+                it already, `none` if there is none, `reply` if it has opened a reply.
             end_tokens: the ids that end a turn; by default the tokenizer's `eos_token_id` and the
                 format's own turn ends.
 
@@ -88,6 +98,25 @@ class Guard:
         tokenizer = fast_tokenizer(tokenizer)
         ends = _end_ids(wire_format, tokenizer, end_tokens)
         return _compile(wire_format, toolset, tokenizer, tool_choice, parallel, reasoning, ends)
+
+    def after(self, prompt: Sequence[int]) -> Guard:
+        """The guard of a turn that follows these ids: what they have opened, or closed, is taken
+        from them where it was left open (`auto`)."""
+        if self.reasoning != "auto":
+            return self
+        end = self.vocabulary.text_of(prompt[-PROMPT_END:])
+        reasoning = reasoning_after(end, self.format)
+        if reasoning == "auto":
+            return self
+        return _compile(
+            self.format,
+            self.toolset,
+            self.tokenizer,
+            self.tool_choice,
+            self.parallel,
+            reasoning,
+            self.vocabulary.end_ids,
+        )
 
     def start(self, max_new_tokens: int) -> GuardState:
         """The state of a fresh sequence that may have this many tokens, its end included.
@@ -118,8 +147,8 @@ class Guard:
         return TurnParser(
             self.format,
             self.toolset,
-            opened=self.reasoning == "open",
-            spelling=self._spelling,
+            opened=OPENED[self.reasoning] if self.reasoning != "auto" else False,
+            spelling=self.spelling,
             mentions=mentions,
         )
 
@@ -198,7 +227,8 @@ class Guard:
         return len(self.spell(self.completer.longest_step)) + 8
 
     @cached_property
-    def _spelling(self) -> Spelling:
+    def spelling(self) -> Spelling:
+        """What token ids say to a parser."""
         marks = dict.fromkeys(self.vocabulary.specials, STRAY)
         for index, text in enumerate(self.format.controls):
             if text in self.control_ids:
@@ -270,6 +300,7 @@ def _compile(
         tool_choice,
         parallel,
         reasoning,
+        tokenizer,
         vocabulary,
         grammar.relaxations,
         grammar,

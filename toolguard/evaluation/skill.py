@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..decoding.decision import opener_odds
 from ..decoding.guard import Guard, turn_ends
 from ..decoding.structure import control_tokens, structure_tokens
+from ..formats.reader import fixed_text
 from ..formats.wire_format import WireFormat
 from ..grammar.request import reasoning_after
 from ..integrations.transformers.generate import end_tokens, prompt_of
@@ -81,7 +82,11 @@ def _row(
     ids: list[int] = []
     content: list[list[int]] = []
     if turn is not None:
-        before = f"{wire_format.reasoning_closer}\n\n" if reasoning == "open" else ""
+        opened = {"open": wire_format.reasoning, "reply": wire_format.answer}.get(reasoning)
+        before = ""
+        if opened and (case.calls or reasoning == "open"):
+            gap = "\n\n" if wire_format.replies_plainly else ""
+            before = fixed_text(opened.closing) + gap
         ids, content = _tokens(tokenizer, turn.after(before))
         ids.append(turn_ends(wire_format, tokenizer)[0])
     return _Row(case, guard, _ids(tokenizer, prompt)["input_ids"], ids, content)

@@ -47,7 +47,8 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING.
+    """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING; or BLANK,
+    the white space before reasoning.
 
     `barred` is how it may not begin: the format's CALL_START, in a reply.
     """

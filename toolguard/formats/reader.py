@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from lark import Lark
 from lark.common import LexerConf
@@ -31,6 +31,10 @@ _NOTHING = chr(_MENTION + 0xFF)
 NAME_SIGNS = r"\w./-"
 TOOL_NAME = f"[{NAME_SIGNS}]+"
 """What a tool may be called: the characters of the Model Context Protocol, in any script."""
+
+STARTS = ("start", "opened", "replying")
+"""The rules that are a whole turn: all of it, and what is left where the prompt has opened the
+reasoning, or a reply."""
 
 CALLS = ("call", "another")
 """The rules that are one call: the further ones are `another` where the first opens otherwise."""
@@ -67,6 +71,25 @@ def words(text: str) -> str:
     """What stands for text that spells a control token as a word of prose, or a part of one: the
     parser sees no control token in it."""
     return "".join(char + _NOTHING for char in text)
+
+
+Fixed: TypeAlias = tuple[Control | Literal, ...]
+"""Control tokens and words, one after the other."""
+
+
+def fixed_pattern(nodes: Fixed, controls: Sequence[str]) -> str:
+    """A regular expression for them, control tokens marked or spelled."""
+    return "".join(
+        rf"(?:\udc{controls.index(node.text):02x}|{re.escape(node.text)})"
+        if isinstance(node, Control)
+        else re.escape(node.text)
+        for node in nodes
+    )
+
+
+def fixed_text(nodes: Fixed) -> str:
+    """The same, spelled."""
+    return "".join(node.text for node in nodes)
 
 
 def unmark(marked: str, controls: Sequence[str]) -> str:
@@ -117,7 +140,7 @@ class Reader:
     """The parser of a format.
 
     Attributes:
-        lark: the LALR parser, with starts `start` and `opened`.
+        lark: the LALR parser; its starts are those of `STARTS` that the format has.
         values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
@@ -152,13 +175,23 @@ class _Lexer(ContextualLexer):
         super().__init__(conf, *args, **kwargs)
 
 
-def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> Reader:
-    """The reader of a format; `libraries` are the rules of the values that its slots stand for."""
+def build_reader(
+    rules: Rules, libraries: Rules, controls: tuple[str, ...], reasoning: Fixed = ()
+) -> Reader:
+    """The reader of a format.
+
+    Args:
+        libraries: the rules of the values that its slots stand for.
+        reasoning: what opens reasoning.
+    """
     barred = next((n.barred for n in walk(rules["reply"]) if isinstance(n, Free)), None)
     names: dict[str, str] = {
         text_pattern(controls, barred): "FREE",
         f"(?#thought){text_pattern(controls, None)}": "THOUGHT",
     }
+    if reasoning:
+        before = fixed_pattern(reasoning, controls)
+        names[rf"[ \t\r\n]{{1,{LEADING_SPACE}}}(?={before})"] = "BLANK"
     values: dict[str, Value] = {}
     written: dict[str, str] = {}
     for index, text in enumerate(controls):
@@ -206,7 +239,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> R
             case Control(text):
                 return written_for(f"CONTROL_{controls.index(text)}", text)
             case Free(name):
-                return "THOUGHT" if name == "REASONING" else "FREE"
+                return {"REASONING": "THOUGHT", "BLANK": "BLANK"}.get(name, "FREE")
             case Slot(name):
                 return _SLOT_RULES[name]
             case Ref(rule):
@@ -240,10 +273,11 @@ def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> R
     ]
     # Where a format's own word may stand as well as a tool's name, it is that word.
     names[TOOL_NAME] += ".-1"
+    names = {regex: "BLANK.1" if name == "BLANK" else name for regex, name in names.items()}
     lines += [f"{name}: {_delimited(regex)}" for regex, name in names.items()]
     lark = Lark(
         "\n".join(lines),
-        start=["start", "opened"],
+        start=[rule for rule in STARTS if rule in rules],
         parser="lalr",
         propagate_positions=True,
         keep_all_tokens=True,

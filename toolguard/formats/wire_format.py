@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from lark import Token
 
 from ..errors import FormatError
-from .nodes import EMPTY, Alt, Control, Literal, Node, Ref, Repeat, Rules, Seq, Slot, walk
+from .nodes import (
+    EMPTY,
+    Alt,
+    Control,
+    Free,
+    Literal,
+    Node,
+    Ref,
+    Repeat,
+    Rules,
+    Seq,
+    Slot,
+    optional,
+    walk,
+)
 from .notation import controls, read_grammar, read_header
-from .reader import SPACE, Reader, build_reader, control_pattern
+from .reader import SPACE, Fixed, Reader, build_reader, control_pattern
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
 _PACKAGED = Path(__file__).parents[1] / "grammars"
@@ -28,6 +44,18 @@ _LIBRARIES = {
 }
 """The grammar file of values that a slot stands for."""
 _EXPECTED = ("start", "opened", "turn", "reply", "calls", "call", "end")
+
+
+class Frame(NamedTuple):
+    """The fixed texts around something that a turn says.
+
+    Attributes:
+        opening: what stands before it; a prompt may end with it.
+        closing: what stands behind it.
+    """
+
+    opening: Fixed = ()
+    closing: Fixed = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +98,14 @@ class WireFormat:
         Raises:
             FormatError: the file is malformed, or lacks one of the rules that every format has.
         """
-        rules = read_grammar(path)
+        rules = dict(read_grammar(path))
         missing = [rule for rule in _EXPECTED if rule not in rules]
         if missing:
             raise FormatError(f"{path.name} has no rule {missing[0]!r}: every format needs it")
+        reasoning = rules.get("reasoning")
+        if isinstance(reasoning, Seq) and isinstance(reasoning.items[0], Control):
+            # Models write white space before it, whatever the format.
+            rules["reasoning"] = Seq((optional(Free("BLANK")), *reasoning.items))
         end = rules["end"]
         ends = tuple(
             node.text
@@ -94,7 +126,7 @@ class WireFormat:
                 raise FormatError(
                     f"{self.name}: a rule {name!r} is in the grammar of values already"
                 )
-        return build_reader(self.rules, libraries, self.controls)
+        return build_reader(self.rules, libraries, self.controls, self.reasoning.opening)
 
     @cached_property
     def opener(self) -> str:
@@ -138,7 +170,8 @@ class WireFormat:
         parser = self.reader.lark.parse_interactive("", start="start").parser_state
         table = parser.parse_conf.states
         first = {name for name in table[parser.position] if name.isupper()}
-        if "FREE" not in first or any(not name.startswith(("FREE", "CONTROL_")) for name in first):
+        plain = ("FREE", "BLANK", "CONTROL_")
+        if "FREE" not in first or any(not name.startswith(plain) for name in first):
             return False
         parser.feed_token(Token("FREE", ""))
         return "$END" in table[parser.position]
@@ -204,14 +237,74 @@ class WireFormat:
                 yield node
 
     @cached_property
+    def reasoning(self) -> Frame:
+        """What stands around reasoning; nothing where a format has none."""
+        if "reasoning" not in self.rules:
+            return Frame()
+        return Frame(*self._around("reasoning", "REASONING"))
+
+    @cached_property
+    def answer(self) -> Frame:
+        """What stands around the text of a reply that a prompt may open, or of what comes before
+        calls there; nothing where no prompt opens one."""
+        if "replying" not in self.rules:
+            return Frame()
+        closings = [self._around("replied", "REPLY")[1]]
+        if "called" in self.rules:
+            closings.append(self._around("called", "TEXT")[1])
+        same = takewhile(lambda parts: len({*parts}) == 1, zip(*closings, strict=False))
+        return Frame(self._around("reply", "REPLY")[0], tuple(parts[0] for parts in same))
+
+    @cached_property
+    def ends_reasoning_only(self) -> bool:
+        """Whether what closes reasoning closes nothing else."""
+        elsewhere = {*self._below("turn")}
+        return not elsewhere.issuperset(self.reasoning.closing)
+
+    def _around(self, rule: str, name: str) -> tuple[Fixed, Fixed]:
+        """The fixed texts right before and behind some free text of a rule."""
+        node = self.rules[rule]
+        free = (Free(name), optional(Free(name)))
+        found: tuple[Fixed, Fixed] = (), ()
+        for option in node.options if isinstance(node, Alt) else (node,):
+            items = list(self._flat(option))
+            at = next(i for i, item in enumerate(items) if item in free)
+            found = _fixed(reversed(items[:at]))[::-1], _fixed(items[at + 1 :])
+            if found[0]:
+                break
+        return found
+
+    def _flat(self, node: Node) -> Iterator[Node]:
+        """The parts of a sequence, those of the rules that it refers to in their place."""
+        match node:
+            case Seq(items):
+                for item in items:
+                    yield from self._flat(item)
+            case Ref(rule):
+                yield from self._flat(self.rules[rule])
+            case _:
+                yield node
+
+    @cached_property
     def reasoning_opener(self) -> str:
         """The control token that opens reasoning; empty where a format has none."""
-        return _first_control(self.rules.get("reasoning", EMPTY)) or ""
+        return _first_control(Seq(self.reasoning.opening)) or ""
 
     @cached_property
     def reasoning_closer(self) -> str:
-        """The control token that closes reasoning; empty where a format has none."""
-        return _first_control(self.rules.get("thoughts", EMPTY)) or ""
+        """The control token that closes reasoning, and nothing else; empty where none does."""
+        closer = _first_control(Seq(self.reasoning.closing)) or ""
+        return "" if Control(closer) in self._below("turn") else closer
+
+
+def _fixed(nodes: Iterable[Node]) -> Fixed:
+    """The fixed texts at the head of some nodes."""
+    found: list[Control | Literal] = []
+    for node in nodes:
+        if not isinstance(node, Control | Literal):
+            break
+        found.append(node)
+    return tuple(found)
 
 
 def _first_control(node: Node) -> str | None:

@@ -36,6 +36,7 @@ from ..formats.nodes import (
     Until,
     walk,
 )
+from ..formats.reader import LEADING_SPACE
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -409,6 +410,8 @@ class Completer:
     def _pattern(self, node: Node) -> re.Pattern[bytes]:
         if node not in self._patterns:
             match node:
+                case Free("BLANK"):
+                    self._patterns[node] = _BLANK
                 case Free():
                     self._patterns[node] = self._free
                 case Scalar():
@@ -505,6 +508,7 @@ def _region(stack: _Stack) -> Region:
     return "text"
 
 
+_BLANK = re.compile(rb"[ \t\r\n]{1,%d}" % LEADING_SPACE)
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')
 
 

@@ -37,6 +37,7 @@ _FREE = {
     "TEXT": rf"{_ONE_TEXT}|{_SPACE}{{1,{LEADING_SPACE}}}",
     "REPLY": _ONE_TEXT,
     "REASONING": r"(?s:.+)",
+    "BLANK": rf"{_SPACE}{{1,{LEADING_SPACE}}}",
 }
 _ANYTHING = (r"(?s:.*)", r"[\s\S]*", r"([\s\S]*)")
 _NEVER = 'never::_: "x" %if bit_set(0)'
@@ -116,6 +117,8 @@ class _Writer:
                 return self.rule(self.options(node))
             case Members():
                 return self.members(node)
+            case Free("BLANK"):
+                return self.terminal(_regex(_FREE["BLANK"]))
             case Free(name, barred):
                 bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
@@ -166,6 +169,9 @@ class _Writer:
         if isinstance(node, Raw):
             spelled = self.write(Until(node.regex, text, node.also))
             written = self.raw(node, text)
+        elif any(part == Free("BLANK") for part in walk(node)):
+            spelled = self.terminal(f"{_regex(before)} {json.dumps(text)}")
+            written = self.write(node)
         else:
             # As a condition on the text alone: one on text and token takes the engine ten times as
             # long. So the text does not end where a control token would run on into this one.

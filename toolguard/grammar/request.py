@@ -33,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL
+from ..formats.reader import CALLS, UNTIL, fixed_text
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -47,18 +47,28 @@ from .dialects import (
     bare,
 )
 
-Reasoning = Choice["auto", "open", "none"]
+Reasoning = Choice["auto", "open", "none", "reply"]
 CHOICES = ("auto", "required", "none")
-_STARTS = {"auto": "start", "open": "opened", "none": "turn"}
+PROMPT_END = 32
+"""How many of a prompt's last ids tell what it has opened."""
+_STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
+_REPLIES, _CALLS = ("reply", "replied"), ("calls", "called")
 
 
 def reasoning_after(prompt: str, wire_format: WireFormat) -> Reasoning:
-    """Whether a prompt, or the end of one, has opened the turn's reasoning, or closed it."""
-    opener = wire_format.reasoning_opener
-    if opener and prompt.rstrip().endswith(opener):
+    """What a prompt, or the end of one, has opened: the turn's reasoning (`open`), or a reply
+    (`reply`); `none` if it has closed the reasoning, `auto` if it has opened nothing."""
+    opening, closing = (fixed_text(part).rstrip() for part in wire_format.reasoning)
+    answer = fixed_text(wire_format.answer.opening).rstrip()
+    end = prompt.rstrip()
+    if opening and end.endswith(opening):
         return "open"
-    closer = wire_format.reasoning_closer
-    return "none" if closer and prompt.rstrip().endswith(closer) else "auto"
+    if answer and end.endswith(answer):
+        return "reply"
+    closed = bool(closing) and end.endswith(closing)
+    if closed and not wire_format.ends_reasoning_only:
+        closed = end.removesuffix(closing).rstrip().endswith(opening)
+    return "none" if closed else "auto"
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,11 @@ def request_grammar(
         tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
         parallel: whether one turn may hold several calls.
         reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened it
-            already, `none` if there is none.
+            already, `none` if there is none, `reply` if the prompt has opened a reply.
 
     Raises:
-        RequestError: the choice names no tool, or demands a call where no tools are offered.
+        RequestError: the choice names no tool, or demands a call where none can be made; or no
+            prompt opens a reply in the format.
         ToolsetError: a tool's schema can be satisfied by no arguments, or its name means something
             else in the format.
     """
@@ -110,19 +121,29 @@ def request_grammar(
     if tool_choice == "required":
         if not len(toolset):
             raise RequestError("tool_choice demands a call, but no tools are offered")
-        rules["reply"] = NEVER
+        rules |= dict.fromkeys(_REPLIES, NEVER)
     relaxations: list[Relaxation] = []
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
         _refuse_reserved(wire_format, toolset)
         relaxations = _offer(rules, toolset)
     else:
-        rules["calls"] = NEVER
+        rules |= dict.fromkeys(_CALLS, NEVER)
     if not parallel:
         rules["further"] = NEVER
     start = _STARTS[reasoning]
+    if start not in rules:
+        raise RequestError(
+            f"reasoning {reasoning!r}: {wire_format.name} has no reply that a prompt opens"
+        )
     reached = reachable(rules, start)
-    for rule, tool in offered.items():
+    if reached[start] == NEVER:
+        raise RequestError(
+            f"tool_choice {tool_choice!r}: the prompt has opened a reply, which no call can follow "
+            f"in {wire_format.name}"
+        )
+    may_call = start != "replying" or "called" in rules
+    for rule, tool in offered.items() if may_call else ():
         if rule not in reached:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
     return RequestGrammar(reached, start, tuple(relaxations))

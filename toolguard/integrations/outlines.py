@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from ..decoding.guard import Guard
 from ..errors import TokenizerError
 from ..formats.wire_format import WireFormat
+from ..grammar.request import Reasoning
+from ..parsing.opening import OPENED
 from ..parsing.read import read_turn
 from ..parsing.recognise import recognise
 from ..parsing.turn import Turn
@@ -69,6 +71,7 @@ class ToolCalls(CFG):
         wire_format: a format or its name; by default it is recognised (`toolguard.recognise`).
         tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
         parallel: whether one turn may hold several calls.
+        reasoning: what the prompt has opened (see `Guard.compile`).
 
     Raises:
         TokenizerError: the format's control tokens are special, so that Outlines would leave them
@@ -84,6 +87,7 @@ class ToolCalls(CFG):
         wire_format: WireFormat | str | None = None,
         tool_choice: str = "auto",
         parallel: bool = True,
+        reasoning: Reasoning = "auto",
     ) -> None:
         self.guard = Guard.compile(
             wire_format or recognise(tokenizer),
@@ -91,6 +95,7 @@ class ToolCalls(CFG):
             tokenizer,
             tool_choice=tool_choice,
             parallel=parallel,
+            reasoning=reasoning,
         )
         special = set(tokenizer.all_special_ids) & set(self.guard.control_texts)
         hidden = [self.guard.control_texts[token] for token in sorted(special)]
@@ -104,4 +109,5 @@ class ToolCalls(CFG):
 
     def read(self, text: str) -> Turn:
         """What a turn that was generated says."""
-        return read_turn(text, self.guard.format, self.guard.toolset)
+        opened = OPENED[self.guard.reasoning]
+        return read_turn(text, self.guard.format, self.guard.toolset, opened=opened)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lark import Token
 
-from ..formats.reader import MARKED, SPACE, control_pattern, marker
+from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
 from ..formats.wire_format import WireFormat
 from ..report.report import State
 from .faults import RESPONSE, ROLES, Found, Place, control_there, name_control, name_in_call
@@ -46,10 +46,14 @@ def diagnose(place: Place, last: Token | None) -> Found:
     if place.body is not None:
         return name_in_call(replace(place, source=source[: mark.end()] if mark else source))
     size = mark.end() if mark else size
-    if closer is None:
+    rest = source[position:size]
+    if closer is None and rest[0] in SPACE:
         message = "the turn opens with a run of white space"
         return Found("blank_run", position, size, message, "around")
-    rest = source[position:size]
+    if last is None:
+        near = unmark(rest[:20], own.controls)
+        message = f"no text can stand there: what opens it is missing before {near!r}"
+        return Found("dropped_tag", position, size, message, "around")
     if re.match(RESPONSE, rest):
         message = "the model writes what only a tool may answer"
         return Found("fabricated_response", position, size, message, "turn")

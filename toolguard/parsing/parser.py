@@ -22,7 +22,17 @@ from lark.parsers.lalr_parser_state import ParserState
 
 from ..errors import RequestError
 from ..formats.nodes import Pattern
-from ..formats.reader import CALLS, MARKED, SPACE, control_pattern, lexing, mention, unmark, words
+from ..formats.reader import (
+    CALLS,
+    MARKED,
+    SPACE,
+    control_pattern,
+    fixed_text,
+    lexing,
+    mention,
+    unmark,
+    words,
+)
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
@@ -42,6 +52,7 @@ from .events import (
 )
 from .faults import Place, fused, line, refused, unknown
 from .head import Head
+from .opening import START, Known, Opened, longest, opened_by, shown
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import named_value, read_arguments
@@ -76,12 +87,15 @@ class TurnParser:
     """Reads one assistant turn as it comes, in text or in token ids.
 
     `feed` and `finish` return what has become certain. Events whose deltas are put together, calls
-    and turn are the same whatever the chunks are.
+    and turn are the same whatever the chunks are. Only where the reasoning turns out to end behind
+    calls that were told (`call_in_reasoning`), the turn has none of them.
 
     Args:
         wire_format: how the turn writes calls.
         toolset: the tools offered.
-        opened: the prompt had opened the reasoning already.
+        opened: what the prompt had opened already: the reasoning (true), a reply (`reply`), or
+            nothing (false). By default (`auto`) the turn's first control token shows it, and text
+            before that is told when it has come: say what you know.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
         mentions: the places of ids that are, or spell, a control token that is a word of prose.
     """
@@ -91,7 +105,7 @@ class TurnParser:
         wire_format: WireFormat,
         toolset: Toolset,
         *,
-        opened: bool = False,
+        opened: Opened = "auto",
         spelling: Spelling | None = None,
         mentions: frozenset[int] = frozenset(),
     ) -> None:
@@ -103,10 +117,10 @@ class TurnParser:
         self._ids: list[int] = []
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
-        start = "opened" if opened else "start"
-        parser = wire_format.reader.lark.parse_interactive("", start=start)
-        self._lexer = parser.lexer_thread.lexer
-        self._state: ParserState[Any] = parser.parser_state
+        opened = opened_by(None, wire_format, opened)
+        self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
+        self._sought = 0  # no control token begins before
+        self._begin(False if opened == "auto" else opened)
         self._at = 0  # up to here the tokens are certain
         self._last: Token | None = None  # the last of them
         self._prose_begun: Token | None = None  # prose that the end of the source cuts off
@@ -122,6 +136,19 @@ class TurnParser:
         self._calls: list[Call] = []
         self._faults: list[Fault] = []
         self._events: list[Event] = []
+
+    def _begin(self, opened: Known) -> None:
+        parser = self._format.reader.lark.parse_interactive("", start=START[opened])
+        self._lexer = parser.lexer_thread.lexer
+        self._state: ParserState[Any] = parser.parser_state
+
+    def _settle(self, final: bool) -> None:
+        """Finds out what the prompt had opened, if the source shows it by now."""
+        known = shown(self._source, self._format, self._sought, final)
+        self._sought = max(0, len(self._source) - self._overlap - longest(self._format))
+        if known is not None:
+            self._is_opening = False
+            self._begin(known)
 
     def feed(self, chunk: str | Sequence[int]) -> tuple[Event, ...]:
         """Takes more of the turn. Token ids after one that ends it are ignored.
@@ -150,6 +177,7 @@ class TurnParser:
         else:
             self._source = text
             if head is not None and head.state is not None:
+                self._is_opening = False  # calls stand before all else
                 self._go_behind(head, head.state)
         end = self.finish(ended)[-1]
         assert isinstance(end, TurnEnd)
@@ -166,6 +194,7 @@ class TurnParser:
         self._advance(final=True)
         self._close(self._ended is not False if ended is None else ended)
         spelled = unmark(self._source, self._format.controls)
+        self._withdraw(spelled)
         whole = faults_of_turn(
             spelled,
             self._prose["FREE"].told,
@@ -189,6 +218,20 @@ class TurnParser:
         )
         self._events.append(TurnEnd(turn))
         return self._taken()
+
+    def _withdraw(self, spelled: str) -> None:
+        """Calls behind which the reasoning ends were only thought of."""
+        opening, closing = map(fixed_text, self._format.reasoning)
+        if not (self._calls and self._broken and self._format.ends_reasoning_only):
+            return
+        end = self._calls[-1].span[1]
+        closed = spelled.find(closing, end)
+        if closed < 0 or opening in spelled[end:closed]:
+            return
+        self._calls.clear()
+        span = closed, closed + len(closing)
+        message = "the reasoning ends here: the calls before were only thought of"
+        self._tell_fault("call_in_reasoning", span, message, "turn")
 
     def _go_behind(self, head: Head, state: ParserState[Any]) -> None:
         """Starts behind the head, if the token there shows the parser that it is over."""
@@ -243,6 +286,10 @@ class TurnParser:
     # Tokens: what is certain goes to the parser
 
     def _advance(self, final: bool = False) -> None:
+        if self._is_opening:
+            self._settle(final)
+            if self._is_opening:
+                return
         pending, place, expected = self._lex_to_end() if final else self._lex()
         stopped = place is not None and MARKED.search(self._source, place) is not None
         if pending is not None and (stopped or self._begins_string(place)):

@@ -18,6 +18,7 @@ from .canonical import read_canonical
 from .diagnosis import is_calling, turn_state
 from .events import TurnEnd
 from .faults import Found
+from .opening import Opened, opened_by, shown
 from .parser import UNTAGGED, TurnParser, calls_alone, is_untagged
 from .turn import Call, Fault, Turn
 from .turn_faults import OPENING_ROLE, faults_of_turn
@@ -31,7 +32,8 @@ def read_turn(
     wire_format: WireFormat,
     toolset: Toolset,
     *,
-    opened: bool = False,
+    opened: Opened = "auto",
+    prompt: str | None = None,
     ended: bool = True,
 ) -> Turn:
     """What an assistant turn says, and what is wrong with it.
@@ -39,18 +41,27 @@ def read_turn(
     Args:
         text: the turn without its end token. Control tokens are spelled out, or marked (see
             `toolguard.formats.reader`).
-        opened: the prompt had opened the reasoning already.
+        opened: what the prompt had opened already: the reasoning (true), a reply (`reply`), or
+            nothing (false). By default (`auto`) the prompt says so, or else the turn: text that is
+            closed as reasoning was opened by the prompt.
+        prompt: the prompt, or its end.
         ended: the turn was ended by an end token, not by a budget.
+
+    Raises:
+        RequestError: `opened` is none of these, or no prompt opens a reply in the format.
     """
     head = None
-    if ended and not opened:
+    known = opened_by(prompt, wire_format, opened)
+    if known == "auto":
+        known = shown(text, wire_format) or False
+    if ended and not known:
         turn = _at_a_glance(text, wire_format, toolset)
         if turn is not None:
             return turn
         head = read_canonical(text, wire_format, toolset)
         if head is not None and head.whole:
             return _judged(text, "", head.calls, head.faults, wire_format, toolset)
-    return TurnParser(wire_format, toolset, opened=opened).read(text, ended, head)
+    return TurnParser(wire_format, toolset, opened=known).read(text, ended, head)
 
 
 def finished(parser: TurnParser, ended: bool | None = None) -> Turn:

@@ -139,9 +139,11 @@ class Changes:
 
     def _insertions(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
         place = stumble.place
+        closing = [part.text for part in self.format.reasoning.closing[:1]]
+        thinks = "THOUGHT" in (*stumble.expected, *(token.type for token, _ in stumble.tokens[:1]))
         for piece, name in written.items():
             # What was thought is not what was said, and a value is not ours to give.
-            if piece == self.format.reasoning_closer or piece.lower() in _VALUES:
+            if (thinks and piece in closing) or piece.lower() in _VALUES:
                 continue
             try:
                 after(stumble.state, Token(name, piece))

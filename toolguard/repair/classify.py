@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..decoding.guard import Guard
 from ..errors import RequestError
 from ..formats.wire_format import WireFormat, format_names
-from ..parsing.read import read_turn
+from ..parsing.opening import Opened, opened_by, shown
+from ..parsing.parser import TurnParser
+from ..parsing.read import finished, read_turn
 from ..parsing.recognise import recognise
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
@@ -25,6 +27,8 @@ def classify(
     format: WireFormat | str = "auto",
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    opened: Opened = "auto",
+    prompt: str | None = None,
 ) -> Turn:
     """Reads a finished turn: its state (arXiv 2606.26027, section 4.3), its calls, its faults.
 
@@ -34,14 +38,17 @@ def classify(
         format: the model's wire format, or its name; `auto` takes the one that the tokenizer says,
             or that reads the turn best.
         tokenizer: the model's, for ids.
+        opened: what the prompt had opened already (see `toolguard.read_turn`).
+        prompt: the prompt, or its end, which says so.
 
     Raises:
         FormatError: there is no such format.
         ToolsetError: the tools are malformed.
-        RequestError: ids without a tokenizer, or tools that the mask engine refuses.
+        RequestError: ids without a tokenizer, or tools that the mask engine refuses; or no prompt
+            opens that in the format.
         TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
-    return read_as(turn, Toolset.of(tools), format, tokenizer)[1]
+    return read_as(turn, Toolset.of(tools), format, tokenizer, opened, prompt)[1]
 
 
 def read_as(
@@ -49,28 +56,41 @@ def read_as(
     toolset: Toolset,
     format: WireFormat | str,
     tokenizer: PreTrainedTokenizerBase | None,
+    opened: Opened = "auto",
+    prompt: str | None = None,
 ) -> tuple[WireFormat, Turn]:
     """The format that a turn is read in, and what it says."""
     if isinstance(turn, str):
-        wire_format = format if isinstance(format, WireFormat) else _named(format, turn, toolset)
-        return wire_format, read_turn(turn, wire_format, toolset)
+        if isinstance(format, str):
+            format = _named(format, turn, toolset, opened, prompt)
+        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt)
     if tokenizer is None:
         raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
     if isinstance(format, str):
         format = recognise(tokenizer) if format == "auto" else WireFormat.load(format)
-    return format, Guard.compile(format, toolset, tokenizer).read(turn)
+    spelling = Guard.compile(format, toolset, tokenizer).spelling
+    opened = opened_by(prompt, format, opened)
+    parser = TurnParser(format, toolset, opened=opened, spelling=spelling)
+    parser.feed(turn)
+    return format, finished(parser)
 
 
-def _named(name: str, text: str, toolset: Toolset) -> WireFormat:
-    """The format of that name; `auto` is the first that reads calls, or whose opener is there."""
+def _named(
+    name: str, text: str, toolset: Toolset, opened: Opened, prompt: str | None
+) -> WireFormat:
+    """The format of that name; `auto` is the first that reads calls, or whose opener is there, or
+    what closes its reasoning."""
     if name != "auto":
         return WireFormat.load(name)
     formats = [WireFormat.load(each) for each in format_names()]
+    if opened == "reply":
+        formats = [each for each in formats if each.answer.opening]
     for each in formats:
         if any(control in text for control in each.controls) and each.may_call(text):
-            turn = read_turn(text, each, toolset)
+            turn = read_turn(text, each, toolset, opened=opened, prompt=prompt)
             if turn.calls and not turn.faults:
                 return each
-    opened = [each for each in formats if each.opener and each.opener in text]
+    found = [each for each in formats if each.opener and each.opener in text]
+    found = found or [each for each in formats if shown(text, each)]
     hermes = WireFormat.load("hermes")
-    return hermes if hermes in opened or not opened else opened[0]
+    return hermes if hermes in found or not found else found[0]

@@ -9,9 +9,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError
-from ..formats.reader import SPACE
+from ..formats.reader import SPACE, fixed_text
 from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names
+from ..parsing.opening import Known, Opened, opened_by, shown
 from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
 from ..parsing.turn import Call, Turn
@@ -39,6 +40,8 @@ def repair(
     format: WireFormat | str = "auto",
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    opened: Opened = "auto",
+    prompt: str | None = None,
 ) -> Repair:
     """Gives back the calls of a finished turn that can be proved, and only those.
 
@@ -46,7 +49,7 @@ def repair(
     is a call in another format. Else the fewest edits are looked for with which the parser follows
     it to the end, and every name, key and value is one of the turn's own. Where that can be done in
     two ways that differ in what they call, or in none, the turn stays as it is. Prose with a call
-    in it is no call.
+    in it is no call, and neither is one that was only thought of.
 
     Args:
         turn: its text, control tokens spelled out, without its end token; or its ids.
@@ -54,22 +57,27 @@ def repair(
         format: the model's wire format, or its name; `auto` takes the one that the tokenizer says,
             or that reads the turn best.
         tokenizer: the model's, for ids.
+        opened: what the prompt had opened already (see `toolguard.read_turn`).
+        prompt: the prompt, or its end, which says so.
 
     Raises:
         FormatError: there is no such format.
         ToolsetError: the tools are malformed.
-        RequestError: ids without a tokenizer, or tools that the mask engine refuses.
+        RequestError: ids without a tokenizer, or tools that the mask engine refuses; or no prompt
+            opens that in the format.
         TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
     toolset = Toolset.of(tools)
-    wire_format, before = read_as(turn, toolset, format, tokenizer)
+    wire_format, before = read_as(turn, toolset, format, tokenizer, opened, prompt)
     text = before.raw
+    known = opened_by(prompt, wire_format, opened)
+    if known == "auto":
+        known = shown(text, wire_format) or False
     if before.calls and not before.faults and not HEAD.match(text):
         return Repair(wire_format.name, before, before, "exact")
     if not toolset.any_named(text):
         return _unchanged(wire_format, before)
-    for way in (_mended, _rerouted):
-        found = way(text, wire_format, toolset)
+    for found in (way(text, wire_format, toolset, known) for way in (_mended, _rerouted)):
         if len(found) > 1:
             return Repair(
                 wire_format.name,
@@ -99,23 +107,25 @@ def _unchanged(wire_format: WireFormat, turn: Turn) -> Repair:
 
 
 def _mended(
-    text: str, wire_format: WireFormat, toolset: Toolset
+    text: str, wire_format: WireFormat, toolset: Toolset, opened: Known
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """The smallest repairs in the format itself, one for each outcome."""
     read: dict[str, Turn] = {}
 
     def sound(way: Way) -> bool:
-        turn = read_turn(way.text, wire_format, toolset)
+        turn = read_turn(way.text, wire_format, toolset, opened=opened)
         read[way.text] = turn
         if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
             return False
-        if _is_cut_off(way, text, wire_format, toolset):
+        if _is_cut_off(way, text, wire_format, toolset, opened):
+            return False
+        if _was_thought(way, turn, text, wire_format):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
     found = solutions(
         wire_format,
-        list(_starts(text, wire_format, toolset)),
+        list(_starts(text, wire_format, toolset, opened)),
         Changes(wire_format, toolset),
         sound,
     )
@@ -136,22 +146,39 @@ def _is_quoted(way: Way, turn: Turn, toolset: Toolset) -> bool:
     return "cut_text" in rules or bool(remains)
 
 
-def _is_cut_off(way: Way, text: str, wire_format: WireFormat, toolset: Toolset) -> bool:
+def _was_thought(way: Way, turn: Turn, text: str, wire_format: WireFormat) -> bool:
+    """Whether an edit takes away where the reasoning ends, and a call stands before that."""
+    closing = fixed_text(wire_format.reasoning.closing)
+    if not wire_format.ends_reasoning_only:
+        return False
+    ends = [(found.start(), found.end()) for found in re.finditer(re.escape(closing), text)]
+    longer = 0
+    for edit in way.edits:
+        start, end = edit.span
+        if any(start < last and first < end for first, last in ends):
+            return turn.calls[0].span[0] < start + longer
+        longer += len(edit.after) - len(edit.before)
+    return False
+
+
+def _is_cut_off(
+    way: Way, text: str, wire_format: WireFormat, toolset: Toolset, opened: Known
+) -> bool:
     """Whether the turn ends where more of a call may have been meant to come."""
     longer = 0
     for edit in way.edits:
         if edit.span[0] == len(text) and edit.after:
-            parser = TurnParser(wire_format, toolset)
+            parser = TurnParser(wire_format, toolset, opened=opened)
             parser.feed(way.text[: len(text) + longer + len(edit.after)])
             return parser.is_open() or text.rstrip(SPACE)[-1] not in "}])>"
         longer += len(edit.after) - len(edit.before)
     return False
 
 
-def _starts(text: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[Way]:
+def _starts(text: str, wire_format: WireFormat, toolset: Toolset, opened: Known) -> Iterator[Way]:
     """The turn, without another speaker's header at its head, and with an opener where the body of
     a call may begin."""
-    way = begin(wire_format, text)
+    way = begin(wire_format, text, opened)
     head = HEAD.match(text)
     if head:
         way = way.changed(Change(0, head.end(), "", "drop_head"), 0, way.state)
@@ -182,9 +209,11 @@ def _lines(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _rerouted(
-    text: str, wire_format: WireFormat, toolset: Toolset
+    text: str, wire_format: WireFormat, toolset: Toolset, opened: Known
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """All of the turn as calls in other formats, re-emitted in this one."""
+    if opened:
+        return []  # what was thought comes first
     head = HEAD.match(text)
     own = text[head.end() if head else 0 :]
     for bodies in _readings(own, wire_format):

@@ -20,6 +20,7 @@ from lark.parsers.lalr_parser_state import ParserState
 
 from ..formats.reader import lexing
 from ..formats.wire_format import WireFormat
+from ..parsing.opening import START, Known
 from ..parsing.parser import after, feed, recogniser
 from .edits import Edit
 
@@ -114,9 +115,9 @@ class Stumble:
 Propose: TypeAlias = Callable[[Stumble], Iterator[Change]]
 
 
-def begin(wire_format: WireFormat, text: str) -> Way:
-    """A turn without edits."""
-    parser = wire_format.reader.lark.parse_interactive("", start="start")
+def begin(wire_format: WireFormat, text: str, opened: Known) -> Way:
+    """A turn without edits, whose prompt had opened that."""
+    parser = wire_format.reader.lark.parse_interactive("", start=START[opened])
     return Way(text, (), 0, 0, parser.parser_state)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import RowError
+from ..parsing.opening import Opened
 from ..parsing.turn import Turn
 from ..repair.classify import classify
 from ..repair.edits import Repair
@@ -35,6 +36,9 @@ class Layout:
             each row has its own in `tools`: a list, or a list as JSON text.
         toolset_column: where a row names its toolset.
         format: the wire format's name; `auto` finds it turn by turn.
+        opened: what the prompts had opened already: the reasoning (true), a reply (`reply`), or
+            nothing (false). With `auto` a row's prompt says so, or else each turn shows it.
+        prompt_column: where a row has its prompt, or the end of one (a generation prompt), as text.
     """
 
     column: str | None = None
@@ -42,12 +46,14 @@ class Layout:
     tools: str | Mapping[str, str] | None = None
     toolset_column: str = "toolset"
     format: str = "auto"
+    opened: Opened = "auto"
+    prompt_column: str = "prompt"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that a repair reads, where a row has them."""
         turns = ("messages", "text") if self.column is None else (self.column,)
-        return (*turns, "tools", self.toolset_column)
+        return (*turns, "tools", self.toolset_column, self.prompt_column)
 
     def turns(self, row: Row) -> dict[int | None, str]:
         """The turns of a row by the index of their message; None where it has no messages.
@@ -94,7 +100,11 @@ class Layout:
             RowError, ToolsetError: as `turns` and `toolset` do.
         """
         turns, toolset = self.turns(row), self.toolset(row)
-        return [classify(text, toolset, self.format) for text in turns.values()]
+        opened, prompt = self.opened, self._prompt(row)
+        return [
+            classify(text, toolset, self.format, opened=opened, prompt=prompt)
+            for text in turns.values()
+        ]
 
     def repairs(self, row: Row) -> dict[int | None, Repair]:
         """The repair of each of a row's turns, by the index of its message.
@@ -103,7 +113,11 @@ class Layout:
             RowError, ToolsetError: as `turns` and `toolset` do.
         """
         turns, toolset = self.turns(row), self.toolset(row)
-        return {place: repair(text, toolset, self.format) for place, text in turns.items()}
+        opened, prompt = self.opened, self._prompt(row)
+        return {
+            place: repair(text, toolset, self.format, opened=opened, prompt=prompt)
+            for place, text in turns.items()
+        }
 
     def repaired(self, row: Row) -> Row:
         """The row with its turns repaired, and what was done in the field `toolguard`.
@@ -131,6 +145,11 @@ class Layout:
     def unrepaired(self, row: Row, error: str) -> Row:
         """The row as it was, and why in the field `toolguard`."""
         return {**row, "toolguard": [{"error": error}] if self.every else {"error": error}}
+
+    def _prompt(self, row: Row) -> str | None:
+        """The prompt of a row; a list of messages does not say how the turn began."""
+        prompt = row.get(self.prompt_column)
+        return prompt if isinstance(prompt, str) else None
 
     def _is_chat(self, row: Row) -> bool:
         return self.column is None and "messages" in row

@@ -35,7 +35,8 @@ class GuardLogitsProcessor(LogitsProcessor):
     shows a processor only the last token of each row; both are refused.
 
     Args:
-        guards: one guard for all prompts of the batch, or one per prompt.
+        guards: one guard for all prompts of the batch, or one per prompt. Where its reasoning is
+            `auto`, what the (first) prompt has opened is taken from that.
         max_new_tokens: what `generate` is given too: every turn ends closed within it.
 
     Raises:
@@ -44,6 +45,7 @@ class GuardLogitsProcessor(LogitsProcessor):
 
     def __init__(self, guards: Guard | Sequence[Guard], *, max_new_tokens: int) -> None:
         self._guards = [guards] if isinstance(guards, Guard) else list(guards)
+        self._max_new_tokens = max_new_tokens
         self._starts = [guard.start(max_new_tokens) for guard in self._guards]
         self._prompt_length = 0
         self._rows: list[_Row] = []
@@ -69,6 +71,7 @@ class GuardLogitsProcessor(LogitsProcessor):
         per_guard = rows // len(self._guards)
         if not self._rows:
             self._prompt_length = length
+            self._follow([input_ids[at].tolist() for at in range(0, rows, per_guard)])
             self._started = time.perf_counter()
             self._rows = [
                 _Row(row // per_guard, (), self._starts[row // per_guard].copy())
@@ -91,6 +94,13 @@ class GuardLogitsProcessor(LogitsProcessor):
             scores[held] = part
         self._last = time.perf_counter()
         return scores
+
+    def _follow(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Takes from the prompts what they have opened."""
+        for at, prompt in enumerate(prompts):
+            guard = self._guards[at].after(prompt)
+            if guard is not self._guards[at]:
+                self._guards[at], self._starts[at] = guard, guard.start(self._max_new_tokens)
 
     @property
     def supports_continuous_batching(self) -> bool:  # type: ignore[override]

@@ -73,8 +73,8 @@ def chat(
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
+    from ...grammar.request import PROMPT_END
     from .processor import GuardProcessor
-    from .seats import PROMPT_END
     from .setup import Setup
 
     if not messages:

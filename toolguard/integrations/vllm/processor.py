@@ -22,10 +22,11 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 )
 
 from ...errors import RequestError
+from ...grammar.request import PROMPT_END
 from .drift import drift_of
 from .environment import LOG_TEXT
 from .request import NAME, GuardRequest, Resumption
-from .seats import PROMPT_END, Seats
+from .seats import Seats
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

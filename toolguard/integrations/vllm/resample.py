@@ -21,9 +21,9 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from ...errors import RequestError, ToolguardError
+from ...grammar.request import PROMPT_END
 from .judge import Judge
 from .request import NAME, GuardRequest, Resumption
-from .seats import PROMPT_END
 from .stitch import Stitch
 
 if TYPE_CHECKING:

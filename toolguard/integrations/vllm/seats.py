@@ -27,9 +27,6 @@ from .stats import Stats
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROMPT_END = 8
-"""How many of the prompt's last ids tell whether it opened the reasoning."""
-
 _FROM_THE_START = Resumption()
 
 

@@ -30,9 +30,11 @@ from vllm.tool_parsers import ToolParser
 from vllm.tool_parsers.abstract_tool_parser import Tool
 
 from ...errors import RequestError
+from ...formats.nodes import Control
+from ...formats.reader import fixed_text
 from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
-from ...grammar.request import reasoning_after
+from ...grammar.request import PROMPT_END, reasoning_after
 from ...parsing.events import (
     ArgumentsDelta,
     CallEnd,
@@ -43,6 +45,7 @@ from ...parsing.events import (
     TextDelta,
     TurnEnd,
 )
+from ...parsing.opening import Known, shown
 from ...parsing.parser import TurnParser
 from ...parsing.read import read_turn
 from ...parsing.recognise import recognise
@@ -52,7 +55,6 @@ from ...tools.toolset import Toolset
 from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_turn, count_unguarded
 from .plugin import PARSER
 from .request import KEY, NAME, POLICIES, GuardRequest
-from .seats import PROMPT_END
 from .setup import current
 
 logger = logging.getLogger("vllm.toolguard")
@@ -142,7 +144,7 @@ class GuardToolParser(ToolParser):
             str(policy),
         )
         tokenizer = self.model_tokenizer
-        before = "" if self.setup.in_reasoning else self.format.reasoning_closer
+        before = "" if self.setup.in_reasoning else fixed_text(self.format.reasoning.closing)
         guard = guarded.guard(
             tokenizer, tokenizer.all_special_ids, tokenizer.encode(before, add_special_tokens=False)
         )
@@ -170,7 +172,10 @@ class GuardToolParser(ToolParser):
             )
             for number, call in enumerate(turn.calls)
         ]
-        content = self._thoughts(turn) + (turn.text if calls or not turn.faults else turn.raw)
+        if calls or not turn.faults or self.is_said(turn):
+            content = self._thoughts(turn) + turn.text
+        else:
+            content = turn.raw
         return ExtractedToolCallInformation(
             tools_called=bool(calls), tool_calls=calls, content=content or None
         )
@@ -197,10 +202,7 @@ class GuardToolParser(ToolParser):
         return None if self._stream is None else self._stream.finish()
 
     def _read(self, text: str) -> Turn:
-        closer = self.format.reasoning_closer
-        before, closed, _ = text.partition(closer) if closer else (text, "", "")
-        opened = bool(closed) and self.format.reasoning_opener not in before
-        return read_turn(self._without_end(text), self.format, self.toolset, opened=opened)
+        return read_turn(self._without_end(text), self.format, self.toolset)
 
     def _without_end(self, text: str) -> str:
         for end in self.format.ends:
@@ -215,9 +217,12 @@ class GuardToolParser(ToolParser):
 
     def _thoughts(self, turn: Turn) -> str:
         """The reasoning of a turn, which is content where no reasoning parser took it."""
-        if not turn.reasoning:
-            return ""
-        return f"{self.format.reasoning_opener}{turn.reasoning}{self.format.reasoning_closer}"
+        return turn.reasoning and turn.reasoning.join(map(fixed_text, self.format.reasoning))
+
+    def is_said(self, turn: Turn) -> bool:
+        """Whether a turn says no more than its text: all else is control tokens."""
+        rest = turn.raw.replace(turn.text, "", 1)
+        return not turn.reasoning and self.format.blank.fullmatch(rest) is not None
 
 
 class _Stream:
@@ -229,7 +234,8 @@ class _Stream:
 
     def __init__(self, parser: GuardToolParser, guarded: bool) -> None:
         self._parser, self._guarded = parser, guarded
-        self._turn = TurnParser(parser.format, parser.toolset)
+        self._turn = TurnParser(parser.format, parser.toolset, opened=False)
+        self._known: Known | None = None  # what the turn shows that the prompt had opened
         self._text = ""
         self._said = ""  # the prose that was told
         self._thought = self._thinking = False  # whether reasoning was told; is being
@@ -240,7 +246,21 @@ class _Stream:
 
     def feed(self, text: str) -> DeltaMessage | None:
         self._text += text
+        if self._known is None:
+            self._known = shown(self._text, self._parser.format, final=False)
+            if self._known:
+                return self._begin_again(self._known)
         return _message(*self._told(self._turn.feed(text)))
+
+    def _begin_again(self, opened: Known) -> DeltaMessage | None:
+        """The turn shows what the prompt had opened: text that was told was that."""
+        self._turn = TurnParser(self._parser.format, self._parser.toolset, opened=opened)
+        said, self._said = self._said, ""
+        self._thought = self._thinking = opened is True and bool(said)
+        content, calls = self._told(self._turn.feed(self._text))
+        if opened == "reply":
+            self._said = content
+        return _message(content.removeprefix(said), calls)
 
     def finish(self) -> DeltaMessage | None:
         *events, end = self._turn.finish()
@@ -257,13 +277,13 @@ class _Stream:
         for number, call in enumerate(mended.calls):
             calls.append(_started(number, call.name, _id(number, mended.raw)))
             calls.append(_argued(number, _json(call.arguments)))
-        if not calls and turn.faults:
+        if not calls and turn.faults and not self._parser.is_said(turn):
             content += turn.raw[self._end_in(turn.raw) :]
         return _message(content, calls)
 
     def _end_in(self, raw: str) -> int:
         """Where in a turn the end of what was told of it stands."""
-        said, closer = self._said.strip(), self._parser.format.reasoning_closer
+        said, closer = self._said.strip(), fixed_text(self._parser.format.reasoning.closing)
         if said:
             return raw.find(said) + len(said)
         if self._thinking:
@@ -272,7 +292,7 @@ class _Stream:
 
     def _thoughts_over(self) -> str:
         """The tag that ends the reasoning, if that was being told."""
-        over = self._parser.format.reasoning_closer if self._thinking else ""
+        over = fixed_text(self._parser.format.reasoning.closing) if self._thinking else ""
         self._thinking = False
         return over
 
@@ -281,9 +301,8 @@ class _Stream:
         for event in events:
             match event:
                 case ReasoningDelta(text):
-                    content += (
-                        text if self._thinking else self._parser.format.reasoning_opener + text
-                    )
+                    opening = fixed_text(self._parser.format.reasoning.opening)
+                    content += text if self._thinking else opening + text
                     self._thought = self._thinking = True
                 case TextDelta(text) if not self._in_calls:
                     content += self._thoughts_over() + text
@@ -325,7 +344,10 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
 
     def __init__(self, tokenizer: TokenizerLike, *args: Any, **kwargs: Any) -> None:
         self.format = wire_format(self.setting, tokenizer)
+        self._opening, self._closing = map(fixed_text, self.format.reasoning)
         self._opened = False  # by the prompt
+        self._told = 0  # how much of the reasoning was told
+        self._over: bool | None = None  # of a turn that is streamed: whether its reasoning is
         super().__init__(tokenizer, *args, **kwargs)
 
     @property
@@ -334,11 +356,12 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
 
     @property
     def end_token(self) -> str:
-        return self.format.reasoning_closer
+        closing = self.format.reasoning.closing
+        return next((part.text for part in closing if isinstance(part, Control)), "")
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
         """Whether a prompt has closed the reasoning, so that there is none in the turn."""
-        return self._after(input_ids) == "none"
+        return self._after(input_ids) in ("none", "reply")
 
     def adjust_initial_state_from_prompt(self, prompt_token_ids: Sequence[int]) -> None:
         self._opened = self._after(prompt_token_ids) == "open"
@@ -346,8 +369,12 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
     def is_reasoning_end_streaming(
         self, input_ids: Sequence[int], delta_ids: Iterable[int]
     ) -> bool:
-        """Whether it ends in this delta; also where the turn begins without any."""
-        return self.end_token_id in delta_ids or not self._thinks(input_ids)
+        """Whether it has ended; also where the turn begins without any."""
+        if self._over is not None:
+            return self._over
+        if not (self._opened or self.start_token_id in input_ids):
+            return True
+        return self._closing in self.model_tokenizer.decode([*input_ids[-PROMPT_END:]])
 
     def extract_content_ids(self, input_ids: list[int]) -> list[int]:
         if self.end_token_id in input_ids:
@@ -363,32 +390,59 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
         current_token_ids: Sequence[int],
         delta_token_ids: Sequence[int],
     ) -> DeltaMessage | None:
-        if not self._thinks(current_token_ids):
-            return DeltaMessage(content=delta_text)
-        thoughts, _, content = delta_text.partition(self.end_token)
-        thoughts = thoughts.replace(self.start_token, "")
-        if not thoughts and not content:
+        """What more of the reasoning is known; what may be a part of a tag waits."""
+        if not self._opened and self._opening.startswith(
+            current_text.strip()[: len(self._opening)]
+        ):
+            self._over = False
+            if not current_text.strip().startswith(self._opening):
+                return None
+        thoughts, content = self._split(current_text, self._opened)
+        self._over = content is not None
+        if thoughts is None:
+            return DeltaMessage(content=content)
+        if not self._over:
+            thoughts = thoughts[: len(thoughts) - _begun(thoughts, self._closing)]
+        news, self._told = thoughts[self._told :], max(self._told, len(thoughts))
+        if not news and not content:
             return None
-        return DeltaMessage(reasoning=thoughts or None, content=content or None)
+        return DeltaMessage(reasoning=news or None, content=content or None)
 
     def extract_reasoning(
         self, model_output: str, request: Request
     ) -> tuple[str | None, str | None]:
         """The reasoning of a finished turn, and what follows it."""
-        before, closed, content = model_output.partition(self.end_token)
-        if closed:
-            return before.replace(self.start_token, "").strip() or None, content or None
-        if model_output.lstrip().startswith(self.start_token):
-            return model_output.replace(self.start_token, "").strip() or None, None
-        return None, model_output
+        opened = self._opened or shown(model_output, self.format) is True
+        thoughts, content = self._split(model_output, opened)
+        return (thoughts or "").strip() or None, content or None
 
-    def _thinks(self, ids: Sequence[int]) -> bool:
-        """Whether a turn that begins so began with reasoning."""
-        return self._opened or self.start_token_id in ids
+    def _split(self, text: str, opened: bool) -> tuple[str | None, str | None]:
+        """The reasoning of a turn, and what follows it; None of it where there is none, or it has
+        not begun."""
+        if text.lstrip().startswith(self._opening):
+            text = text.lstrip().removeprefix(self._opening)
+        elif not opened:
+            return None, text
+        thoughts, closed, content = text.partition(self._closing)
+        return thoughts, content if closed else None
 
     def _after(self, prompt: Sequence[int]) -> str:
         end = self.model_tokenizer.decode([*prompt[-PROMPT_END:]])
         return reasoning_after(end, self.format)
+
+
+def _begun(text: str, tag: str) -> int:
+    """How much at the end of a text may be the beginning of a tag."""
+    return max((size for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)
+
+
+def _told_prompt(parser: DelegatingParser, prompt_token_ids: Sequence[int]) -> None:
+    """vLLM tells the parser of a whole turn its prompt, which passes it on to nobody."""
+    if isinstance(parser.reasoning_parser, GuardReasoningParser):
+        parser.reasoning_parser.adjust_initial_state_from_prompt(prompt_token_ids)
+
+
+DelegatingParser.set_prompt_token_ids = _told_prompt
 
 
 def __getattr__(name: str) -> Any:
