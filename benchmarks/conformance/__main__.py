@@ -37,7 +37,7 @@ from .reasons import FAULT, PARTS, Entry, listed
 from .report import SHOWN, conformance_section
 
 ROOT = Path(__file__).parents[2]
-NAMES = dict(zip((Status.PASS, Status.SOFT_PASS, Status.FAIL, Status.ERROR), (*SHOWN, "fail")))
+NAMES = {Status.PASS: "pass", Status.SOFT_PASS: "soft", Status.FAIL: "fail", Status.ERROR: "fail"}
 Row = dict[str, Any]
 
 
@@ -126,8 +126,8 @@ def judge(part: str, case: Case) -> tuple[Status, str]:
 
 
 def harm_of_repair(case: Case) -> Iterator[str]:
-    """`changed`: a healthy turn comes back otherwise; `invented`: with calls that the suite does not
-    expect where it expects some, or a reply."""
+    """`changed`: a healthy turn comes back otherwise; `invented`: a turn comes back with calls that
+    the suite does not expect, where it expects calls or a reply."""
     before, after = readings.turn_of(case), readings.repaired(case).after
     if not before.faults and after.raw != before.raw:
         yield "changed"

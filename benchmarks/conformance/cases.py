@@ -77,11 +77,13 @@ class Case:
 
     @property
     def opening(self) -> Reasoning:
-        """What the prompt has opened, found as a server finds it: from the prompt and the format.
-
-        All that toolguard is told of a fixture beside its turn and its tools is found here.
-        """
+        """What the prompt has opened, as a server finds it: from the prompt and the format."""
         return reasoning_after(self.prompt, self.wire_format)
+
+    @property
+    def opened(self) -> bool:
+        """The same, as readers are told it."""
+        return self.opening == "open"
 
     def verdict(self, seen: Observation) -> tuple[Status, str]:
         """The suite's own verdict on what was made of it, and what is wrong."""

@@ -17,9 +17,10 @@ from ..replay_scripts import real_tokenizer
 from .cases import Case
 
 TOKENIZERS = ("qwen3", "deepseek-v3", "gpt-oss", "mistral-7b-v0.3")
+DSML = "\uff5cDSML\uff5c"
 RENAMED = {
-    "deepseek-v3.2": {128_793: "｜DSML｜"},
-    "deepseek-v4": {128_821: "<think>", 128_822: "</think>", 128_825: "｜DSML｜"},
+    "deepseek-v3.2": {128_793: DSML},
+    "deepseek-v4": {128_821: "<think>", 128_822: "</think>", 128_825: DSML},
 }
 """DeepSeek's newer models have the vocabulary of `deepseek-v3`, but for these ids."""
 
@@ -71,7 +72,7 @@ def named(name: str) -> PreTrainedTokenizerBase:
     for token in made["added_tokens"]:
         place, text = token["id"], token["content"]
         if place in texts or place >= first or text in texts.values():
-            token["content"] = texts.get(place, f"<｜empty▁{place}｜>")
+            token["content"] = texts.get(place, f"<|empty {place}|>")
             vocabulary.pop(text, None)
             vocabulary[token["content"]] = place
     return PreTrainedTokenizerFast(

@@ -8,7 +8,7 @@ from toolguard import ToolguardError
 
 from .cases import Case
 from .ids import Ids
-from .readings import compiled
+from .readings import compiled, walked
 
 
 def admitted(case: Case, ids: Ids) -> tuple[Status, str]:
@@ -17,11 +17,11 @@ def admitted(case: Case, ids: Ids) -> tuple[Status, str]:
         guard = compiled(case, ids)
     except ToolguardError as error:
         return Status.FAIL, f"{type(error).__name__}: {error}"
-    state = guard.start(10_000)
-    for place, token in enumerate(ids.ids):
-        if not state.accept(token):
-            before, wanted = ids.tokenizer.decode(ids.ids[:place])[-40:], ids.tokenizer.decode(token)
-            return Status.FAIL, f"{wanted!r} is refused after {before!r}"
+    state = walked(guard, ids)
+    place = len(state.ids)
+    if place < len(ids.ids):
+        before, wanted = ids.tokenizer.decode(state.ids)[-40:], ids.tokenizer.decode(ids.ids[place])
+        return Status.FAIL, f"{wanted!r} is refused after {before!r}"
     if not any(state.accept(end) for end in guard.vocabulary.end_ids):
         return Status.FAIL, "the turn may not end"
     return Status.PASS, ""

@@ -16,6 +16,7 @@ from toolguard import (
     CallName,
     Event,
     Guard,
+    GuardState,
     ReasoningDelta,
     Repair,
     TextDelta,
@@ -47,7 +48,7 @@ def streamed(case: Case, cuts: Sequence[ChunkStrategy]) -> dict[str, ParseResult
     text = case.fixture.raw_output
     return {
         f"text:{cut.id}": _put_together(
-            TurnParser(case.wire_format, case.toolset, opened=case.opening == "open"),
+            TurnParser(case.wire_format, case.toolset, opened=case.opened),
             ("".join(piece) for piece in split(text, cut)),
             case,
         )
@@ -61,10 +62,11 @@ def by_ids(case: Case, ids: Ids) -> Observation:
         guard = compiled(case, ids)
     except ToolguardError as error:
         return Observation(_raised(error), {})
-    whole = _put_together(guard.parser(), [ids.ids], case)
+    words = walked(guard, ids).mentions
+    whole = _put_together(guard.parser(words), [ids.ids], case)
     controls = {*guard.control_texts, *guard.vocabulary.specials}
     streams = {
-        cut.id: _put_together(guard.parser(), split(ids.ids, cut, special=controls), case)
+        cut.id: _put_together(guard.parser(words), split(ids.ids, cut, special=controls), case)
         for cut in DEFAULT_STRATEGIES
     }
     return Observation(whole, streams)
@@ -76,7 +78,7 @@ def turn_of(case: Case) -> Turn:
         case.fixture.raw_output,
         case.wire_format,
         case.toolset,
-        opened=case.opening == "open",
+        opened=case.opened,
         ended=not case.fixture.truncated,
     )
 
@@ -95,6 +97,15 @@ def repair(case: Case) -> Observation:
 def compiled(case: Case, ids: Ids) -> Guard:
     """The guard of its request."""
     return Guard.compile(case.wire_format, case.toolset, ids.tokenizer, reasoning=case.opening)
+
+
+def walked(guard: Guard, ids: Ids) -> GuardState:
+    """The state of a guard that a model's own greedy turn is taken through, as far as it goes."""
+    state = guard.start(10_000)
+    for token in ids.ids:
+        if not state.retrace(token):
+            break
+    return state
 
 
 def _said(turn: Callable[[], Turn]) -> ParseResult:

@@ -26,8 +26,8 @@ def conformance_section(rows: Sequence[Row]) -> str:
             + table(_families([row for row in counts if row["part"] == "stream"]))
         )
     sections.append(
-        "Pass / soft pass (white space) / fail, by file and part. `stream`: read, and seven cuts of "
-        "text; `ids`: the suite's eight cuts of ids; `repair_errors`: repair where the suite "
+        "Pass / soft pass (white space) / fail, by file and part. `stream`: read, and seven cuts "
+        "of text; `ids`: the suite's eight cuts of ids; `repair_errors`: repair where the suite "
         "expects an error (a fail is a call given back); `mask`: of the turns that are valid.\n\n"
         + table([*_files(counts, parts), _total("all", counts, parts)])
     )
