@@ -9,7 +9,7 @@ calls, that text and that reasoning; come back from `repair` as it was; and be a
 token by token, with the real tokenizers at hand (the bundled one where there are none).
 
 Every case is read alone and in one other of these ways, and every tenth walks under the mask of one
-tokenizer, in turn; `--full` is all ways of all cases with all tokenizers, about an hour a format.
+tokenizer, in turn; `--full` is all ways of all cases with all tokenizers, which takes hours.
 What a format cannot say (an argument name that cannot stand bare) is counted as `unsaid`.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -80,13 +81,14 @@ class Healthy(NamedTuple):
 
 def main(
     formats: Annotated[list[str] | None, typer.Option("--format", help="Only these.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth case.")] = 1,
     full: Annotated[bool, typer.Option("--full", help="All ways, cases and tokenizers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Rows, a JSON object a line.")] = False,
 ) -> None:
     rows = []
     names = formats or toolguard.format_names()
     for name in track(names, "formats", console=Console(stderr=True), transient=True):
-        rows.append(harmed(WireFormat.load(name), asked(), full))
+        rows.append(harmed(WireFormat.load(name), asked()[::every], full))
         if as_json:
             print(json.dumps(rows[-1]), flush=True)
     if not as_json:
@@ -95,6 +97,7 @@ def main(
         raise typer.Exit(1)
 
 
+@cache
 def asked() -> list[Request]:
     """The cases: BFCL's where they are at hand, and built-in ones."""
     path = DATA / "bfcl_dev.jsonl"
@@ -112,6 +115,10 @@ def tokenizers() -> list[PreTrainedTokenizerBase]:
     """The real ones at hand, or the bundled one."""
     if (DATA / "tokenizers").is_dir():
         return [real_tokenizer(name) for name in TOKENIZERS]
+    return bundled()
+
+
+def bundled() -> list[PreTrainedTokenizerBase]:
     return [AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))]
 
 
