@@ -34,7 +34,7 @@ from .saving import save
 
 PACKAGES = (
     "toolguard", "torch", "transformers", "llguidance", "xgrammar", "outlines",
-    "lm-format-enforcer", "json-repair", "partial-json-parser",
+    "lm-format-enforcer", "json-repair", "partial-json-parser", "canitoolcall",
 )  # fmt: skip
 QUICK_CHECKPOINTS = ("healthy", "open_then_stop", "json_rot", "opener_everywhere")
 QUICK_DAMAGES = ("opener", "end_of_turn", "noise")
@@ -93,6 +93,13 @@ PARTS = (
         "forced_tokens", "Forced tokens", ("--json", "--prompts", "8", "--repeats", "3"),
         ("--json",),
     ),
+    Part(
+        "conformance",
+        "A peer's conformance suite",
+        ("--json", "--part", "read", "--part", "repair", "--part", "repair_errors"),
+        ("--json",),
+    ),
+    Part("harm", "Healthy turns, in every format", ("--json", "--every", "10"), ("--json",)),
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .conformance.report import conformance_section
 from .cost_report import cost_section
 from .recovered_report import recovered_section
 from .saving import save
@@ -109,4 +110,6 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
     "repair": _repaired,
     "cost": lambda rows: cost_section(rows, RESULTS),
     "forced_tokens": _forced,
+    "conformance": conformance_section,
+    "harm": table,
 }

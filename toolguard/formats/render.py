@@ -12,7 +12,13 @@ from .wire_format import WireFormat, library
 
 
 def render(
-    wire_format: WireFormat, calls: Sequence[Mapping[str, Any]], text: str = "", first: int = 0
+    wire_format: WireFormat,
+    calls: Sequence[Mapping[str, Any]],
+    text: str = "",
+    first: int = 0,
+    *,
+    reasoning: str = "",
+    opened: bool = False,
 ) -> str:
     """A turn that makes these calls, without its end token.
 
@@ -20,10 +26,15 @@ def render(
         calls: at least one, each with `name` and `arguments`.
         text: what is said before the calls, as it is; a line end between them is the caller's.
         first: how many calls the conversation had before: formats whose ids count go on from there.
+        reasoning: what was thought, which the format's reasoning tags are put around.
+        opened: the prompt has opened the reasoning already, so its opening tag is left out.
 
     Raises:
         FormatError: the format cannot say it, as several calls in harmony.
     """
+    if reasoning or opened:
+        thought = _thought(wire_format, reasoning, opened)
+        return thought + render(wire_format, calls, text, first)
     if not calls:
         raise FormatError("there are no calls to render")
     writer = _Writer(wire_format, calls, text, first)
@@ -35,6 +46,21 @@ def render(
         what = "text before a call" if writer.done == len(calls) else "several calls in a turn"
         raise FormatError(f"{wire_format.name} has no place for {what}")
     return written
+
+
+def _thought(wire_format: WireFormat, reasoning: str, opened: bool) -> str:
+    """Reasoning between its tags, or without the first of them."""
+    rules = wire_format.rules
+    if "reasoning" not in rules:
+        raise FormatError(f"{wire_format.name} has no place for reasoning")
+    if opened and rules["opened"] == rules["start"]:
+        raise FormatError(f"{wire_format.name}: no prompt opens the reasoning")
+    written = _Writer(wire_format, (), "", 0).write(rules["reasoning"])
+    opening, _, closing = written.partition(_REASONING)
+    return ("" if opened else opening) + reasoning + closing
+
+
+_REASONING = "\0"  # stands where reasoning is written
 
 
 class _ImpossibleError(Exception):
@@ -63,6 +89,8 @@ class _Writer:
                     raise _ImpossibleError("a terminal has no habit")
                 index = self.first + self.done
                 return habit.format(index=index, number=index + 1)
+            case Free("REASONING"):
+                return _REASONING
             case Free():
                 self.said = True
                 return self.text
@@ -105,6 +133,8 @@ class _Writer:
         """Whether something optional is written: habits, ids, text and arguments if any."""
         if isinstance(item, Pattern):
             return item.habit is not None
+        if item == Free("REASONING"):
+            return True
         inner = [found for node in walk(item) for found in self.below(node)]
         if any(isinstance(node, Free) for node in inner):
             return not self.said
