@@ -88,7 +88,7 @@ class WireFormat:
         slots = {n.name for rule in self.rules.values() for n in walk(rule) if isinstance(n, Slot)}
         libraries: dict[str, Node] = {}
         for name in sorted({_LIBRARIES[slot] for slot in slots if slot in _LIBRARIES}):
-            libraries |= library(name)
+            libraries |= library(name, self.rules.get("QUOTE"))
         for name in libraries.keys() & self.rules.keys():
             if name.islower() and libraries[name] != self.rules[name]:
                 raise FormatError(
@@ -241,9 +241,13 @@ def _last_control(node: Node) -> str | None:
 
 
 @cache
-def library(name: str) -> Rules:
-    """The rules and terminals of a grammar file of values, such as `grammars/json.lark`."""
-    return read_grammar(GRAMMARS / f"{name}.lark")
+def library(name: str, quote: Node | None = None) -> Rules:
+    """The rules and terminals of a grammar file of values, such as `grammars/json.lark`.
+
+    Args:
+        quote: what stands around strings, in the place of the file's own QUOTE.
+    """
+    return read_grammar(GRAMMARS / f"{name}.lark", {} if quote is None else {"QUOTE": quote})
 
 
 def format_names() -> tuple[str, ...]:
