@@ -5,14 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from lark import Token
 
 from ..errors import FormatError
-from .nodes import EMPTY, Alt, Control, Literal, Node, Ref, Repeat, Rules, Seq, Slot, walk
-from .notation import controls, read_grammar, read_header
+from .nodes import (
+    EMPTY,
+    Alt,
+    Control,
+    Literal,
+    Node,
+    Pattern,
+    Ref,
+    Repeat,
+    Rules,
+    Seq,
+    Slot,
+    children,
+    rebuild,
+    walk,
+)
+from .notation import SUFFIX, controls, read_grammar, read_header
 from .reader import SPACE, Reader, build_reader, control_pattern
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
@@ -35,7 +50,8 @@ class WireFormat:
     """How a model family writes tool calls: one grammar file.
 
     Attributes:
-        name: the file's name without its ending, e.g. `hermes`.
+        name: the file's name without its ending, e.g. `hermes`; behind it the suffix of its tags,
+            where that is not the file's: `hy4:6124c78e`, or `hy4:` for none.
         rules: its rules and terminals.
         controls: the text of its control tokens, in the order of the file.
         ends: the control tokens that end a turn.
@@ -55,13 +71,15 @@ class WireFormat:
         """The format of that name.
 
         Raises:
-            FormatError: there is no such format, or its grammar file is malformed.
+            FormatError: there is no such format, its tags have no such suffix, or its grammar file
+                is malformed.
         """
-        if name not in format_names():
+        base, colon, _ = name.partition(":")
+        if base not in format_names():
             raise FormatError(
                 f"unknown wire format {name!r}: known are {', '.join(format_names())}"
             )
-        return WireFormat.from_file(GRAMMARS / f"{name}.lark")
+        return _suffixed(name) if colon else WireFormat.from_file(GRAMMARS / f"{name}.lark")
 
     @staticmethod
     def from_file(path: Path) -> WireFormat:
@@ -74,13 +92,29 @@ class WireFormat:
         missing = [rule for rule in _EXPECTED if rule not in rules]
         if missing:
             raise FormatError(f"{path.name} has no rule {missing[0]!r}: every format needs it")
+        return WireFormat._of(path.stem, rules, read_header(path))
+
+    @staticmethod
+    def _of(name: str, rules: Rules, about: Mapping[str, str]) -> WireFormat:
         end = rules["end"]
         ends = tuple(
             node.text
             for node in (end.options if isinstance(end, Alt) else (end,))
             if isinstance(node, Control)
         )
-        return WireFormat(path.stem, rules, controls(rules), ends, read_header(path))
+        return WireFormat(name, rules, controls(rules), ends, about)
+
+    def suffixed_in(self, text: str) -> WireFormat | None:
+        """The same format with the suffix that its opener has in a text: a checkpoint's tags may
+        have another one than the grammar file's, or none. None where it is the file's own."""
+        suffix = self.rules.get(SUFFIX)
+        if not isinstance(suffix, Pattern) or suffix.habit is None:
+            return None
+        before, after = map(re.escape, self.opener.split(suffix.habit))
+        found = re.search(f"{before}({suffix.regex})?{after}", text)
+        if found is None or found[1] == suffix.habit:
+            return None
+        return WireFormat.load(f"{self.name}:{(found[1] or '').removeprefix(':')}")
 
     @cached_property
     def reader(self) -> Reader:
@@ -238,6 +272,27 @@ def _last_control(node: Node) -> str | None:
             return _last_control(options[0])
         case _:
             return None
+
+
+@lru_cache(maxsize=64)  # a suffix is anyone's to choose
+def _suffixed(name: str) -> WireFormat:
+    """The format of a name with a suffix for its tags, which is put in the place of the file's."""
+    base, _, suffix = name.partition(":")
+    own = WireFormat.load(base)
+    declared = own.rules.get(SUFFIX)
+    if not isinstance(declared, Pattern) or declared.habit is None:
+        raise FormatError(f"wire format {name!r}: the tags of {base} have no suffix")
+    if suffix and not re.fullmatch(declared.regex, f":{suffix}"):
+        raise FormatError(f"wire format {name!r}: no suffix of {base}'s tags is :{suffix}")
+    habit, put = declared.habit, suffix and f":{suffix}"
+
+    def respelled(node: Node) -> Node:
+        if isinstance(node, Control):
+            return Control(node.text.replace(habit, put))
+        return rebuild(node, tuple(map(respelled, children(node))))
+
+    rules = {rule: respelled(node) for rule, node in own.rules.items()}
+    return WireFormat._of(name, rules, own.about)
 
 
 @cache
