@@ -37,8 +37,7 @@ FREE = ("TEXT", "REPLY", "REASONING")
 CALL_START = "CALL_START"
 """The terminal that says how no reply may begin, where no token opens a call."""
 SUFFIX = "SUFFIX"
-"""The terminal that says what a checkpoint may have in the place of a part of all tags; its habit is
-what stands in the file."""
+"""The terminal that says how the tags of a checkpoint may end; its habit is how the file's end."""
 SLOTS = {
     "NAME": "the tool's name",
     "ARGUMENTS": "its arguments, a JSON object",

@@ -119,16 +119,21 @@ class WireFormat:
     @cached_property
     def reader(self) -> Reader:
         """The parser of finished turns (marked text)."""
+        for name in self.libraries.keys() & self.rules.keys():
+            if name.islower() and self.libraries[name] != self.rules[name]:
+                raise FormatError(
+                    f"{self.name}: a rule {name!r} is in the grammar of values already"
+                )
+        return build_reader(self.rules, self.libraries, self.controls)
+
+    @cached_property
+    def libraries(self) -> Rules:
+        """The rules and terminals of the values that its slots stand for."""
         slots = {n.name for rule in self.rules.values() for n in walk(rule) if isinstance(n, Slot)}
         libraries: dict[str, Node] = {}
         for name in sorted({_LIBRARIES[slot] for slot in slots if slot in _LIBRARIES}):
             libraries |= library(name, self.rules.get("QUOTE"))
-        for name in libraries.keys() & self.rules.keys():
-            if name.islower() and libraries[name] != self.rules[name]:
-                raise FormatError(
-                    f"{self.name}: a rule {name!r} is in the grammar of values already"
-                )
-        return build_reader(self.rules, libraries, self.controls)
+        return libraries
 
     @cached_property
     def opener(self) -> str:
@@ -147,7 +152,7 @@ class WireFormat:
     def framing(self) -> frozenset[str]:
         """The control tokens that no turn has: they frame what others say."""
         used = {node.text for node in self._below("start") if isinstance(node, Control)}
-        return frozenset(self.controls) - used - {*self.ends}
+        return frozenset(self.controls) - used - {*self.ends, *controls(self.libraries)}
 
     @cached_property
     def inner(self) -> frozenset[str]:
