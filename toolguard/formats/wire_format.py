@@ -66,7 +66,6 @@ class WireFormat:
     about: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    @cache
     def load(name: str) -> WireFormat:
         """The format of that name.
 
@@ -74,12 +73,7 @@ class WireFormat:
             FormatError: there is no such format, its tags have no such suffix, or its grammar file
                 is malformed.
         """
-        base, colon, _ = name.partition(":")
-        if base not in format_names():
-            raise FormatError(
-                f"unknown wire format {name!r}: known are {', '.join(format_names())}"
-            )
-        return _suffixed(name) if colon else WireFormat.from_file(GRAMMARS / f"{name}.lark")
+        return _suffixed(name) if ":" in name else _bundled(name)
 
     @staticmethod
     def from_file(path: Path) -> WireFormat:
@@ -279,11 +273,18 @@ def _last_control(node: Node) -> str | None:
             return None
 
 
+@cache
+def _bundled(name: str) -> WireFormat:
+    if name not in format_names():
+        raise FormatError(f"unknown wire format {name!r}: known are {', '.join(format_names())}")
+    return WireFormat.from_file(GRAMMARS / f"{name}.lark")
+
+
 @lru_cache(maxsize=64)  # a suffix is anyone's to choose
 def _suffixed(name: str) -> WireFormat:
     """The format of a name with a suffix for its tags, which is put in the place of the file's."""
     base, _, suffix = name.partition(":")
-    own = WireFormat.load(base)
+    own = _bundled(base)
     declared = own.rules.get(SUFFIX)
     if not isinstance(declared, Pattern) or declared.habit is None:
         raise FormatError(f"wire format {name!r}: the tags of {base} have no suffix")
