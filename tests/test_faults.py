@@ -10,6 +10,8 @@ import pytest
 import toolguard
 from toolguard import Toolset, WireFormat
 
+from .turns import examples
+
 
 def tool(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": list(required)}
@@ -371,6 +373,16 @@ def test_a_fault_is_plain_json_too() -> None:
             "format": "hermes",
         }
     ]
+
+
+@pytest.mark.parametrize("name", ["gemma4", "functiongemma"])
+def test_the_tokens_around_strings_of_a_call_that_nothing_opened_are_no_other_speaker(
+    name: str,
+) -> None:
+    example, wire_format = examples(name)[0], WireFormat.load(name)
+    text = example["turn"].removeprefix(wire_format.opener)
+    turn = toolguard.read_turn(text, wire_format, Toolset.of(example["tools"]))
+    assert [fault.kind for fault in turn.faults] == ["stray_control"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,11 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 import toolguard
+from benchmarks.real_data import made_calls
 from toolguard import Guard, WireFormat
+
+from .test_masks import encode, walks
+from .turns import examples
 
 BRACKETS = r"""
 // A format that shares nothing with hermes: spelled tags, the name in an attribute, no reasoning.
@@ -215,6 +219,47 @@ def test_a_malformed_grammar_file_is_refused_with_its_place(
     (tmp_path / "json.lark").write_text(_json_grammar())
     with pytest.raises(toolguard.FormatError, match=message):
         WireFormat.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "added"), [("hy4", ":6124c78e", True), ("hy4", "", False), ("hy3", "", True)]
+)
+def test_a_checkpoints_tags_may_have_another_suffix_or_none(
+    name: str, suffix: str, added: bool
+) -> None:
+    own = WireFormat.load(name)
+    call = {"name": "{{ c.function.name }}", "arguments": {"key": "{{ v }}"}}
+    written = toolguard.render(own, [call]).replace(":opensource", suffix)
+    start, stop = written.index(f"<arg_key{suffix}>"), written.rindex(f"</arg_value{suffix}>")
+    stop += len(f"</arg_value{suffix}>")
+    argument = written[start:stop].replace("key<", "{{ k }}<")
+    arguments = f"{{% for k, v in c.function.arguments.items() %}}{argument}{{% endfor %}}"
+    other = AutoTokenizer.from_pretrained(toolguard.checkpoint("healthy"))
+    other.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+        f"{written[:start]}{arguments}{written[stop:]}{{% endfor %}}{{% endfor %}}"
+    )
+    if added:
+        other.add_tokens([text.replace(":opensource", suffix) for text in own.controls])
+    found = toolguard.recognise(other)
+    assert found is WireFormat.load(f"{name}:{suffix[1:]}")
+    for example in examples(name):
+        text = example["turn"].replace(":opensource", suffix)
+        guard = Guard.compile(found, example["tools"], other)
+        ids = [*encode(other, text), other.eos_token_id]
+        assert walks(guard, ids)
+        turn = guard.read(ids)
+        assert (turn.faults, turn.text) == ((), example["text"])
+        assert made_calls(turn) == example["calls"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("hermes:a", "hermes have no suffix"), ("hy4:a b", "is :a b"), ("hy5:a", "unknown .*'hy5'")],
+)
+def test_a_suffix_that_no_tags_have_is_refused(name: str, message: str) -> None:
+    with pytest.raises(toolguard.FormatError, match=message):
+        WireFormat.load(name)
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:

@@ -36,10 +36,12 @@ from .nodes import (
 FREE = ("TEXT", "REPLY", "REASONING")
 CALL_START = "CALL_START"
 """The terminal that says how no reply may begin, where no token opens a call."""
+SUFFIX = "SUFFIX"
+"""The terminal that says how the tags of a checkpoint may end; its habit is how the file's end."""
 SLOTS = {
     "NAME": "the tool's name",
     "ARGUMENTS": "its arguments, a JSON object",
-    "GEMMA": "its arguments, an object as Gemma writes it",
+    "GEMMA": "its arguments, an object as Gemma writes it, strings between two QUOTE",
     "ELEMENTS": "its arguments as MiniMax M3 writes them, each an element of its own",
     "KEY": "the name of one argument, bare",
     "PYTHON": "the value of one argument, a Python literal",
@@ -104,8 +106,11 @@ def _parser() -> Lark:
     return Lark(_NOTATION, parser="lalr")
 
 
-def read_grammar(path: Path) -> Rules:
+def read_grammar(path: Path, given: Rules | None = None) -> Rules:
     """The rules and terminals of a grammar file, with its imports.
+
+    Args:
+        given: what takes the place of the definitions of these names in the file.
 
     Raises:
         FormatError: the file is not in the notation, or a name in it is not defined.
@@ -135,6 +140,7 @@ def read_grammar(path: Path) -> Rules:
             source, *names = (str(name) for name in statement.children)
             library = read_grammar(path.parent / f"{source}.lark")
             rules.update({name: library[name] for name in names if name in library})
+    rules.update(given or {})
     for name in declared - {*FREE, *SLOTS}:
         raise FormatError(
             f"{path.name}: %declare {name}: only {', '.join((*FREE, *SLOTS))} can be declared"

@@ -162,7 +162,9 @@ class _Writer:
             case "ARGUMENTS":
                 return _json(self.arguments)
             case "GEMMA":
-                return _gemma(self.arguments)
+                quote = self.rules["QUOTE"]
+                assert isinstance(quote, Control)
+                return _gemma(self.arguments, quote.text)
             case "ELEMENTS":
                 return _elements(self.arguments)
         assert self.argument is not None
@@ -219,14 +221,14 @@ def _python(value: Any) -> str:
             return _json(value)
 
 
-def _gemma(value: Any) -> str:
+def _gemma(value: Any, quote: str) -> str:
     match value:
         case str():
-            return f'<|"|>{value}<|"|>'
+            return f"{quote}{value}{quote}"
         case dict():
-            return "{" + ",".join(f"{k}:{_gemma(v)}" for k, v in value.items()) + "}"
+            return "{" + ",".join(f"{k}:{_gemma(v, quote)}" for k, v in value.items()) + "}"
         case list():
-            return "[" + ",".join(map(_gemma, value)) + "]"
+            return "[" + ",".join(_gemma(item, quote) for item in value) + "]"
         case _:
             return _json(value)
 

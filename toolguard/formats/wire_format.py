@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +20,18 @@ from .nodes import (
     Free,
     Literal,
     Node,
+    Pattern,
     Ref,
     Repeat,
     Rules,
     Seq,
     Slot,
+    children,
     optional,
+    rebuild,
     walk,
 )
-from .notation import controls, read_grammar, read_header
+from .notation import SUFFIX, controls, read_grammar, read_header
 from .reader import SPACE, Fixed, Reader, build_reader, control_pattern
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
@@ -63,7 +66,8 @@ class WireFormat:
     """How a model family writes tool calls: one grammar file.
 
     Attributes:
-        name: the file's name without its ending, e.g. `hermes`.
+        name: the file's name without its ending, e.g. `hermes`; behind it the suffix of its tags,
+            where that is not the file's: `hy4:6124c78e`, or `hy4:` for none.
         rules: its rules and terminals.
         controls: the text of its control tokens, in the order of the file.
         ends: the control tokens that end a turn.
@@ -78,18 +82,14 @@ class WireFormat:
     about: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    @cache
     def load(name: str) -> WireFormat:
         """The format of that name.
 
         Raises:
-            FormatError: there is no such format, or its grammar file is malformed.
+            FormatError: there is no such format, its tags have no such suffix, or its grammar file
+                is malformed.
         """
-        if name not in format_names():
-            raise FormatError(
-                f"unknown wire format {name!r}: known are {', '.join(format_names())}"
-            )
-        return WireFormat.from_file(GRAMMARS / f"{name}.lark")
+        return _suffixed(name) if ":" in name else _bundled(name)
 
     @staticmethod
     def from_file(path: Path) -> WireFormat:
@@ -106,27 +106,48 @@ class WireFormat:
         if isinstance(reasoning, Seq) and isinstance(reasoning.items[0], Control):
             # Models write white space before it, whatever the format.
             rules["reasoning"] = Seq((optional(Free("BLANK")), *reasoning.items))
+        return WireFormat._of(path.stem, rules, read_header(path))
+
+    @staticmethod
+    def _of(name: str, rules: Rules, about: Mapping[str, str]) -> WireFormat:
         end = rules["end"]
         ends = tuple(
             node.text
             for node in (end.options if isinstance(end, Alt) else (end,))
             if isinstance(node, Control)
         )
-        return WireFormat(path.stem, rules, controls(rules), ends, read_header(path))
+        return WireFormat(name, rules, controls(rules), ends, about)
+
+    def suffixed_in(self, text: str) -> WireFormat | None:
+        """The same format with the suffix that its opener has in a text: a checkpoint's tags may
+        have another one than the grammar file's, or none. None where it is the file's own."""
+        suffix = self.rules.get(SUFFIX)
+        if not isinstance(suffix, Pattern) or suffix.habit is None:
+            return None
+        before, after = map(re.escape, self.opener.split(suffix.habit))
+        found = re.search(f"{before}({suffix.regex})?{after}", text)
+        if found is None or found[1] == suffix.habit:
+            return None
+        return WireFormat.load(f"{self.name}:{(found[1] or '').removeprefix(':')}")
 
     @cached_property
     def reader(self) -> Reader:
         """The parser of finished turns (marked text)."""
-        slots = {n.name for rule in self.rules.values() for n in walk(rule) if isinstance(n, Slot)}
-        libraries: dict[str, Node] = {}
-        for name in sorted({_LIBRARIES[slot] for slot in slots if slot in _LIBRARIES}):
-            libraries |= library(name)
-        for name in libraries.keys() & self.rules.keys():
-            if name.islower() and libraries[name] != self.rules[name]:
+        for name in self.libraries.keys() & self.rules.keys():
+            if name.islower() and self.libraries[name] != self.rules[name]:
                 raise FormatError(
                     f"{self.name}: a rule {name!r} is in the grammar of values already"
                 )
-        return build_reader(self.rules, libraries, self.controls, self.reasoning.opening)
+        return build_reader(self.rules, self.libraries, self.controls, self.reasoning.opening)
+
+    @cached_property
+    def libraries(self) -> Rules:
+        """The rules and terminals of the values that its slots stand for."""
+        slots = {n.name for rule in self.rules.values() for n in walk(rule) if isinstance(n, Slot)}
+        libraries: dict[str, Node] = {}
+        for name in sorted({_LIBRARIES[slot] for slot in slots if slot in _LIBRARIES}):
+            libraries |= library(name, self.rules.get("QUOTE"))
+        return libraries
 
     @cached_property
     def opener(self) -> str:
@@ -145,7 +166,7 @@ class WireFormat:
     def framing(self) -> frozenset[str]:
         """The control tokens that no turn has: they frame what others say."""
         used = {node.text for node in self._below("start") if isinstance(node, Control)}
-        return frozenset(self.controls) - used - {*self.ends}
+        return frozenset(self.controls) - used - {*self.ends, *controls(self.libraries)}
 
     @cached_property
     def inner(self) -> frozenset[str]:
@@ -334,9 +355,41 @@ def _last_control(node: Node) -> str | None:
 
 
 @cache
-def library(name: str) -> Rules:
-    """The rules and terminals of a grammar file of values, such as `grammars/json.lark`."""
-    return read_grammar(GRAMMARS / f"{name}.lark")
+def _bundled(name: str) -> WireFormat:
+    if name not in format_names():
+        raise FormatError(f"unknown wire format {name!r}: known are {', '.join(format_names())}")
+    return WireFormat.from_file(GRAMMARS / f"{name}.lark")
+
+
+@lru_cache(maxsize=64)  # a suffix is anyone's to choose
+def _suffixed(name: str) -> WireFormat:
+    """The format of a name with a suffix for its tags, which is put in the place of the file's."""
+    base, _, suffix = name.partition(":")
+    own = _bundled(base)
+    declared = own.rules.get(SUFFIX)
+    if not isinstance(declared, Pattern) or declared.habit is None:
+        raise FormatError(f"wire format {name!r}: the tags of {base} have no suffix")
+    if suffix and not re.fullmatch(declared.regex, f":{suffix}"):
+        raise FormatError(f"wire format {name!r}: no suffix of {base}'s tags is :{suffix}")
+    habit, put = declared.habit, suffix and f":{suffix}"
+
+    def respelled(node: Node) -> Node:
+        if isinstance(node, Control):
+            return Control(node.text.replace(habit, put))
+        return rebuild(node, tuple(map(respelled, children(node))))
+
+    rules = {rule: respelled(node) for rule, node in own.rules.items()}
+    return WireFormat._of(name, rules, own.about)
+
+
+@cache
+def library(name: str, quote: Node | None = None) -> Rules:
+    """The rules and terminals of a grammar file of values, such as `grammars/json.lark`.
+
+    Args:
+        quote: what stands around strings, in the place of the file's own QUOTE.
+    """
+    return read_grammar(GRAMMARS / f"{name}.lark", {} if quote is None else {"QUOTE": quote})
 
 
 def format_names() -> tuple[str, ...]:

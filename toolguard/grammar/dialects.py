@@ -140,11 +140,10 @@ class PythonDialect(Dialect):
 
 
 class GemmaDialect(Dialect):
-    """Gemma 4: bare keys, strings between quote tokens."""
+    """Gemma: bare keys, strings between quote tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, quote: Node) -> None:
         super().__init__()
-        quote = library("gemma")["QUOTE"]
         assert isinstance(quote, Control)
         self.quote = quote
 

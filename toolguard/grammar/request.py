@@ -231,7 +231,7 @@ class _Filler:
             case Slot("ARGUMENTS"):
                 return self.whole(JsonDialect())
             case Slot("GEMMA"):
-                return self.whole(GemmaDialect())
+                return self.whole(GemmaDialect(self.general["QUOTE"]))
             case Slot("ELEMENTS"):
                 return self.whole(ElementsDialect())
             case Ref("argument"):

@@ -80,7 +80,8 @@ def _by_chat_template(
             f"the chat template leaves calls out (it renders {turn[:40]!r}): name the wire format, "
             f"one of {', '.join(wire_format.name for wire_format in formats)}"
         )
-    misses = {wire_format: _miss(wire_format, turn) for wire_format in formats}
+    suffixed = filter(None, (wire_format.suffixed_in(turn) for wire_format in formats))
+    misses = {wire_format: _miss(wire_format, turn) for wire_format in (*formats, *suffixed)}
     found = [wire_format for wire_format, miss in misses.items() if miss is None]
     if len(found) == 1:
         return found[0]

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...decoding.guard import Guard, turn_ends
-from ...errors import RequestError, ToolguardError
-from ...formats.wire_format import WireFormat, format_names
+from ...errors import FormatError, RequestError, ToolguardError
+from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
 from ...grammar.request import CHOICES, reasoning_after
 from ...tools.toolset import Toolset
@@ -186,13 +186,11 @@ def _read(text: str) -> GuardRequest:
     for name in ("format", "tools"):
         if name not in fields:
             raise RequestError(f"{KEY}.{name} is missing")
-    if fields["format"] not in format_names():
-        raise RequestError(
-            f"{KEY}.format: {fields['format']!r} is none of {', '.join(format_names())}"
-        )
-    return GuardRequest.checked(
-        WireFormat.load(fields.pop("format")), fields.pop("tools"), **fields
-    )
+    try:
+        wire_format = WireFormat.load(fields.pop("format"))
+    except FormatError as error:
+        raise RequestError(f"{KEY}.format: {error}") from error
+    return GuardRequest.checked(wire_format, fields.pop("tools"), **fields)
 
 
 def _measure(tools: Sequence[Any]) -> None:
