@@ -235,6 +235,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> R
             ("literal_", "", "literal"),
             ("gemma_", "", "gemma_object"),
             ("elements_", "", "elements"),
+            ("typed_", "", "typed_value"),
         )
         if inner in libraries
     ]
@@ -275,6 +276,7 @@ _SLOT_RULES = {
     "LITERAL": "literal_",
     "GEMMA": "gemma_",
     "ELEMENTS": "elements_",
+    "TYPED": "typed_",
 }
 
 
