@@ -402,3 +402,13 @@ def test_naming_takes_time_in_proportion(text: str) -> None:
     started = time.process_time()
     toolguard.read_turn(text, WireFormat.load("hermes"), TOOLS)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("reader", ["hermes", "dsml", "deepseek_v41", "qwen3_xml"])
+def test_a_whole_call_in_another_format_is_no_healthy_reply(reader: str) -> None:
+    """Whatever text stands before it."""
+    own = WireFormat.load(reader)
+    for name in toolguard.format_names():
+        for example in examples(name):
+            turn = toolguard.read_turn(example["turn"], own, Toolset.of(example["tools"]))
+            assert turn.state != "healthy_response" or not example["calls"], example["turn"]

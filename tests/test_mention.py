@@ -26,7 +26,7 @@ def told(state: GuardState, token: int, among: int) -> int:
 
 
 def follow(guard: Guard, ids: list[int], among: int) -> GuardState:
-    state = guard.start(200)
+    state = guard.start(400)
     for token in ids:
         told(state, token, among)
     return state

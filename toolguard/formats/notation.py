@@ -43,6 +43,7 @@ SLOTS = {
     "ARGUMENTS": "its arguments, a JSON object",
     "GEMMA": "its arguments, an object as Gemma writes it, strings between two QUOTE",
     "ELEMENTS": "its arguments as MiniMax M3 writes them, each an element of its own",
+    "TYPED": "the value of one argument as Cohere writes it, its type in front",
     "KEY": "the name of one argument, bare",
     "PYTHON": "the value of one argument, a Python literal",
     "LITERAL": "a Python literal, or JSON",

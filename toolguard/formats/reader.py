@@ -268,6 +268,7 @@ def build_reader(
             ("literal_", "", "literal"),
             ("gemma_", "", "gemma_object"),
             ("elements_", "", "elements"),
+            ("typed_", "", "typed_value"),
         )
         if inner in libraries
     ]
@@ -309,6 +310,7 @@ _SLOT_RULES = {
     "LITERAL": "literal_",
     "GEMMA": "gemma_",
     "ELEMENTS": "elements_",
+    "TYPED": "typed_",
 }
 
 

@@ -247,7 +247,22 @@ def _elements(value: Any) -> str:
     return lead.text + "".join(inside)
 
 
+def _typed(value: Any) -> str:
+    match value:
+        case str():
+            kind, inside = "raw", value
+        case dict():
+            members = (f'<cofl:value name="{k}" type="{_typed(v)}' for k, v in value.items())
+            kind, inside = "dict", "".join(members)
+        case list():
+            kind, inside = "list", "".join(f'<cofl:value type="{_typed(v)}' for v in value)
+        case _:
+            kind, inside = "json", _json(value)
+    return f'{kind}">{inside}</cofl:value>'
+
+
 _VALUES = {
+    "TYPED": _typed,
     "PYTHON": _python,
     "LITERAL": _literal,
     "VALUE": _value,

@@ -44,6 +44,7 @@ _LIBRARIES = {
     "LITERAL": "literals",
     "GEMMA": "gemma",
     "ELEMENTS": "elements",
+    "TYPED": "cofl",
 }
 """The grammar file of values that a slot stands for."""
 _EXPECTED = ("start", "opened", "turn", "reply", "calls", "call", "end")

@@ -22,6 +22,7 @@ from ..formats.nodes import (
     Raw,
     Scalar,
     Seq,
+    Until,
     optional,
 )
 from ..formats.reader import KEY
@@ -202,6 +203,46 @@ class ElementsDialect(Dialect):
         return self.member("item", value)
 
 
+class TypedDialect(Dialect):
+    """Cohere's elements: the type of a value is an attribute, a closing tag ends it."""
+
+    end: ClassVar[str] = "</cofl:value>"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.comma = EMPTY
+
+    def text(self, value: str) -> Node:
+        return Seq((Literal('raw">'), Literal(value + self.end)))
+
+    def string(self, bounds: Mapping[str, Any]) -> Node:
+        content, pattern = _content(bounds, ANY), _searched(bounds)
+        return Seq((Literal('raw">'), Until(content, self.end, pattern)))
+
+    def scalar(self, value: Node) -> Node:
+        if isinstance(value, Seq):  # a string, which has its markup
+            return value
+        return Seq((Literal('json">'), self.space, value, self.space, Literal(self.end)))
+
+    def object(self, inside: Node, or_none: bool = False) -> Node:
+        return self._of("dict", optional(inside) if or_none else inside)
+
+    def array(self, inside: Node, or_none: bool = False) -> Node:
+        return self._of("list", optional(inside) if or_none else inside)
+
+    def _of(self, kind: str, inside: Node) -> Node:
+        return Seq((Literal(f'{kind}">'), inside, Literal(self.end)))
+
+    def member(self, key: str, value: Node) -> Node:
+        return Seq((Literal(f'<cofl:value name="{bare(key).text}" type="'), value))
+
+    def other_member(self, known: frozenset[str], value: Node) -> Node:
+        return Seq((Key(known, "", '<cofl:value name="', '" type="'), value))
+
+    def item(self, value: Node) -> Node:
+        return Seq((Literal('<cofl:value type="'), value))
+
+
 class RawDialect(Dialect):
     """A string as it is, up to the markup that ends it; `lined` allows a line end on either side
     that does not count."""
@@ -290,6 +331,7 @@ VALUES: Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]] = {
         (JsonDialect(), _OTHERS),
         (PythonDialect(), _OTHERS - _NUMBERS),
     ),
+    "TYPED": ((TypedDialect(), _ALL),),
     "STRING": ((RawDialect(), _STRING),),
     "OTHER": ((JsonDialect(), _OTHERS),),
     "NUMBER": ((JsonDialect(), _NUMBERS),),

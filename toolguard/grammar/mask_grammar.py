@@ -271,7 +271,7 @@ def _any(texts: Sequence[str]) -> str:
 
 
 def _regex(regex: str) -> str:
-    return "/" + regex.replace("/", r"\/") + "/"
+    return "/" + regex.replace("/", r"\/").replace("\\\n", r"\n") + "/"
 
 
 def _also(regex: str | None) -> str:

@@ -73,7 +73,7 @@ def faults_of_turn(
         yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
     if not calls and toolset.any_named(raw):
-        yield from _attempts(raw, text, faults, wire_format, toolset, read)
+        yield from _attempts(raw, faults, wire_format, toolset, read)
 
 
 def _after(
@@ -159,16 +159,14 @@ def _period(text: str) -> int:
 
 def _attempts(
     raw: str,
-    text: str,
     faults: Sequence[Fault],
     wire_format: WireFormat,
     toolset: Toolset,
     read: Read,
 ) -> Iterator[Found]:
     """A call that failed for what is around it: in another format, or its opener is lost."""
-    for other in _candidates(raw, wire_format):
-        made, said = read(raw, other, toolset)
-        if made and (faults or not said):
+    for other in _candidates(raw, wire_format, toolset, bool(faults)):
+        if read(raw, other, toolset)[0]:
             message = f"a call as {other.name} writes it"
             yield Found("foreign_format", 0, len(raw), message, "around")
             return
@@ -217,20 +215,35 @@ def _squashed(tag: str) -> str:
     return re.sub(r"\W|_", "", tag).lower()
 
 
-def _candidates(raw: str, wire_format: WireFormat) -> Iterator[WireFormat]:
-    """The other formats of whose own spelling the turn has something, and all that a call needs."""
-    seen = {sign for sign in _foreign_signs(wire_format.name) if sign in raw}
-    for name, signs in _signs().items() if seen else ():
-        if name != wire_format.name and not signs.isdisjoint(seen):
+def _candidates(
+    raw: str, wire_format: WireFormat, toolset: Toolset, faulty: bool
+) -> Iterator[WireFormat]:
+    """The other formats in whose spelling the turn has all that a call needs.
+
+    Where the turn has a fault already, that must be a spelling that its own format does not have.
+    Where it has none, all are looked at: some formats share their spelling, and some spell a call
+    with little but the tool's name.
+    """
+    own = _signs().get(wire_format.name, frozenset()) if faulty else frozenset()
+    seen = {sign for sign in _every_sign() - own if sign in raw}
+    bare = not faulty and _bare(toolset.names).search(raw)
+    for name, signs in _signs().items() if seen or bare else ():
+        if name != wire_format.name and (bare or not signs.isdisjoint(seen)):
             other = WireFormat.load(name)
             if other.may_call(raw):
                 yield other
 
 
+@lru_cache(maxsize=256)
+def _bare(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The name of a tool, as of a function or on a line of its own, at the beginning of a turn or
+    of a message in it."""
+    return re.compile(rf"(?:\A\s*\[?\s*|>>>)(?:{'|'.join(map(re.escape, names))})\s*[(\n]")
+
+
 @cache
-def _foreign_signs(name: str) -> frozenset[str]:
-    """The signs of all formats that are none of this one."""
-    return frozenset().union(*_signs().values()) - _signs().get(name, frozenset())
+def _every_sign() -> frozenset[str]:
+    return frozenset().union(*_signs().values())
 
 
 @cache

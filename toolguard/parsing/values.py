@@ -54,6 +54,8 @@ def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> 
     slot, text = "STRING", ""
     for tree in argument.find_data("literal_"):
         return read_literal(_text(tree, source), reader.json_literals)
+    for tree in argument.find_data("typed_"):
+        return _typed(next(_trees(tree)), reader)
     for token in _value_tokens(argument, reader):
         value = reader.values[token.type]
         slot, text = value.slot, token.removesuffix(value.markup)
@@ -104,6 +106,22 @@ def _gemma(tree: Tree[Token], reader: Reader) -> Any:
             return [_gemma(child, reader) for child in inner]
         case _:
             return "".join(_value_tokens(tree, reader))
+
+
+def _typed(tree: Tree[Token], reader: Reader) -> Any:
+    kind, *inside, _ = tree.children
+    values = [_typed(child, reader) for child in inside if isinstance(child, Tree)]
+    if kind == 'list">':
+        return values
+    if kind == 'dict">':
+        return Arguments(zip(map(str, inside[1::4]), values, strict=True))
+    token = tree.children[1]
+    assert isinstance(token, Token)
+    slot, markup, _ = reader.values[token.type]
+    value = read_value(slot, token.removesuffix(markup), lambda _: True)
+    if isinstance(value, dict | list):
+        raise ValueError("an object or an array is written in elements")
+    return value
 
 
 def _value_tokens(tree: Tree[Token], reader: Reader) -> Iterator[Token]:
