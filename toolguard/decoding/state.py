@@ -112,7 +112,7 @@ class GuardState:
             return False
         last = self._last_control(len(self.ids))
         before = self.guard.control_texts[self.ids[last]] if last >= 0 else ""
-        return before in ("", self.guard.format.reasoning_closer)
+        return not before or before in self.guard.format.reasoning_closers
 
     @property
     def undecided(self) -> bool:

@@ -176,13 +176,13 @@ class _Lexer(ContextualLexer):
 
 
 def build_reader(
-    rules: Rules, libraries: Rules, controls: tuple[str, ...], reasoning: Fixed = ()
+    rules: Rules, libraries: Rules, controls: tuple[str, ...], reasoning: Sequence[Fixed] = ()
 ) -> Reader:
     """The reader of a format.
 
     Args:
         libraries: the rules of the values that its slots stand for.
-        reasoning: what opens reasoning.
+        reasoning: what may open reasoning.
     """
     barred = next((n.barred for n in walk(rules["reply"]) if isinstance(n, Free)), None)
     names: dict[str, str] = {
@@ -190,7 +190,7 @@ def build_reader(
         f"(?#thought){text_pattern(controls, None)}": "THOUGHT",
     }
     if reasoning:
-        before = fixed_pattern(reasoning, controls)
+        before = "|".join(fixed_pattern(opening, controls) for opening in reasoning)
         names[rf"[ \t\r\n]{{1,{LEADING_SPACE}}}(?={before})"] = "BLANK"
     values: dict[str, Value] = {}
     written: dict[str, str] = {}

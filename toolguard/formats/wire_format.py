@@ -104,9 +104,12 @@ class WireFormat:
         if missing:
             raise FormatError(f"{path.name} has no rule {missing[0]!r}: every format needs it")
         reasoning = rules.get("reasoning")
-        if isinstance(reasoning, Seq) and isinstance(reasoning.items[0], Control):
+        options = reasoning.options if isinstance(reasoning, Alt) else (reasoning,)
+        opened = [o for o in options if isinstance(o, Seq) and isinstance(o.items[0], Control)]
+        if len(opened) == len(options):
             # Models write white space before it, whatever the format.
-            rules["reasoning"] = Seq((optional(Free("BLANK")), *reasoning.items))
+            blank = optional(Free("BLANK"))
+            rules["reasoning"] = Alt(tuple(Seq((blank, *option.items)) for option in opened))
         return WireFormat._of(path.stem, rules, read_header(path))
 
     @staticmethod
@@ -139,7 +142,9 @@ class WireFormat:
                 raise FormatError(
                     f"{self.name}: a rule {name!r} is in the grammar of values already"
                 )
-        return build_reader(self.rules, self.libraries, self.controls, self.reasoning.opening)
+        return build_reader(
+            self.rules, self.libraries, self.controls, [it.opening for it in self.reasonings]
+        )
 
     @cached_property
     def libraries(self) -> Rules:
@@ -260,10 +265,14 @@ class WireFormat:
 
     @cached_property
     def reasoning(self) -> Frame:
-        """What stands around reasoning; nothing where a format has none."""
-        if "reasoning" not in self.rules:
-            return Frame()
-        return Frame(*self._around("reasoning", "REASONING"))
+        """What stands around reasoning, as a rule; nothing where a format has none."""
+        return Frame(*self._around("reasoning", "REASONING")) if self.reasonings else Frame()
+
+    @cached_property
+    def reasonings(self) -> tuple[Frame, ...]:
+        """What may stand around reasoning: some models have other tags for each effort."""
+        found = self._arounds("reasoning", "REASONING") if "reasoning" in self.rules else ()
+        return tuple(Frame(*around) for around in found)
 
     @cached_property
     def answer(self) -> Frame:
@@ -285,16 +294,17 @@ class WireFormat:
 
     def _around(self, rule: str, name: str) -> tuple[Fixed, Fixed]:
         """The fixed texts right before and behind some free text of a rule."""
+        found = list(self._arounds(rule, name))
+        return next((around for around in found if around[0]), found[-1])
+
+    def _arounds(self, rule: str, name: str) -> Iterator[tuple[Fixed, Fixed]]:
+        """The same for each option of the rule."""
         node = self.rules[rule]
         free = (Free(name), optional(Free(name)))
-        found: tuple[Fixed, Fixed] = (), ()
         for option in node.options if isinstance(node, Alt) else (node,):
             items = list(self._flat(option))
             at = next(i for i, item in enumerate(items) if item in free)
-            found = _fixed(reversed(items[:at]))[::-1], _fixed(items[at + 1 :])
-            if found[0]:
-                break
-        return found
+            yield _fixed(reversed(items[:at]))[::-1], _fixed(items[at + 1 :])
 
     def _flat(self, node: Node) -> Iterator[Node]:
         """The parts of a sequence, those of the rules that it refers to in their place."""
@@ -316,7 +326,14 @@ class WireFormat:
     def reasoning_closer(self) -> str:
         """The control token that closes reasoning, and nothing else; empty where none does."""
         closer = _first_control(Seq(self.reasoning.closing)) or ""
-        return "" if Control(closer) in self._below("turn") else closer
+        return closer if closer in self.reasoning_closers else ""
+
+    @cached_property
+    def reasoning_closers(self) -> frozenset[str]:
+        """The control tokens that close reasoning, and nothing else."""
+        closers = {_first_control(Seq(frame.closing)) or "" for frame in self.reasonings}
+        elsewhere = {node.text for node in self._below("turn") if isinstance(node, Control)}
+        return frozenset(closers - elsewhere - {""})
 
 
 def _fixed(nodes: Iterable[Node]) -> Fixed:

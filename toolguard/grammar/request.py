@@ -33,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL, fixed_text
+from ..formats.reader import CALLS, UNTIL, Fixed, fixed_text
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -58,16 +58,24 @@ _REPLIES, _CALLS = ("reply", "replied"), ("calls", "called")
 def reasoning_after(prompt: str, wire_format: WireFormat) -> Reasoning:
     """What a prompt, or the end of one, has opened: the turn's reasoning (`open`), or a reply
     (`reply`); `none` if it has closed the reasoning, `auto` if it has opened nothing."""
-    opening, closing = (fixed_text(part).rstrip() for part in wire_format.reasoning)
-    answer = fixed_text(wire_format.answer.opening).rstrip()
     end = prompt.rstrip()
-    if opening and end.endswith(opening):
+
+    def ends_with(*parts: Fixed) -> bool:
+        """Whether the prompt ends with these texts, white space aside; there has to be some."""
+        rest = end
+        for text in (fixed_text(part).rstrip() for part in reversed(parts)):
+            if not text or not rest.endswith(text):
+                return False
+            rest = rest.removesuffix(text).rstrip()
+        return True
+
+    frames = wire_format.reasonings
+    if any(ends_with(frame.opening) for frame in frames):
         return "open"
-    if answer and end.endswith(answer):
+    if ends_with(wire_format.answer.opening):
         return "reply"
-    closed = bool(closing) and end.endswith(closing)
-    if closed and not wire_format.ends_reasoning_only:
-        closed = end.removesuffix(closing).rstrip().endswith(opening)
+    alone = wire_format.ends_reasoning_only
+    closed = any(ends_with(frame.closing) if alone else ends_with(*frame) for frame in frames)
     return "none" if closed else "auto"
 
 
