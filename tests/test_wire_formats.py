@@ -22,7 +22,7 @@ from .strategies import bare_toolsets
 from .test_masks import encode, values, walks
 from .turns import examples, random_turns
 
-FORMATS = toolguard.format_names()
+FORMATS = toolguard.format_names(variants=True)
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 

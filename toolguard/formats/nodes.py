@@ -49,7 +49,7 @@ class Control:
 class Free:
     """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING.
 
-    `barred` is how it may not begin: the format's CALL_START, in a reply.
+    `barred` is how it may not begin: the format's CALL_START, but in reasoning.
     """
 
     name: str

@@ -35,7 +35,7 @@ from .nodes import (
 
 FREE = ("TEXT", "REPLY", "REASONING")
 CALL_START = "CALL_START"
-"""The terminal that says how no reply may begin, where no token opens a call."""
+"""The terminal that says how no text may begin, where no token opens a call."""
 SLOTS = {
     "NAME": "the tool's name",
     "ARGUMENTS": "its arguments, a JSON object",
@@ -148,7 +148,7 @@ def _resolve(node: Node, rules: Rules, declared: set[str], path: Path) -> Node:
         if node.rule in declared:
             if node.rule not in FREE:
                 return Slot(node.rule)
-            start = rules.get(CALL_START) if node.rule == "REPLY" else None
+            start = rules.get(CALL_START) if node.rule in ("TEXT", "REPLY") else None
             return Free(node.rule, start.regex if isinstance(start, Pattern) else None)
         if node.rule not in rules:
             raise FormatError(f"{path.name}: {node.rule} is used but not defined")

@@ -117,7 +117,7 @@ class _Writer:
             case Members():
                 return self.members(node)
             case Free(name, barred):
-                bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
+                bar = _bar(barred)
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
@@ -175,11 +175,11 @@ class _Writer:
                 for i in range(1, len(text))
                 if control.endswith(text[:i])
             ]
-            spelled = self.terminal(
-                f"({_regex(before)} & {self.without(self.controls, begun)}) {json.dumps(text)}"
-            )
-            blank = any(node == Free("REASONING") for node in walk(node))
-            spelled = self.witnessed(spelled, witnesses(self.controls, blank))
+            (free,) = (inner for inner in walk(node) if isinstance(inner, Free))
+            condition = f"{self.without(self.controls, begun)}{_bar(free.barred)}"
+            spelled = self.terminal(f"({_regex(before)} & {condition}) {json.dumps(text)}")
+            blank = free.name == "REASONING"
+            spelled = self.witnessed(spelled, witnesses(self.controls, blank, free.barred))
             written = self.write(node)
         if text not in self.ids:
             return spelled
@@ -258,6 +258,11 @@ def _text(node: Node) -> str | None:
             return f"({regex})"
         case _:
             return None
+
+
+def _bar(barred: str | None) -> str:
+    """The condition that free text does not begin so."""
+    return "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
 
 
 def _any(texts: Sequence[str]) -> str:

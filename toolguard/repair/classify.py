@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..decoding.guard import Guard
 from ..errors import RequestError
-from ..formats.wire_format import WireFormat, format_names
+from ..formats.wire_format import WireFormat, guesses
 from ..parsing.read import read_turn
 from ..parsing.recognise import recognise
 from ..parsing.turn import Turn
@@ -65,7 +65,7 @@ def _named(name: str, text: str, toolset: Toolset) -> WireFormat:
     """The format of that name; `auto` is the first that reads calls, or whose opener is there."""
     if name != "auto":
         return WireFormat.load(name)
-    formats = [WireFormat.load(each) for each in format_names()]
+    formats = guesses()
     for each in formats:
         if any(control in text for control in each.controls) and each.may_call(text):
             turn = read_turn(text, each, toolset)

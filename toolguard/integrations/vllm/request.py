@@ -186,9 +186,9 @@ def _read(text: str) -> GuardRequest:
     for name in ("format", "tools"):
         if name not in fields:
             raise RequestError(f"{KEY}.{name} is missing")
-    if fields["format"] not in format_names():
+    if fields["format"] not in format_names(variants=True):
         raise RequestError(
-            f"{KEY}.format: {fields['format']!r} is none of {', '.join(format_names())}"
+            f"{KEY}.format: {fields['format']!r} is none of {', '.join(format_names(variants=True))}"
         )
     return GuardRequest.checked(
         WireFormat.load(fields.pop("format")), fields.pop("tools"), **fields
