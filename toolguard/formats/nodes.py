@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 from typing import TypeAlias
 
-OTHER_KEY = r"[A-Za-z0-9_.$@-]+"
-"""What an argument that is not declared may be called where its name stands bare."""
-
 Region = Choice["reasoning", "text", "call", "done"]
 """Where a turn stands."""
 
@@ -92,11 +89,12 @@ class Until:
 class Key:
     """The key of an undeclared member, none of these: between quotes without escapes, or bare.
 
-    `left` and `right` are the markup around a bare one.
+    `bare` is what it may be where it has no quotes, `left` and `right` are the markup around it.
     """
 
     excluded: frozenset[str]
     quote: str = '"'
+    bare: str = ""
     left: str = ""
     right: str = ""
 
@@ -105,7 +103,7 @@ class Key:
         """Any key, also those excluded."""
         if self.quote:
             return rf"{self.quote}[^{self.quote}\\\x00-\x1f]*{self.quote}"
-        return f"{self.left}{OTHER_KEY}{self.right}"
+        return f"{self.left}{self.bare}{self.right}"
 
     @property
     def spelled(self) -> list[str]:

@@ -258,8 +258,8 @@ def format_names(variants: bool = False) -> tuple[str, ...]:
 
 @cache
 def guesses() -> tuple[WireFormat, ...]:
-    """The formats that the text of a turn can tell apart: of those that write the same tags, the one
-    that reads the values of the others, too."""
+    """The formats that the text of a turn can tell apart: of those that write the same tags, the
+    one that reads the values of the others, too."""
     formats = [WireFormat.load(name) for name in format_names()]
     told: dict[tuple[frozenset[str], tuple[str, ...]], WireFormat] = {}
     for each in formats:

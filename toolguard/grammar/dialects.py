@@ -24,7 +24,6 @@ from ..formats.nodes import (
     Seq,
     optional,
 )
-from ..formats.reader import KEY
 from ..formats.render import python_text
 from ..formats.wire_format import library
 from .engine import refusal
@@ -77,7 +76,11 @@ class Dialect(ABC):
         return Seq((Literal("{"), self.space, *self._inside(inside, or_none), Literal("}")))
 
     def member(self, key: str, value: Node) -> Node:
-        """A member of that name."""
+        """A member of that name.
+
+        Raises:
+            RefusedError: the name cannot be written.
+        """
         return Seq((self.key(key), self.colon, value))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
@@ -144,9 +147,11 @@ class GemmaDialect(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        quote = library("gemma")["QUOTE"]
+        rules = library("gemma")
+        quote, key, self.colon = rules["QUOTE"], rules["BARE"], rules["KEY_END"]
         assert isinstance(quote, Control)
-        self.quote = quote
+        assert isinstance(key, Pattern)
+        self.quote, self.bare = quote, key.regex
 
     def text(self, value: str) -> Node:
         return Seq((self.quote, Literal(value), self.quote))
@@ -156,10 +161,12 @@ class GemmaDialect(Dialect):
         return Seq((self.quote, Raw(content, pattern, self.quote.text), self.quote))
 
     def key(self, name: str) -> Node:
-        return bare(name)
+        if not re.fullmatch(self.bare, name):
+            raise RefusedError(unwritable(name))
+        return Literal(name)
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Key(known, quote="")
+        return Key(known, "", self.bare)
 
 
 class ElementsDialect(Dialect):
@@ -172,9 +179,11 @@ class ElementsDialect(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        lead = library("elements")["LEAD"]
+        rules = library("elements")
+        lead, name = rules["LEAD"], rules["ELEMENT"]
         assert isinstance(lead, Control)
-        self.lead = lead
+        assert isinstance(name, Pattern)
+        self.lead, self.name = lead, name.regex
         self.comma = self.space = EMPTY
 
     def text(self, value: str) -> Node:
@@ -192,11 +201,12 @@ class ElementsDialect(Dialect):
     array = object
 
     def member(self, key: str, value: Node) -> Node:
-        name = bare(key).text
-        return Seq((Literal(f"<{name}>"), value, Literal(f"</{name}>"), self.lead))
+        if not re.fullmatch(self.name, key):
+            raise RefusedError(unwritable(key))
+        return Seq((Literal(f"<{key}>"), value, Literal(f"</{key}>"), self.lead))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
-        tags = (Key(known, "", left, ">") for left in ("<", "</"))
+        tags = (Key(known, "", self.name, left, ">") for left in ("<", "</"))
         return Seq((next(tags), value, next(tags), self.lead))
 
     def item(self, value: Node) -> Node:
@@ -228,18 +238,12 @@ class RawDialect(Dialect):
         return Raw(rf"\n?({'|'.join(inner)})\n?", also)
 
 
-def bare(key: str) -> Literal:
-    """The name of an argument without quotes.
-
-    Raises:
-        RefusedError: it could not be told from what is around it.
-    """
-    if not re.fullmatch(KEY, key):
-        raise RefusedError(
-            f"the format writes argument names bare, and cannot write {key!r}: use letters, "
-            "digits and any of _ . $ @ -"
-        )
-    return Literal(key)
+def unwritable(key: str) -> str:
+    """Why an argument is left out whose name could not be told from what is around it."""
+    return (
+        f"the format cannot write {key!r} as the name of an argument, so no call has it (letters, "
+        "digits and any of _ . $ @ - can be written everywhere)"
+    )
 
 
 ANY = r"[\s\S]"

@@ -33,18 +33,17 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL
+from ..formats.reader import CALLS, UNTIL, Keys, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import ArgumentRules, Relaxation
+from .arguments import UNWRITABLE, ArgumentRules, Relaxation
 from .dialects import (
     VALUES,
     Dialect,
     ElementsDialect,
     GemmaDialect,
     JsonDialect,
-    RefusedError,
-    bare,
+    unwritable,
 )
 
 Reasoning = Choice["auto", "open", "none"]
@@ -122,9 +121,15 @@ def request_grammar(
         rules["further"] = NEVER
     start = _STARTS[reasoning]
     reached = reachable(rules, start)
-    for rule, tool in offered.items():
-        if rule not in reached:
+    for tool in [tool for rule, tool in offered.items() if rule not in reached]:
+        unwritten = [it for it in relaxations if (it.tool, it.keyword) == (tool.name, UNWRITABLE)]
+        if not unwritten:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
+        if not any(rule in reached for rule in offered):
+            raise ToolsetError(f"tool {tool.name!r}: {unwritten[0].reason}")
+        relaxations.append(
+            Relaxation(tool.name, "", "required", f"{unwritten[0].reason}, nor is the tool called")
+        )
     return RequestGrammar(reached, start, tuple(relaxations))
 
 
@@ -153,15 +158,13 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     below = {name for root in roots for name in reachable(rules, root)}
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
-    fillers = [_Filler(tool, index, general, slotted) for index, tool in enumerate(toolset)]
+    keys = keys_of(general)
+    fillers = [_Filler(tool, index, general, slotted, keys) for index, tool in enumerate(toolset)]
 
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
-            try:
-                filler.rules[name] = filler.fill(node)
-            except RefusedError as refused:
-                raise ToolsetError(f"tool {filler.tool.name!r}: {refused}") from None
+            filler.rules[name] = filler.fill(node)
         return Alt(tuple(map(Ref, own)))
 
     def offered(node: Node, root: str) -> Node:
@@ -191,8 +194,11 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
 class _Filler:
     """Fills the slots of a call's rules for one tool."""
 
-    def __init__(self, tool: Tool, index: int, general: Rules, slotted: Set[str]) -> None:
+    def __init__(
+        self, tool: Tool, index: int, general: Rules, slotted: Set[str], keys: Keys
+    ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
+        self.keys = keys
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
@@ -245,26 +251,27 @@ class _Filler:
         """The arguments one by one, in any order."""
         builder = ArgumentRules(self.tool, "")
         properties, required, other = builder.properties()
+        rule, keys = self.general["argument"], self.keys
+        members: list[Member] = []
+        for key, schema in properties.items():
+            path, name = f"/{key}", keys.write(key)
+            if name is None:
+                builder.relax(path, UNWRITABLE, unwritable(key))
+            written = NEVER if name is None else self.filled(rule, Literal(name), schema, path)
+            members.append(Member(written, key in required))
         self.keep(builder)
-        rule = self.general["argument"]
-        members = tuple(
-            Member(
-                self.filled(rule, bare(key), schema, f"/{key}"),
-                key in required,
-            )
-            for key, schema in properties.items()
-        )
-        others = Key(frozenset(properties), quote="")
+        known = frozenset(filter(None, map(keys.write, properties)))
+        others = Key(known, "", keys.other)
         extra = self.filled(rule, others, other, "/*") if other else None
         if extra is None and not members:
             return EMPTY
-        found = Members(members, separator, extra)
+        found = Members(tuple(members), separator, extra)
         return found if required else optional(found)
 
     def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:
         """The rule `argument` for one of them."""
         match node:
-            case Slot("KEY"):
+            case Slot("KEY" | "ATTRIBUTE"):
                 return key
             case Slot(name):
                 return self.value(name, schema, path)

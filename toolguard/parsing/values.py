@@ -46,7 +46,7 @@ def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) 
     Raises:
         ValueError: the value is none of its dialect.
     """
-    key = str(next(argument.find_data("key_")).children[0])
+    key = reader.keys.read(str(next(argument.find_data("key_")).children[0]))
     return key, _value(argument, source, reader, tool.accepts(key))
 
 

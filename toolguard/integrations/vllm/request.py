@@ -186,10 +186,9 @@ def _read(text: str) -> GuardRequest:
     for name in ("format", "tools"):
         if name not in fields:
             raise RequestError(f"{KEY}.{name} is missing")
-    if fields["format"] not in format_names(variants=True):
-        raise RequestError(
-            f"{KEY}.format: {fields['format']!r} is none of {', '.join(format_names(variants=True))}"
-        )
+    known = format_names(variants=True)
+    if fields["format"] not in known:
+        raise RequestError(f"{KEY}.format: {fields['format']!r} is none of {', '.join(known)}")
     return GuardRequest.checked(
         WireFormat.load(fields.pop("format")), fields.pop("tools"), **fields
     )
