@@ -227,9 +227,9 @@ def test_a_variant_takes_all_that_its_format_does_and_more(
     tools = more[0]["tools"]
     variant, guard = (Guard.compile(each, tools, tokenizer) for each in (name, base))
     for example in more[len(plain) :]:
-        assert toolguard.classify(example["turn"], tools, base).state != "healthy_call"
-        turn = toolguard.classify(example["turn"], tools, name)
-        assert (turn.state, made_calls(turn)) == ("healthy_call", example["calls"])
+        turn, otherwise = (toolguard.classify(example["turn"], tools, it) for it in (name, base))
+        assert (turn.faults, turn.text, made_calls(turn)) == ((), example["text"], example["calls"])
+        assert (otherwise.text, made_calls(otherwise)) != (turn.text, made_calls(turn))
         assert toolguard.repair(example["turn"], tools, format=name).after == turn
     calls = plain[0]["calls"]
     assert toolguard.render(variant.format, calls) == toolguard.render(guard.format, calls)
@@ -286,7 +286,7 @@ def test_one_token_may_be_a_part_of_a_tag(special: bool) -> None:
     assert walks(guard, prose) != special  # to other formats it is what it was
 
 
-RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
+RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user", "commentary"}}
 
 
 @pytest.mark.parametrize("name", FORMATS)
