@@ -69,20 +69,24 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A string without quotes, up to the control token `stop`, which follows it."""
+    """A string without quotes, up to the control token `stop`, which follows it; it does not begin
+    with the text `barred`."""
 
     regex: str
     also: str | None = None
     stop: str = ""
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A string without quotes, up to and with the first occurrence of the markup that ends it."""
+    """A string without quotes, up to and with the first occurrence of the markup that ends it; it
+    does not begin with the text `barred`."""
 
     regex: str
     stop: str
     also: str | None = None
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ SLOTS = {
     "LITERAL": "a Python literal, or JSON",
     "VALUE": "a string as it is, anything else as JSON or a Python literal",
     "LINES": "the same; a line end on either side does not count",
+    "CDATA": "the same, or that between <![CDATA[ and ]]>",
     "STRING": "only a string, as it is",
     "OTHER": "anything but a string, as JSON",
     "NUMBER": "only a number",

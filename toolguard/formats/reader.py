@@ -103,7 +103,21 @@ def text_pattern(controls: tuple[str, ...], barred: str | None) -> str:
     return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
 
-UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
+CDATA = ("<![CDATA[", "]]>")
+"""What may stand around a value of the slot CDATA."""
+
+UNTIL = (
+    "VALUE",
+    "LINES",
+    "CDATA",
+    "STRING",
+    "OTHER",
+    "NUMBER",
+    "BOOLEAN",
+    "OBJECT",
+    "ARRAY",
+    "NULL",
+)
 """The slots whose values are read as text, up to what follows them."""
 
 
@@ -232,8 +246,12 @@ def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> R
             values[name] = Value(slot, "", stop.text)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
-        end = re.escape(stop.text)
-        name = terminal(rf"(?#{slot})(?:(?!{control_pattern((stop.text,))})[\s\S])*{end}")
+        content, end = rf"(?:(?!{control_pattern((stop.text,))})[\s\S])*", re.escape(stop.text)
+        if slot == "CDATA":
+            opening, closing = map(re.escape, CDATA)
+            closed = rf"(?:(?!{control_pattern((CDATA[1] + stop.text,))})[\s\S])*{closing}"
+            content = f"(?:{opening}{closed}|(?!{opening}){content})"
+        name = terminal(f"(?#{slot}){content}{end}")
         values[name] = Value(slot, stop.text, stop.text)
         return name
 

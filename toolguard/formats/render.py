@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FormatError
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Seq, Slot, walk
-from .reader import keys_of
+from .reader import CDATA, keys_of
 from .wire_format import WireFormat, library
 
 
@@ -165,6 +165,12 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else _json(value)
 
 
+def _cdata(value: Any) -> str:
+    """As MiniCPM 5 writes it: between `CDATA` where it needs to be."""
+    needed = isinstance(value, str) and any(sign in value for sign in "<&\n")
+    return value.join(CDATA) if needed else _value(value)
+
+
 def _literal(value: Any) -> str:
     return _python(value) if isinstance(value, str) else _json(value)
 
@@ -238,6 +244,7 @@ _VALUES = {
     "PYTHON": _python,
     "LITERAL": _literal,
     "VALUE": _value,
+    "CDATA": _cdata,
     "LINES": lambda value: f"\n{_value(value)}\n",
     "STRING": _of(str),
     "OTHER": _of(type(None), bool, int, float, dict, list),

@@ -24,6 +24,7 @@ from ..formats.nodes import (
     Seq,
     optional,
 )
+from ..formats.reader import CDATA
 from ..formats.render import python_text
 from ..formats.wire_format import library
 from .engine import refusal
@@ -215,11 +216,11 @@ class ElementsDialect(Dialect):
 
 class RawDialect(Dialect):
     """A string as it is, up to the markup that ends it; `lined` allows a line end on either side
-    that does not count."""
+    that does not count. It does not begin with `barred`."""
 
-    def __init__(self, lined: bool = False) -> None:
+    def __init__(self, lined: bool = False, barred: str = "") -> None:
         super().__init__()
-        self.lined = lined
+        self.lined, self.barred = lined, barred
 
     def text(self, value: str) -> Node:
         line = optional(Literal("\n"))
@@ -228,7 +229,7 @@ class RawDialect(Dialect):
     def string(self, bounds: Mapping[str, Any]) -> Node:
         content, pattern = _content(bounds, ANY), _searched(bounds)
         if not self.lined or not bounds:
-            return Raw(content, pattern)
+            return Raw(content, pattern, barred=self.barred)
         # Two line ends on a side would leave one in the value, and count: none of those here.
         low, high = bounds.get("minLength", 0), bounds.get("maxLength")
         inner = [f"[^\\n]{{{n}}}" for n in (0, 1) if low <= n and (high is None or n <= high)]
@@ -292,6 +293,11 @@ VALUES: Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]] = {
     ),
     "LINES": (
         (RawDialect(lined=True), _STRING),
+        (JsonDialect(), _OTHERS),
+        (PythonDialect(), _OTHERS - _NUMBERS),
+    ),
+    "CDATA": (
+        (RawDialect(barred=CDATA[0]), _STRING),
         (JsonDialect(), _OTHERS),
         (PythonDialect(), _OTHERS - _NUMBERS),
     ),

@@ -121,14 +121,16 @@ class _Writer:
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also):
+            case Until(regex, stop, also, barred):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
                 text = self.terminal(
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
+                    f"{_bar(re.escape(barred) or None)}"
                 )
                 anything = also is None and regex in _ANYTHING
-                return self.witnessed(text, witnesses((stop,))) if anything else text
+                stops = (stop, barred) if barred else (stop,)
+                return self.witnessed(text, witnesses(stops)) if anything else text
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)

@@ -33,7 +33,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL, Keys, keys_of
+from ..formats.reader import CALLS, CDATA, UNTIL, Keys, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import UNWRITABLE, ArgumentRules, Relaxation
@@ -293,6 +293,9 @@ class _Filler:
             self.keep(builder)
             spaced = slot in UNTIL and "string" not in kinds
             options.append(Seq((dialect.space, node, dialect.space)) if spaced else node)
+        if slot == "CDATA":
+            opening, closing = map(Literal, CDATA)
+            options += [Seq((opening, option, closing)) for option in options]
         return Alt(tuple(options))
 
 
@@ -335,8 +338,10 @@ def _stopped(value: Node, stop: Literal | Control) -> Node:
     match value:
         case Alt(options):
             return Alt(tuple(_stopped(option, stop) for option in options))
-        case Raw(regex, also) if isinstance(stop, Literal):
-            return Until(regex, stop.text, also)
+        case Seq((Literal(opening), inner, Literal(closing))) if (opening, closing) == CDATA:
+            return Seq((Literal(opening), _stopped(inner, Literal(closing + stop.text))))
+        case Raw(regex, also, _, barred) if isinstance(stop, Literal):
+            return Until(regex, stop.text, also, barred)
         case Raw(regex, also):
             return Seq((Raw(regex, also, stop.text), stop))
         case _:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from ..formats.reader import SPACE, Reader
+from ..formats.reader import CDATA, SPACE, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
 from .literals import checked, read_literal
@@ -76,6 +76,8 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
         if not _KINDS[slot](value):
             raise ValueError(f"{text[:40]!r} is not of the type that the call says")
         return value
+    if slot == "CDATA" and text.startswith(CDATA[0]):
+        text = text[len(CDATA[0]) : -len(CDATA[1])]
     plain = text
     if slot == "LINES":
         plain = text.removeprefix("\n").removesuffix("\n")
