@@ -40,8 +40,9 @@ OTHER_WORD = r"[A-Za-z0-9_.$@-]+"
 """What an argument may be called where nothing marks where its name ends; the same where it is not
 declared, as a mask has it."""
 
-MARKED_KEY = r'[^ <>"\x00-\x1f]+( [^ <>"\x00-\x1f]+)*'
-"""What an argument may be called where markup follows its name."""
+MARKED_KEY = r'[^ <>{}"=,;\x00-\x1f]+( [^ <>{}"=,;\x00-\x1f]+)*'
+"""What an argument may be called where markup follows its name: no signs of structure, which would
+stand for what was lost or damaged."""
 
 ATTRIBUTE = r'([^"&<\x00-\x1f]|&amp;|&quot;)+'
 OTHER_ATTRIBUTE = r'[^"&<\x00-\x1f]+'
