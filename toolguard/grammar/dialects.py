@@ -144,7 +144,7 @@ class PythonDialect(Dialect):
 
 
 class GemmaDialect(Dialect):
-    """Gemma 4: bare keys, strings between quote tokens."""
+    """Gemma 4: bare keys, or between the quote tokens that strings stand between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,10 +164,13 @@ class GemmaDialect(Dialect):
     def key(self, name: str) -> Node:
         if not re.fullmatch(self.bare, name):
             raise RefusedError(unwritable(name))
-        return Literal(name)
+        return self.bare_or_quoted(Literal(name))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Key(known, "", self.bare)
+        return self.bare_or_quoted(Key(known, "", self.bare))
+
+    def bare_or_quoted(self, key: Node) -> Node:
+        return Alt((key, Seq((self.quote, key, self.quote))))
 
 
 class ElementsDialect(Dialect):

@@ -99,9 +99,10 @@ def _gemma(tree: Tree[Token], reader: Reader) -> Any:
         case "gemma_value":
             return parse_json(str(tree.children[0]))
         case "gemma_object":
-            return Arguments(
-                (str(member.children[0]), _gemma(next(_trees(member)), reader)) for member in inner
-            )
+            pairs = (tuple(_gemma(part, reader) for part in _trees(member)) for member in inner)
+            return Arguments(pairs)
+        case "gemma_key":
+            return _gemma(inner[0], reader) if inner else str(tree.children[0])
         case "gemma_array":
             return [_gemma(child, reader) for child in inner]
         case _:
