@@ -166,7 +166,7 @@ def read_header(path: Path) -> dict[str, str]:
         if not line.startswith("//"):
             break
         text = line[2:].strip()
-        entry = re.match(r"// (\w[\w ]*?)(?:: | {2,})(\S.*)", line)
+        entry = re.match(r"// (\w[\w +]*?)(?:: | {2,})(\S.*)", line)
         if entry:
             field = entry[1]
             found[field] = entry[2]
