@@ -302,6 +302,8 @@ def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
         if word in RESERVED.get(name, ()):
             with pytest.raises(toolguard.ToolsetError, match=rf"tool '{word}': .*{name}.*rename"):
                 Guard.compile(name, tools, tokenizer)
+            guard = Guard.compile(name, [*tools, {"name": "f"}], tokenizer)
+            assert [(it.tool, it.keyword) for it in guard.relaxations] == [(word, "name")]
             continue
         guard = Guard.compile(name, tools, tokenizer)
         calls = [{"name": word, "arguments": {}}]

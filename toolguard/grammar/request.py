@@ -111,10 +111,11 @@ def request_grammar(
             raise RequestError("tool_choice demands a call, but no tools are offered")
         rules["reply"] = NEVER
     relaxations: list[Relaxation] = []
+    if tool_choice != "none":
+        toolset, relaxations = _without_reserved(wire_format, toolset)
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
-        _refuse_reserved(wire_format, toolset)
-        relaxations = _offer(rules, toolset)
+        relaxations += _offer(rules, toolset)
     else:
         rules["calls"] = NEVER
     if not parallel:
@@ -133,13 +134,25 @@ def request_grammar(
     return RequestGrammar(reached, start, tuple(relaxations))
 
 
-def _refuse_reserved(wire_format: WireFormat, toolset: Toolset) -> None:
-    """A call of such a tool would be read as something else."""
-    for name in filter(wire_format.reader.reserved.match, toolset.names):
-        raise ToolsetError(
-            f"tool {name!r}: in {wire_format.name} this word means something else where a tool's "
-            f"name stands: rename the tool"
-        )
+def _without_reserved(
+    wire_format: WireFormat, toolset: Toolset
+) -> tuple[Toolset, list[Relaxation]]:
+    """The tools but those whose calls would be read as something else, which are recorded.
+
+    Raises:
+        ToolsetError: there is no other.
+    """
+    reserved = tuple(filter(wire_format.reader.reserved.match, toolset.names))
+    reason = (
+        f"in {wire_format.name} this word means something else where a tool's name stands: rename "
+        "the tool"
+    )
+    if reserved and len(reserved) == len(toolset):
+        raise ToolsetError(f"tool {reserved[0]!r}: {reason}")
+    others = Toolset(tuple(tool for tool in toolset if tool.name not in reserved))
+    return others, [
+        Relaxation(name, "", "name", f"{reason}; it is not called") for name in reserved
+    ]
 
 
 def _own(rule: str, index: int) -> str:
