@@ -118,6 +118,14 @@ def test_what_cannot_be_proved_is_refused_and_left_alone(text: str) -> None:
     assert bool(repair.reason) == bool(repair.before.faults)
 
 
+@pytest.mark.parametrize("value", ["{a:b c:2}", "{a:b:2}", "a b:2"])
+def test_no_object_is_made_of_a_value_that_lost_its_quotes(value: str) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"m": {"type": "object"}}}}]
+    text = f"<|tool_call>call:f{{m:{value}}}<tool_call|>"
+    repair = toolguard.repair(text, tools, "gemma4")
+    assert (repair.confidence, repair.after.calls) == ("refused", ())
+
+
 def test_two_repairs_that_call_differently_are_both_shown_and_neither_is_taken() -> None:
     xml = WireFormat.load("qwen3_xml")
     whole = toolguard.render(xml, [{"name": "get_flight", "arguments": ARGUMENTS}])

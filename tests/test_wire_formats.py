@@ -15,14 +15,14 @@ import toolguard
 from benchmarks.real_data import made_calls
 from toolguard import Guard, Toolset, WireFormat
 from toolguard.formats.nodes import Literal, walk
-from toolguard.formats.reader import TOOL_NAME
+from toolguard.formats.reader import TOOL_NAME, keys_of
 from toolguard.parsing.turn import OF_TEXT
 
 from .strategies import bare_toolsets
 from .test_masks import encode, values, walks
 from .turns import examples, random_turns
 
-FORMATS = toolguard.format_names()
+FORMATS = toolguard.format_names(variants=True)
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -104,14 +104,135 @@ def test_the_request_limits_what_is_legal(name: str, tokenizer: PreTrainedTokeni
     assert not admits(every[0]["turn"], tool_choice=other)
 
 
-@pytest.mark.parametrize("name", ["qwen3_xml", "gemma4", "pythonic", "kimi_k3"])
-def test_a_name_that_cannot_stand_bare_is_refused_with_its_tool(
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("pythonic", "a b"),
+        ("gemma4", "a:b"),
+        ("qwen3_xml", "a<b"),
+        ("kimi_k3", "a<b"),
+        ("minimax_m3", "a  b"),
+    ],
+)
+def test_an_argument_whose_name_cannot_be_written_is_left_out_and_harms_no_other(
+    name: str, key: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    city = {"city": {"type": "string"}}
+    nested = {"m": {"type": "object", "properties": {**city, key: {"type": "string"}}}}
+    tools = [
+        {"name": "f", "parameters": {"properties": {**city, **nested, key: {"type": "string"}}}},
+        {"name": "g", "parameters": {"properties": city, "required": [key]}},
+        {"name": "h", "parameters": {"properties": city}},
+    ]
+    guard = Guard.compile(name, tools, tokenizer)
+    left_out = {(it.tool, it.path): it.reason for it in guard.relaxations}
+    assert {("f", f"/{key}"), ("g", f"/{key}"), ("g", "")} <= left_out.keys()
+    assert all(f"cannot write {key!r}" in reason for reason in left_out.values())
+    for tool in ("f", "h"):
+        call = {"name": tool, "arguments": {"city": "Bern"}}
+        ids = encode(tokenizer, toolguard.render(guard.format, [call]))
+        assert walks(guard, [*ids, guard.vocabulary.end_ids[0]])
+        assert made_calls(guard.read(ids)) == [call]
+    with pytest.raises(toolguard.FormatError, match=f"{key!r} cannot be written"):
+        toolguard.render(guard.format, [{"name": "f", "arguments": {key: "Bern"}}])
+    with pytest.raises(toolguard.ToolsetError, match=rf"tool 'g': .* cannot write {key!r}"):
+        Guard.compile(name, tools[1:2], tokenizer)
+    Guard.compile("hermes", tools, tokenizer)
+
+
+MARKED = [name for name in FORMATS if keys_of(WireFormat.load(name).rules).write("a b") is not None]
+
+
+@pytest.mark.parametrize("name", ["gemma4", "minimax_m3", *MARKED])
+def test_a_name_of_an_argument_may_hold_spaces_and_signs_where_markup_ends_it(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    tools = [{"name": "f", "parameters": {"properties": {"a b": {"type": "string"}}}}]
-    with pytest.raises(toolguard.ToolsetError, match=r"tool 'f': .* cannot write 'a b'"):
-        Guard.compile(name, tools, tokenizer)
-    Guard.compile("hermes", tools, tokenizer)
+    types = {"q&a": "string", "a b": "integer", "filter[x]": "string", "m": "object"}
+    properties = {key: {"type": kind} for key, kind in types.items()}
+    tools = [{"name": "f", "parameters": {"properties": properties}}]
+    arguments = {"q&a": "x", "a b": 3, "filter[x]": "y", "m": {"a b": {"q&a": "z"}}}
+    guard = Guard.compile(name, tools, tokenizer)
+    text = toolguard.render(guard.format, [{"name": "f", "arguments": arguments}])
+    ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+    assert walks(guard, ids), text
+    assert [call.arguments for call in guard.read(ids).calls] == [arguments]
+    repaired = toolguard.repair(text, tools, format=name)
+    assert repaired.after is repaired.before
+    assert [call.arguments for call in repaired.after.calls] == [arguments]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "arguments"),
+    [
+        ("gemma4", "<|tool_call>call:f{m:{a b:1}}<tool_call|>", {"m": {"a b": 1}}),
+        ("gemma4", "<|tool_call>call:f{a b:1, m:{}}<tool_call|>", {"a b": 1, "m": {}}),
+        ("kimi_k3", "q&amp;a", {"q&a": "x"}),
+        ("kimi_k3", "say &quot;hi&quot;", {'say "hi"': "x"}),
+        ("kimi_k3", "&amp;quot;", {"&quot;": "x"}),
+    ],
+)
+def test_a_name_of_an_argument_is_written_as_the_template_does(
+    name: str, written: str, arguments: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    if name == "kimi_k3":
+        written = (
+            '<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|open|>argument '
+            f'key="{written}" type="string"<|sep|>x<|close|>argument<|sep|><|close|>call<|sep|>'
+            "<|close|>tools<|sep|><|close|>message<|sep|>"
+        )
+    kinds = {"m": "object", "a b": "integer"}
+    properties = {key: {"type": kinds.get(key, "string")} for key in arguments}
+    guard = Guard.compile(
+        name, [{"name": "f", "parameters": {"properties": properties}}], tokenizer
+    )
+    ids = [*encode(tokenizer, written), guard.vocabulary.end_ids[0]]
+    assert walks(guard, ids)
+    assert made_calls(guard.read(ids)) == [{"name": "f", "arguments": arguments}]
+    rendered = toolguard.render(guard.format, made_calls(guard.read(ids)))
+    assert rendered == written.replace(", ", ",")
+
+
+def test_values_between_mimos_tags_are_verbatim_and_between_qwens_are_not(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"x": {"type": "string"}}}}]
+    for value in ("a", "a\n", "\n\na\n", "\n", ""):
+        argument = f"<parameter=x>{value}</parameter>"
+        text = f"<tool_call>\n<function=f>\n{argument}\n</function>\n</tool_call>"
+        for name, read in (
+            ("mimo", value),
+            ("qwen3_xml", value.removeprefix("\n").removesuffix("\n")),
+        ):
+            guard = Guard.compile(name, tools, tokenizer)
+            ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
+            assert walks(guard, ids)
+            assert [call.arguments for call in guard.read(ids).calls] == [{"x": read}]
+    # The text alone does not say which of the two it is: Qwen's reads the values of both.
+    qwens = text.replace("<parameter=x>", "<parameter=x>\nBern\n")
+    assert toolguard.classify(qwens, tools).calls[0].arguments == {"x": "Bern"}
+    assert toolguard.repair(qwens, tools, format="hermes").after.calls[0].arguments == {"x": "Bern"}
+
+
+VARIANTS = sorted(set(FORMATS) - set(toolguard.format_names()))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_takes_all_that_its_format_does_and_more(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    base = name.partition("+")[0]
+    plain, more = examples(base), examples(name)
+    assert more[: len(plain)] == plain
+    assert len(more) > len(plain)
+    tools = more[0]["tools"]
+    variant, guard = (Guard.compile(each, tools, tokenizer) for each in (name, base))
+    for example in more[len(plain) :]:
+        turn, otherwise = (toolguard.classify(example["turn"], tools, it) for it in (name, base))
+        assert (turn.faults, turn.text, made_calls(turn)) == ((), example["text"], example["calls"])
+        assert (otherwise.text, made_calls(otherwise)) != (turn.text, made_calls(turn))
+        assert toolguard.repair(example["turn"], tools, format=name).after == turn
+    calls = plain[0]["calls"]
+    assert toolguard.render(variant.format, calls) == toolguard.render(guard.format, calls)
 
 
 @pytest.mark.parametrize("name", ["inkling", "muse_glimmer"])
@@ -165,7 +286,7 @@ def test_one_token_may_be_a_part_of_a_tag(special: bool) -> None:
     assert walks(guard, prose) != special  # to other formats it is what it was
 
 
-RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user"}}
+RESERVED = {"functionary_v32": {"all"}, "muse_glimmer": {"self", "user", "commentary"}}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -181,6 +302,8 @@ def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
         if word in RESERVED.get(name, ()):
             with pytest.raises(toolguard.ToolsetError, match=rf"tool '{word}': .*{name}.*rename"):
                 Guard.compile(name, tools, tokenizer)
+            guard = Guard.compile(name, [*tools, {"name": "f"}], tokenizer)
+            assert [(it.tool, it.keyword) for it in guard.relaxations] == [(word, "name")]
             continue
         guard = Guard.compile(name, tools, tokenizer)
         calls = [{"name": word, "arguments": {}}]

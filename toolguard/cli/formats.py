@@ -33,7 +33,7 @@ def formats(
     ] = False,
 ) -> None:
     """List the wire formats, or recognise that of a model and show what a call looks like."""
-    names = format_names()
+    names = format_names(variants=True)
     if model is not None:
         try:
             names = (_recognised(model),)

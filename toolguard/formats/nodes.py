@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 from typing import TypeAlias
 
-OTHER_KEY = r"[A-Za-z0-9_.$@-]+"
-"""What an argument that is not declared may be called where its name stands bare."""
-
 Region = Choice["reasoning", "text", "call", "done"]
 """Where a turn stands."""
 
@@ -50,7 +47,7 @@ class Free:
     """A run of free text without control tokens: TEXT, REPLY (not blank) or REASONING; or BLANK,
     the white space before reasoning.
 
-    `barred` is how it may not begin: the format's CALL_START, in a reply.
+    `barred` is how it may not begin: the format's CALL_START, but in reasoning.
     """
 
     name: str
@@ -73,31 +70,36 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A string without quotes, up to the control token `stop`, which follows it."""
+    """A string without quotes, up to the control token `stop`, which follows it; it does not begin
+    with the text `barred`."""
 
     regex: str
     also: str | None = None
     stop: str = ""
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A string without quotes, up to and with the first occurrence of the markup that ends it."""
+    """A string without quotes, up to and with the first occurrence of the markup that ends it; it
+    does not begin with the text `barred`."""
 
     regex: str
     stop: str
     also: str | None = None
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """The key of an undeclared member, none of these: between quotes without escapes, or bare.
 
-    `left` and `right` are the markup around a bare one.
+    `bare` is what it may be where it has no quotes, `left` and `right` are the markup around it.
     """
 
     excluded: frozenset[str]
     quote: str = '"'
+    bare: str = ""
     left: str = ""
     right: str = ""
 
@@ -106,7 +108,7 @@ class Key:
         """Any key, also those excluded."""
         if self.quote:
             return rf"{self.quote}[^{self.quote}\\\x00-\x1f]*{self.quote}"
-        return f"{self.left}{OTHER_KEY}{self.right}"
+        return f"{self.left}{self.bare}{self.right}"
 
     @property
     def spelled(self) -> list[str]:

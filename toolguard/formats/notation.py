@@ -35,7 +35,7 @@ from .nodes import (
 
 FREE = ("TEXT", "REPLY", "REASONING")
 CALL_START = "CALL_START"
-"""The terminal that says how no reply may begin, where no token opens a call."""
+"""The terminal that says how no text may begin, where no token opens a call."""
 SUFFIX = "SUFFIX"
 """The terminal that says how the tags of a checkpoint may end; its habit is how the file's end."""
 SLOTS = {
@@ -44,11 +44,13 @@ SLOTS = {
     "GEMMA": "its arguments, an object as Gemma writes it, strings between two QUOTE",
     "ELEMENTS": "its arguments as MiniMax M3 writes them, each an element of its own",
     "TYPED": "the value of one argument as Cohere writes it, its type in front",
-    "KEY": "the name of one argument, bare",
+    "KEY": "the name of one argument as it is where markup follows, else a word",
+    "ATTRIBUTE": 'the name of one argument, & and " as &amp; and &quot;',
     "PYTHON": "the value of one argument, a Python literal",
     "LITERAL": "a Python literal, or JSON",
     "VALUE": "a string as it is, anything else as JSON or a Python literal",
     "LINES": "the same; a line end on either side does not count",
+    "CDATA": "the same, or that between <![CDATA[ and ]]>",
     "STRING": "only a string, as it is",
     "OTHER": "anything but a string, as JSON",
     "NUMBER": "only a number",
@@ -155,7 +157,7 @@ def _resolve(node: Node, rules: Rules, declared: set[str], path: Path) -> Node:
         if node.rule in declared:
             if node.rule not in FREE:
                 return Slot(node.rule)
-            start = rules.get(CALL_START) if node.rule == "REPLY" else None
+            start = rules.get(CALL_START) if node.rule in ("TEXT", "REPLY") else None
             return Free(node.rule, start.regex if isinstance(start, Pattern) else None)
         if node.rule not in rules:
             raise FormatError(f"{path.name}: {node.rule} is used but not defined")
@@ -171,7 +173,7 @@ def read_header(path: Path) -> dict[str, str]:
         if not line.startswith("//"):
             break
         text = line[2:].strip()
-        entry = re.match(r"// (\w[\w ]*?)(?:: | {2,})(\S.*)", line)
+        entry = re.match(r"// (\w[\w +]*?)(?:: | {2,})(\S.*)", line)
         if entry:
             field = entry[1]
             found[field] = entry[2]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 from lark import Lark
@@ -39,8 +39,18 @@ reasoning, or a reply."""
 CALLS = ("call", "another")
 """The rules that are one call: the further ones are `another` where the first opens otherwise."""
 
-KEY = r"[\w.$@-]+"
-"""What an argument may be called where its name stands bare."""
+WORD = r"[\w.$@-]+"
+OTHER_WORD = r"[A-Za-z0-9_.$@-]+"
+"""What an argument may be called where nothing marks where its name ends; the same where it is not
+declared, as a mask has it."""
+
+MARKED_KEY = r'[^ <>{}"=,;\x00-\x1f]+( [^ <>{}"=,;\x00-\x1f]+)*'
+"""What an argument may be called where markup follows its name: no signs of structure, which would
+stand for what was lost or damaged."""
+
+ATTRIBUTE = r'([^"&<\x00-\x1f]|&amp;|&quot;)+'
+OTHER_ATTRIBUTE = r'[^"&<\x00-\x1f]+'
+"""What it may be called between quotes that escape them, and as a mask has it."""
 
 SPACE = " \t\r\n"
 """White space, to masks and to the parser alike; Python's own idea of it is wider (`\\x1c`)."""
@@ -117,8 +127,65 @@ def text_pattern(controls: tuple[str, ...], barred: str | None) -> str:
     return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
 
-UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
+CDATA = ("<![CDATA[", "]]>")
+"""What may stand around a value of the slot CDATA."""
+
+UNTIL = (
+    "VALUE",
+    "LINES",
+    "CDATA",
+    "STRING",
+    "OTHER",
+    "NUMBER",
+    "BOOLEAN",
+    "OBJECT",
+    "ARRAY",
+    "NULL",
+)
 """The slots whose values are read as text, up to what follows them."""
+
+
+class Keys(NamedTuple):
+    """How a format writes the name of an argument that stands for itself.
+
+    Attributes:
+        regex: any, as written.
+        other: the same of one that is not declared, as a mask has it.
+        escapes: what is written for some of its characters.
+    """
+
+    regex: str
+    other: str
+    escapes: tuple[tuple[str, str], ...] = ()
+
+    def write(self, key: str) -> str | None:
+        """The name as it is written; None if it cannot be."""
+        for character, escaped in self.escapes:
+            key = key.replace(character, escaped)
+        return key if re.fullmatch(self.regex, key) else None
+
+    def read(self, written: str) -> str:
+        """The name that is written so."""
+        for character, escaped in reversed(self.escapes):
+            written = written.replace(escaped, character)
+        return written
+
+
+_WORDS = Keys(WORD, OTHER_WORD)
+_MARKED = Keys(MARKED_KEY, MARKED_KEY)
+_ATTRIBUTES = Keys(ATTRIBUTE, OTHER_ATTRIBUTE, (("&", "&amp;"), ('"', "&quot;")))
+
+
+def keys_of(rules: Rules) -> Keys:
+    """How a format writes the names of its arguments."""
+    for node in (inner for rule in rules.values() for inner in walk(rule)):
+        if node == Slot("ATTRIBUTE"):
+            return _ATTRIBUTES
+        if isinstance(node, Seq):
+            for item, following in pairwise(node.items):
+                if item == Slot("KEY") and isinstance(following, Literal | Control):
+                    return _MARKED
+    return _WORDS
 
 
 class Value(NamedTuple):
@@ -141,6 +208,7 @@ class Reader:
 
     Attributes:
         lark: the LALR parser; its starts are those of `STARTS` that the format has.
+        keys: how the names of arguments are written.
         values: the values that are read as text, by their terminal.
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
@@ -151,6 +219,7 @@ class Reader:
     """
 
     lark: Lark
+    keys: Keys
     values: Mapping[str, Value]
     json_literals: bool
     barred: str | None
@@ -211,8 +280,12 @@ def build_reader(
             values[name] = Value(slot, "", stop.text)
             return f"{name}? {show(stop)}"
         assert isinstance(stop, Literal)
-        end = re.escape(stop.text)
-        name = terminal(rf"(?#{slot})(?:(?!{control_pattern((stop.text,))})[\s\S])*{end}")
+        content, end = rf"(?:(?!{control_pattern((stop.text,))})[\s\S])*", re.escape(stop.text)
+        if slot == "CDATA":
+            opening, closing = map(re.escape, CDATA)
+            closed = rf"(?:(?!{control_pattern((CDATA[1] + stop.text,))})[\s\S])*{closing}"
+            content = f"(?:{opening}{closed}|(?!{opening}){content})"
+        name = terminal(f"(?#{slot}){content}{end}")
         values[name] = Value(slot, stop.text, stop.text)
         return name
 
@@ -259,7 +332,8 @@ def build_reader(
         if name.islower() and name != "end"
     ]
     tool = terminal(TOOL_NAME)
-    lines += [f"name_: {tool}", f"key_: {terminal(KEY)}", "begin_:"]
+    keys = keys_of(rules)
+    lines += [f"name_: {tool}", f"key_: {terminal(_unmarked(keys.regex))}", "begin_:"]
     # An empty rule marks where an object begins: a parser that reads on sees it on its stack.
     lines += [
         f"{rule}: {before} {inner}"
@@ -292,6 +366,7 @@ def build_reader(
     strings = [name for regex, name in names.items() if re.fullmatch(regex, '"x y"')]
     return Reader(
         lark,
+        keys,
         values,
         bool(literals),
         barred,
@@ -305,6 +380,7 @@ def build_reader(
 _SLOT_RULES = {
     "NAME": "name_",
     "KEY": "key_",
+    "ATTRIBUTE": "key_",
     "ARGUMENTS": "arguments_",
     "PYTHON": "literal_",
     "LITERAL": "literal_",

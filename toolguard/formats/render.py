@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import FormatError
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Seq, Slot, walk
+from .reader import CDATA, keys_of
 from .wire_format import WireFormat, library
 
 
@@ -72,6 +74,7 @@ class _Writer:
         self, wire_format: WireFormat, calls: Sequence[Mapping[str, Any]], text: str, first: int
     ) -> None:
         self.rules, self.calls, self.text, self.first = wire_format.rules, calls, text, first
+        self.keys = keys_of(wire_format.rules)
         self.done = 0
         self.said = not text
         self.argument: tuple[str, Any] | None = None
@@ -169,7 +172,12 @@ class _Writer:
                 return _elements(self.arguments)
         assert self.argument is not None
         key, value = self.argument
-        return key if name == "KEY" else _VALUES[name](value)
+        if name in _VALUES:
+            return str(_VALUES[name](value))
+        written = self.keys.write(key)
+        if written is None:
+            raise _ImpossibleError(f"the name of the argument {key!r} cannot be written")
+        return written
 
 
 def _json(value: Any) -> str:
@@ -187,6 +195,12 @@ def _of(*kinds: type | None) -> Any:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else _json(value)
+
+
+def _cdata(value: Any) -> str:
+    """As MiniCPM 5 writes it: between `CDATA` where it needs to be."""
+    needed = isinstance(value, str) and any(sign in value for sign in "<&\n")
+    return value.join(CDATA) if needed else _value(value)
 
 
 def _literal(value: Any) -> str:
@@ -221,12 +235,22 @@ def _python(value: Any) -> str:
             return _json(value)
 
 
+def _named(values: str, terminal: str, key: str) -> str:
+    """A name of a member, which the grammar file of these values has to allow."""
+    name = library(values)[terminal]
+    assert isinstance(name, Pattern)
+    if not re.fullmatch(name.regex, key):
+        raise _ImpossibleError(f"the name of the argument {key!r} cannot be written")
+    return key
+
+
 def _gemma(value: Any, quote: str) -> str:
     match value:
         case str():
             return f"{quote}{value}{quote}"
         case dict():
-            return "{" + ",".join(f"{k}:{_gemma(v, quote)}" for k, v in value.items()) + "}"
+            members = (f"{_named('gemma', 'BARE', k)}:{_gemma(v, quote)}" for k, v in value.items())
+            return "{" + ",".join(members) + "}"
         case list():
             return "[" + ",".join(_gemma(item, quote) for item in value) + "]"
         case _:
@@ -243,7 +267,8 @@ def _elements(value: Any) -> str:
             members = [("item", item) for item in value]
         case _:
             return _value(value) + lead.text
-    inside = (f"<{key}>{_elements(inner)}</{key}>{lead.text}" for key, inner in members)
+    named = ((_named("elements", "ELEMENT", key), inner) for key, inner in members)
+    inside = (f"<{key}>{_elements(inner)}</{key}>{lead.text}" for key, inner in named)
     return lead.text + "".join(inside)
 
 
@@ -266,6 +291,7 @@ _VALUES = {
     "PYTHON": _python,
     "LITERAL": _literal,
     "VALUE": _value,
+    "CDATA": _cdata,
     "LINES": lambda value: f"\n{_value(value)}\n",
     "STRING": _of(str),
     "OTHER": _of(type(None), bool, int, float, dict, list),

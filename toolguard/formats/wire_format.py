@@ -67,8 +67,9 @@ class WireFormat:
     """How a model family writes tool calls: one grammar file.
 
     Attributes:
-        name: the file's name without its ending, e.g. `hermes`; behind it the suffix of its tags,
-            where that is not the file's: `hy4:6124c78e`, or `hy4:` for none.
+        name: the file's name without its ending, e.g. `hermes`; of a variant, `qwen3_xml+bare`;
+            behind it the suffix of its tags, where that is not the file's: `hy4:6124c78e`, or
+            `hy4:` for none.
         rules: its rules and terminals.
         controls: the text of its control tokens, in the order of the file.
         ends: the control tokens that end a turn.
@@ -374,8 +375,9 @@ def _last_control(node: Node) -> str | None:
 
 @cache
 def _bundled(name: str) -> WireFormat:
-    if name not in format_names():
-        raise FormatError(f"unknown wire format {name!r}: known are {', '.join(format_names())}")
+    known = format_names(variants=True)
+    if name not in known:
+        raise FormatError(f"unknown wire format {name!r}: known are {', '.join(known)}")
     return WireFormat.from_file(GRAMMARS / f"{name}.lark")
 
 
@@ -410,7 +412,25 @@ def library(name: str, quote: Node | None = None) -> Rules:
     return read_grammar(GRAMMARS / f"{name}.lark", {} if quote is None else {"QUOTE": quote})
 
 
-def format_names() -> tuple[str, ...]:
-    """The names of the wire formats that toolguard ships."""
+def format_names(variants: bool = False) -> tuple[str, ...]:
+    """The names of the wire formats that toolguard ships.
+
+    Args:
+        variants: also those that allow more than their family's template writes, as
+            `qwen3_xml+bare`. They are never recognised or guessed, only named.
+    """
     names = {path.stem for path in GRAMMARS.glob("*.lark")} - set(_LIBRARIES.values())
-    return tuple(sorted(names))
+    return tuple(sorted(name for name in names if variants or "+" not in name))
+
+
+@cache
+def guesses() -> tuple[WireFormat, ...]:
+    """The formats that the text of a turn can tell apart: of those that write the same tags, the
+    one that reads the values of the others, too."""
+    formats = [WireFormat.load(name) for name in format_names()]
+    told: dict[tuple[frozenset[str], tuple[str, ...]], WireFormat] = {}
+    for each in formats:
+        tags = frozenset(each.controls), each.markup
+        if tags not in told or Slot("LINES") in each._below("call"):
+            told[tags] = each
+    return tuple(told.values())

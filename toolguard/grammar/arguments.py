@@ -83,6 +83,8 @@ class Relaxation:
 
 
 ALL = frozenset(_TYPES)
+UNWRITABLE = "properties"
+"""The keyword of a relaxation that leaves out an argument whose name cannot be written."""
 
 
 class ArgumentRules:
@@ -227,7 +229,9 @@ class ArgumentRules:
         # A key that matches a pattern is no other property; which value it takes is left open.
         more = "patternProperties" in schema or schema.get("additionalProperties", True)
         members = [
-            self.member(key, self.value(properties.get(key, more), f"{path}/{key}", stack))
+            self.member(
+                key, self.value(properties.get(key, more), f"{path}/{key}", stack), f"{path}/{key}"
+            )
             for key in dict.fromkeys([*properties, *required])
         ]
         extra = None
@@ -250,8 +254,14 @@ class ArgumentRules:
             return self.dialect.object(EMPTY) if not required else NEVER
         return self.dialect.object(inside, or_none=not (required or low))
 
-    def member(self, key: str, value: Node) -> Node:
-        return self.dialect.member(key, value) if value != NEVER else NEVER
+    def member(self, key: str, value: Node, path: str) -> Node:
+        if value == NEVER:
+            return NEVER
+        try:
+            return self.dialect.member(key, value)
+        except RefusedError as refused:
+            self.relax(path, UNWRITABLE, str(refused))
+            return NEVER
 
     def array(self, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
         first = [
@@ -381,7 +391,7 @@ class ArgumentRules:
         match value:
             case dict():
                 members = tuple(
-                    Member(self.member(key, self.constant(inner)), True)
+                    Member(self.member(key, self.constant(inner), f"/{key}"), True)
                     for key, inner in value.items()
                 )
                 return self.dialect.object(Members(members, self.comma) if members else EMPTY)

@@ -418,9 +418,9 @@ class Completer:
                     self._patterns[node] = _SCALAR
                 case Raw(_, _, stop):
                     self._patterns[node] = re.compile(rf"(?:(?!{re.escape(stop)})[\s\S])+".encode())
-                case Until(_, stop):
-                    end = re.escape(stop)
-                    self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
+                case Until(_, stop, _, barred):
+                    end, bar = re.escape(stop), f"(?!{re.escape(barred)})" if barred else ""
+                    self._patterns[node] = re.compile(rf"{bar}(?:(?!{end})[\s\S])*{end}".encode())
                 case Key():
                     self._patterns[node] = re.compile(node.regex.encode())
                 case Pattern(regex):
@@ -455,6 +455,8 @@ class Completer:
     def _until(self, node: Until, prefix: bytes) -> bytes | None:
         """The shortest end of a string that runs up to its markup, which may have begun."""
         stop = node.stop.encode()
+        if node.barred and prefix.startswith(node.barred.encode()):
+            return None
         if stop in prefix:
             return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
         content = Pattern(node.regex, node.also)

@@ -25,7 +25,7 @@ from ..formats.nodes import (
     Until,
     optional,
 )
-from ..formats.reader import KEY
+from ..formats.reader import CDATA
 from ..formats.render import python_text
 from ..formats.wire_format import library
 from .engine import refusal
@@ -78,7 +78,11 @@ class Dialect(ABC):
         return Seq((Literal("{"), self.space, *self._inside(inside, or_none), Literal("}")))
 
     def member(self, key: str, value: Node) -> Node:
-        """A member of that name."""
+        """A member of that name.
+
+        Raises:
+            RefusedError: the name cannot be written.
+        """
         return Seq((self.key(key), self.colon, value))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
@@ -141,12 +145,15 @@ class PythonDialect(Dialect):
 
 
 class GemmaDialect(Dialect):
-    """Gemma: bare keys, strings between quote tokens."""
+    """Gemma: bare keys, or between the quote tokens that strings stand between."""
 
     def __init__(self, quote: Node) -> None:
         super().__init__()
+        rules = library("gemma")
+        key, self.colon = rules["BARE"], rules["KEY_END"]
         assert isinstance(quote, Control)
-        self.quote = quote
+        assert isinstance(key, Pattern)
+        self.quote, self.bare = quote, key.regex
 
     def text(self, value: str) -> Node:
         return Seq((self.quote, Literal(value), self.quote))
@@ -156,10 +163,15 @@ class GemmaDialect(Dialect):
         return Seq((self.quote, Raw(content, pattern, self.quote.text), self.quote))
 
     def key(self, name: str) -> Node:
-        return bare(name)
+        if not re.fullmatch(self.bare, name):
+            raise RefusedError(unwritable(name))
+        return self.bare_or_quoted(Literal(name))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Key(known, quote="")
+        return self.bare_or_quoted(Key(known, "", self.bare))
+
+    def bare_or_quoted(self, key: Node) -> Node:
+        return Alt((key, Seq((self.quote, key, self.quote))))
 
 
 class ElementsDialect(Dialect):
@@ -172,9 +184,11 @@ class ElementsDialect(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        lead = library("elements")["LEAD"]
+        rules = library("elements")
+        lead, name = rules["LEAD"], rules["ELEMENT"]
         assert isinstance(lead, Control)
-        self.lead = lead
+        assert isinstance(name, Pattern)
+        self.lead, self.name = lead, name.regex
         self.comma = self.space = EMPTY
 
     def text(self, value: str) -> Node:
@@ -192,11 +206,12 @@ class ElementsDialect(Dialect):
     array = object
 
     def member(self, key: str, value: Node) -> Node:
-        name = bare(key).text
-        return Seq((Literal(f"<{name}>"), value, Literal(f"</{name}>"), self.lead))
+        if not re.fullmatch(self.name, key):
+            raise RefusedError(unwritable(key))
+        return Seq((Literal(f"<{key}>"), value, Literal(f"</{key}>"), self.lead))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
-        tags = (Key(known, "", left, ">") for left in ("<", "</"))
+        tags = (Key(known, "", self.name, left, ">") for left in ("<", "</"))
         return Seq((next(tags), value, next(tags), self.lead))
 
     def item(self, value: Node) -> Node:
@@ -210,6 +225,9 @@ class TypedDialect(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
+        name = library("cofl")["MEMBER"]
+        assert isinstance(name, Pattern)
+        self.name = name.regex
         self.comma = EMPTY
 
     def text(self, value: str) -> Node:
@@ -234,10 +252,12 @@ class TypedDialect(Dialect):
         return Seq((Literal(f'{kind}">'), inside, Literal(self.end)))
 
     def member(self, key: str, value: Node) -> Node:
-        return Seq((Literal(f'<cofl:value name="{bare(key).text}" type="'), value))
+        if not re.fullmatch(self.name, key):
+            raise RefusedError(unwritable(key))
+        return Seq((Literal(f'<cofl:value name="{key}" type="'), value))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
-        return Seq((Key(known, "", '<cofl:value name="', '" type="'), value))
+        return Seq((Key(known, "", self.name, '<cofl:value name="', '" type="'), value))
 
     def item(self, value: Node) -> Node:
         return Seq((Literal('<cofl:value type="'), value))
@@ -245,11 +265,11 @@ class TypedDialect(Dialect):
 
 class RawDialect(Dialect):
     """A string as it is, up to the markup that ends it; `lined` allows a line end on either side
-    that does not count."""
+    that does not count. It does not begin with `barred`."""
 
-    def __init__(self, lined: bool = False) -> None:
+    def __init__(self, lined: bool = False, barred: str = "") -> None:
         super().__init__()
-        self.lined = lined
+        self.lined, self.barred = lined, barred
 
     def text(self, value: str) -> Node:
         line = optional(Literal("\n"))
@@ -258,7 +278,7 @@ class RawDialect(Dialect):
     def string(self, bounds: Mapping[str, Any]) -> Node:
         content, pattern = _content(bounds, ANY), _searched(bounds)
         if not self.lined or not bounds:
-            return Raw(content, pattern)
+            return Raw(content, pattern, barred=self.barred)
         # Two line ends on a side would leave one in the value, and count: none of those here.
         low, high = bounds.get("minLength", 0), bounds.get("maxLength")
         inner = [f"[^\\n]{{{n}}}" for n in (0, 1) if low <= n and (high is None or n <= high)]
@@ -268,18 +288,12 @@ class RawDialect(Dialect):
         return Raw(rf"\n?({'|'.join(inner)})\n?", also)
 
 
-def bare(key: str) -> Literal:
-    """The name of an argument without quotes.
-
-    Raises:
-        RefusedError: it could not be told from what is around it.
-    """
-    if not re.fullmatch(KEY, key):
-        raise RefusedError(
-            f"the format writes argument names bare, and cannot write {key!r}: use letters, "
-            "digits and any of _ . $ @ -"
-        )
-    return Literal(key)
+def unwritable(key: str) -> str:
+    """Why an argument is left out whose name could not be told from what is around it."""
+    return (
+        f"the format cannot write {key!r} as the name of an argument, so no call has it (letters, "
+        "digits and any of _ . $ @ - can be written everywhere)"
+    )
 
 
 ANY = r"[\s\S]"
@@ -332,6 +346,11 @@ VALUES: Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]] = {
         (PythonDialect(), _OTHERS - _NUMBERS),
     ),
     "TYPED": ((TypedDialect(), _ALL),),
+    "CDATA": (
+        (RawDialect(barred=CDATA[0]), _STRING),
+        (JsonDialect(), _OTHERS),
+        (PythonDialect(), _OTHERS - _NUMBERS),
+    ),
     "STRING": ((RawDialect(), _STRING),),
     "OTHER": ((JsonDialect(), _OTHERS),),
     "NUMBER": ((JsonDialect(), _NUMBERS),),

@@ -120,18 +120,20 @@ class _Writer:
             case Free("BLANK"):
                 return self.terminal(_regex(_FREE["BLANK"]))
             case Free(name, barred):
-                bar = "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
+                bar = _bar(barred)
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also):
+            case Until(regex, stop, also, barred):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
                 text = self.terminal(
                     f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
+                    f"{_bar(re.escape(barred) or None)}"
                 )
                 anything = also is None and regex in _ANYTHING
-                return self.witnessed(text, witnesses((stop,))) if anything else text
+                stops = (stop, barred) if barred else (stop,)
+                return self.witnessed(text, witnesses(stops)) if anything else text
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)
@@ -181,11 +183,11 @@ class _Writer:
                 for i in range(1, len(text))
                 if control.endswith(text[:i])
             ]
-            spelled = self.terminal(
-                f"({_regex(before)} & {self.without(self.controls, begun)}) {json.dumps(text)}"
-            )
-            blank = any(node == Free("REASONING") for node in walk(node))
-            spelled = self.witnessed(spelled, witnesses(self.controls, blank))
+            (free,) = (inner for inner in walk(node) if isinstance(inner, Free))
+            condition = f"{self.without(self.controls, begun)}{_bar(free.barred)}"
+            spelled = self.terminal(f"({_regex(before)} & {condition}) {json.dumps(text)}")
+            blank = free.name == "REASONING"
+            spelled = self.witnessed(spelled, witnesses(self.controls, blank, free.barred))
             written = self.write(node)
         if text not in self.ids:
             return spelled
@@ -264,6 +266,11 @@ def _text(node: Node) -> str | None:
             return f"({regex})"
         case _:
             return None
+
+
+def _bar(barred: str | None) -> str:
+    """The condition that free text does not begin so."""
+    return "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
 
 
 def _any(texts: Sequence[str]) -> str:

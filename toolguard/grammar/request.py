@@ -33,18 +33,17 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL, Fixed, fixed_text
+from ..formats.reader import CALLS, CDATA, UNTIL, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import ArgumentRules, Relaxation
+from .arguments import UNWRITABLE, ArgumentRules, Relaxation
 from .dialects import (
     VALUES,
     Dialect,
     ElementsDialect,
     GemmaDialect,
     JsonDialect,
-    RefusedError,
-    bare,
+    unwritable,
 )
 
 Reasoning = Choice["auto", "open", "none", "reply"]
@@ -131,10 +130,11 @@ def request_grammar(
             raise RequestError("tool_choice demands a call, but no tools are offered")
         rules |= dict.fromkeys(_REPLIES, NEVER)
     relaxations: list[Relaxation] = []
+    if tool_choice != "none":
+        toolset, relaxations = _without_reserved(wire_format, toolset)
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
-        _refuse_reserved(wire_format, toolset)
-        relaxations = _offer(rules, toolset)
+        relaxations += _offer(rules, toolset)
     else:
         rules |= dict.fromkeys(_CALLS, NEVER)
     if not parallel:
@@ -151,19 +151,38 @@ def request_grammar(
             f"in {wire_format.name}"
         )
     may_call = start != "replying" or "called" in rules
-    for rule, tool in offered.items() if may_call else ():
-        if rule not in reached:
+    lost = [tool for rule, tool in offered.items() if may_call and rule not in reached]
+    for tool in lost:
+        unwritten = [it for it in relaxations if (it.tool, it.keyword) == (tool.name, UNWRITABLE)]
+        if not unwritten:
             raise ToolsetError(f"tool {tool.name!r}: no arguments can satisfy its schema")
+        if not any(rule in reached for rule in offered):
+            raise ToolsetError(f"tool {tool.name!r}: {unwritten[0].reason}")
+        relaxations.append(
+            Relaxation(tool.name, "", "required", f"{unwritten[0].reason}, nor is the tool called")
+        )
     return RequestGrammar(reached, start, tuple(relaxations))
 
 
-def _refuse_reserved(wire_format: WireFormat, toolset: Toolset) -> None:
-    """A call of such a tool would be read as something else."""
-    for name in filter(wire_format.reader.reserved.match, toolset.names):
-        raise ToolsetError(
-            f"tool {name!r}: in {wire_format.name} this word means something else where a tool's "
-            f"name stands: rename the tool"
-        )
+def _without_reserved(
+    wire_format: WireFormat, toolset: Toolset
+) -> tuple[Toolset, list[Relaxation]]:
+    """The tools but those whose calls would be read as something else, which are recorded.
+
+    Raises:
+        ToolsetError: there is no other.
+    """
+    reserved = tuple(filter(wire_format.reader.reserved.match, toolset.names))
+    reason = (
+        f"in {wire_format.name} this word means something else where a tool's name stands: rename "
+        "the tool"
+    )
+    if reserved and len(reserved) == len(toolset):
+        raise ToolsetError(f"tool {reserved[0]!r}: {reason}")
+    others = Toolset(tuple(tool for tool in toolset if tool.name not in reserved))
+    return others, [
+        Relaxation(name, "", "name", f"{reason}; it is not called") for name in reserved
+    ]
 
 
 def _own(rule: str, index: int) -> str:
@@ -182,15 +201,13 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     below = {name for root in roots for name in reachable(rules, root)}
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
-    fillers = [_Filler(tool, index, general, slotted) for index, tool in enumerate(toolset)]
+    keys = keys_of(general)
+    fillers = [_Filler(tool, index, general, slotted, keys) for index, tool in enumerate(toolset)]
 
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
-            try:
-                filler.rules[name] = filler.fill(node)
-            except RefusedError as refused:
-                raise ToolsetError(f"tool {filler.tool.name!r}: {refused}") from None
+            filler.rules[name] = filler.fill(node)
         return Alt(tuple(map(Ref, own)))
 
     def offered(node: Node, root: str) -> Node:
@@ -220,8 +237,11 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
 class _Filler:
     """Fills the slots of a call's rules for one tool."""
 
-    def __init__(self, tool: Tool, index: int, general: Rules, slotted: Set[str]) -> None:
+    def __init__(
+        self, tool: Tool, index: int, general: Rules, slotted: Set[str], keys: Keys
+    ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
+        self.keys = keys
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
@@ -274,26 +294,27 @@ class _Filler:
         """The arguments one by one, in any order."""
         builder = ArgumentRules(self.tool, "")
         properties, required, other = builder.properties()
+        rule, keys = self.general["argument"], self.keys
+        members: list[Member] = []
+        for key, schema in properties.items():
+            path, name = f"/{key}", keys.write(key)
+            if name is None:
+                builder.relax(path, UNWRITABLE, unwritable(key))
+            written = NEVER if name is None else self.filled(rule, Literal(name), schema, path)
+            members.append(Member(written, key in required))
         self.keep(builder)
-        rule = self.general["argument"]
-        members = tuple(
-            Member(
-                self.filled(rule, bare(key), schema, f"/{key}"),
-                key in required,
-            )
-            for key, schema in properties.items()
-        )
-        others = Key(frozenset(properties), quote="")
+        known = frozenset(filter(None, map(keys.write, properties)))
+        others = Key(known, "", keys.other)
         extra = self.filled(rule, others, other, "/*") if other else None
         if extra is None and not members:
             return EMPTY
-        found = Members(members, separator, extra)
+        found = Members(tuple(members), separator, extra)
         return found if required else optional(found)
 
     def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:
         """The rule `argument` for one of them."""
         match node:
-            case Slot("KEY"):
+            case Slot("KEY" | "ATTRIBUTE"):
                 return key
             case Slot(name):
                 return self.value(name, schema, path)
@@ -315,6 +336,9 @@ class _Filler:
             self.keep(builder)
             spaced = slot in UNTIL and "string" not in kinds
             options.append(Seq((dialect.space, node, dialect.space)) if spaced else node)
+        if slot == "CDATA":
+            opening, closing = map(Literal, CDATA)
+            options += [Seq((opening, option, closing)) for option in options]
         return Alt(tuple(options))
 
 
@@ -357,8 +381,10 @@ def _stopped(value: Node, stop: Literal | Control) -> Node:
     match value:
         case Alt(options):
             return Alt(tuple(_stopped(option, stop) for option in options))
-        case Raw(regex, also) if isinstance(stop, Literal):
-            return Until(regex, stop.text, also)
+        case Seq((Literal(opening), inner, Literal(closing))) if (opening, closing) == CDATA:
+            return Seq((Literal(opening), _stopped(inner, Literal(closing + stop.text))))
+        case Raw(regex, also, _, barred) if isinstance(stop, Literal):
+            return Until(regex, stop.text, also, barred)
         case Raw(regex, also):
             return Seq((Raw(regex, also, stop.text), stop))
         case _:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
 from ..formats.render import render
-from ..formats.wire_format import WireFormat, format_names
+from ..formats.wire_format import WireFormat, format_names, guesses
 from ..grammar.engine import fast_tokenizer
 from ..tools.toolset import Toolset
 from .read import read_turn
@@ -63,6 +63,9 @@ def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
     try:
         return _by_chat_template(tokenizer, read or formats)
     except FormatError as error:
+        likely = [wire_format for wire_format in guesses() if wire_format in read]
+        if len(likely) == 1:
+            return likely[0]
         names = ", ".join(wire_format.name for wire_format in read) or "no format"
         raise FormatError(
             f"the response template reads a call as written in {names} (near misses: "

@@ -7,7 +7,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from ..formats.reader import SPACE, Reader
+from ..formats.reader import CDATA, SPACE, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
 from .literals import checked, read_literal
@@ -46,7 +46,7 @@ def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) 
     Raises:
         ValueError: the value is none of its dialect.
     """
-    key = str(next(argument.find_data("key_")).children[0])
+    key = reader.keys.read(str(next(argument.find_data("key_")).children[0]))
     return key, _value(argument, source, reader, tool.accepts(key))
 
 
@@ -78,6 +78,8 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
         if not _KINDS[slot](value):
             raise ValueError(f"{text[:40]!r} is not of the type that the call says")
         return value
+    if slot == "CDATA" and text.startswith(CDATA[0]):
+        text = text[len(CDATA[0]) : -len(CDATA[1])]
     plain = text
     if slot == "LINES":
         plain = text.removeprefix("\n").removesuffix("\n")
@@ -99,9 +101,10 @@ def _gemma(tree: Tree[Token], reader: Reader) -> Any:
         case "gemma_value":
             return parse_json(str(tree.children[0]))
         case "gemma_object":
-            return Arguments(
-                (str(member.children[0]), _gemma(next(_trees(member)), reader)) for member in inner
-            )
+            pairs = (tuple(_gemma(part, reader) for part in _trees(member)) for member in inner)
+            return Arguments(pairs)
+        case "gemma_key":
+            return _gemma(inner[0], reader) if inner else str(tree.children[0])
         case "gemma_array":
             return [_gemma(child, reader) for child in inner]
         case _:

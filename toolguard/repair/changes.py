@@ -68,6 +68,7 @@ _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
 """Between two strings: what holds this is not one."""
 _STRUCTURE = "=:;,(){}[]<>|"
+_CLOSED_BY = {"{": "}", "[": "]"}
 
 
 class Changes:
@@ -84,8 +85,13 @@ class Changes:
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
         expected = stumble.expected
+        # Put in on both sides, brackets make an object that nobody wrote; in JSON, the arguments.
+        edits = () if self.format.is_json else stumble.way.edits
+        made_up = {_CLOSED_BY[edit.after] for edit in edits if edit.after in _CLOSED_BY}
         written = {
-            self.reader.written[name]: name for name in expected if name in self.reader.written
+            self.reader.written[name]: name
+            for name in expected
+            if name in self.reader.written and self.reader.written[name] not in made_up
         }
         if self._is_over(stumble, expected):
             yield from self._rest(stumble)

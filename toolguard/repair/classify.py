@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..decoding.guard import Guard
 from ..errors import RequestError
-from ..formats.wire_format import WireFormat, format_names
+from ..formats.wire_format import WireFormat, guesses
 from ..parsing.opening import Opened, opened_by, shown
 from ..parsing.parser import TurnParser
 from ..parsing.read import finished, read_turn
@@ -82,7 +82,7 @@ def _named(
     what closes its reasoning."""
     if name != "auto":
         return WireFormat.load(name)
-    formats = [WireFormat.load(each) for each in format_names()]
+    formats: Sequence[WireFormat] = guesses()
     if opened == "reply":
         formats = [each for each in formats if each.answer.opening]
     for each in formats:

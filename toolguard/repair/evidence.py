@@ -66,4 +66,5 @@ def _spellings(text: str) -> Iterator[str]:
     yield repr(text)[1:-1]
     # What a string may not hold was put in escapes, and quotes in it were.
     yield text.replace("'", "\\'")
+    yield text.replace("&", "&amp;").replace('"', "&quot;")
     yield text.replace("\\", "\\\\")

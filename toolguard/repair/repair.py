@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import FormatError
 from ..formats.reader import SPACE, fixed_text
 from ..formats.render import render
-from ..formats.wire_format import WireFormat, format_names
+from ..formats.wire_format import WireFormat, guesses
 from ..parsing.opening import Known, Opened, opened_by, shown
 from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
@@ -241,7 +241,7 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
     inner = fenced[1].strip(SPACE) if fenced else body
     if opener and closer and body.startswith(opener) and body.endswith(closer):
         inner = body[len(opener) : -len(closer)].strip(SPACE)
-    others = [WireFormat.load(name) for name in format_names() if name != wire_format.name]
+    others = [other for other in guesses() if other.name != wire_format.name]
     tagless = [other for other in others if not other.opener]
     yield (
         (other, each)

@@ -34,7 +34,7 @@ def register() -> None:
     from vllm.tool_parsers import ToolParserManager
     from vllm.v1.worker.worker_base import WorkerBase
 
-    for name in (PARSER, *(f"{PARSER}:{name}" for name in format_names())):
+    for name in (PARSER, *(f"{PARSER}:{name}" for name in format_names(variants=True))):
         ToolParserManager.register_lazy_module(name, _MODULE, f"tools:{name}")
         ReasoningParserManager.register_lazy_module(name, _MODULE, f"reasoning:{name}")
     setattr(WorkerBase, FIGURES, _figures)
