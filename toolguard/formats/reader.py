@@ -19,6 +19,7 @@ from lark.common import LexerConf
 from lark.exceptions import LexError
 from lark.lexer import ContextualLexer, LexerState, LexerThread
 
+from .heads import UNTIL, Heads, heads_of
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
 _MARK, _MENTION = 0xDC00, 0xDB00
@@ -94,10 +95,6 @@ def text_pattern(controls: tuple[str, ...], barred: str | None) -> str:
     return rf"{begins}(?:{text}|[ \t\r\n]{{1,{LEADING_SPACE}}})"
 
 
-UNTIL = ("VALUE", "LINES", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL")
-"""The slots whose values are read as text, up to what follows them."""
-
-
 class Value(NamedTuple):
     """What a terminal reads as a value.
 
@@ -125,6 +122,7 @@ class Reader:
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
         written: what is written for a terminal that leaves no choice, but white space.
         strings: the terminals that are a whole string of JSON or of Python.
+        heads: how the next argument or call begins, which no string without quotes holds.
     """
 
     lark: Lark
@@ -135,6 +133,7 @@ class Reader:
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
+    heads: Heads
 
 
 class _Lexer(ContextualLexer):
@@ -264,6 +263,7 @@ def build_reader(rules: Rules, libraries: Rules, controls: tuple[str, ...]) -> R
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),
+        heads_of(rules),
     )
 
 

@@ -431,6 +431,8 @@ class Completer:
                 return text.decode("utf-8", "replace") not in node.spelled
             case Scalar() | Pattern(also=str()) | Raw(also=str()) | Until(also=str()):
                 return self._suffix(node, text) == b""
+            case Raw() | Until():
+                return not _took(node, text)
             case _:
                 return True
 
@@ -438,7 +440,7 @@ class Completer:
         """The fewest bytes that complete a terminal."""
         match node:
             case Raw(regex, also, stop):
-                if stop.encode() in prefix:
+                if stop.encode() in prefix or _took(node, prefix):
                     return None
                 return self._suffix(Pattern(regex, also), prefix)
             case Until():
@@ -452,6 +454,8 @@ class Completer:
     def _until(self, node: Until, prefix: bytes) -> bytes | None:
         """The shortest end of a string that runs up to its markup, which may have begun."""
         stop = node.stop.encode()
+        if _took(node, prefix):
+            return None
         if stop in prefix:
             return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
         content = Pattern(node.regex, node.also)
@@ -460,6 +464,13 @@ class Completer:
                 return stop[begun:]
         suffix = self._suffix(content, prefix)
         return None if suffix is None else suffix + stop
+
+
+def _took(node: Raw | Until, text: bytes) -> bool:
+    """Whether a string without quotes took in what is no part of it."""
+    if node.taken is None or not any(mark.encode() in text for mark in node.taken.marks):
+        return False
+    return re.fullmatch(node.taken.regex.encode(), text) is not None
 
 
 def _lacking(

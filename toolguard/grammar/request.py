@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from typing import Literal as Choice
 
@@ -26,6 +27,7 @@ from ..formats.nodes import (
     Rules,
     Seq,
     Slot,
+    Taken,
     Until,
     children,
     optional,
@@ -33,7 +35,8 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, UNTIL
+from ..formats.heads import UNTIL, Heads
+from ..formats.reader import CALLS
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import ArgumentRules, Relaxation
@@ -48,6 +51,8 @@ from .dialects import (
 )
 
 Reasoning = Choice["auto", "open", "none"]
+_Taken = Callable[[str], Taken | None]
+"""What a string may not be that ends at a markup."""
 CHOICES = ("auto", "required", "none")
 _STARTS = {"auto": "start", "open": "opened", "none": "turn"}
 
@@ -115,7 +120,7 @@ def request_grammar(
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
         _refuse_reserved(wire_format, toolset)
-        relaxations = _offer(rules, toolset)
+        relaxations = _offer(rules, toolset, wire_format.reader.heads)
     else:
         rules["calls"] = NEVER
     if not parallel:
@@ -142,7 +147,7 @@ def _own(rule: str, index: int) -> str:
     return f"{rule}_{index}"
 
 
-def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
+def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relaxation]:
     """Puts a choice between the tools in place of what in a call depends on the tool.
 
     What is around that is the same for all: it is there once, however many tools are offered.
@@ -153,7 +158,9 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     below = {name for root in roots for name in reachable(rules, root)}
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
-    fillers = [_Filler(tool, index, general, slotted) for index, tool in enumerate(toolset)]
+    fillers = [
+        _Filler(tool, index, general, slotted, heads) for index, tool in enumerate(toolset)
+    ]
 
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
@@ -191,8 +198,11 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
 class _Filler:
     """Fills the slots of a call's rules for one tool."""
 
-    def __init__(self, tool: Tool, index: int, general: Rules, slotted: Set[str]) -> None:
+    def __init__(
+        self, tool: Tool, index: int, general: Rules, slotted: Set[str], heads: Heads
+    ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
+        self.heads = heads
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
@@ -271,7 +281,8 @@ class _Filler:
             case Ref(rule) if rule in self.slotted:
                 return self.filled(self.general[rule], key, schema, path)
             case Seq(items):
-                return Seq(_run_on(items, [self.filled(i, key, schema, path) for i in items]))
+                filled = [self.filled(item, key, schema, path) for item in items]
+                return Seq(_run_on(items, filled, partial(self.heads.taken, self.tool.keys)))
             case _:
                 inner = tuple(self.filled(child, key, schema, path) for child in children(node))
                 return rebuild(node, inner)
@@ -311,27 +322,27 @@ def _joined(node: Node) -> str:
             raise FormatError(f"an `opening` is made of text and terminals, not of {node!r}")
 
 
-def _run_on(items: Sequence[Node], filled: Sequence[Node]) -> tuple[Node, ...]:
+def _run_on(items: Sequence[Node], filled: Sequence[Node], taken: _Taken) -> tuple[Node, ...]:
     """Strings without quotes run up to the markup that follows them."""
     result: list[Node] = []
     for index, node in enumerate(filled):
         before = items[index - 1] if index else None
         value = isinstance(before, Slot) and before.name in VALUES
         if value and isinstance(node, Literal | Control):
-            result[-1] = _stopped(result[-1], node)
+            result[-1] = _stopped(result[-1], node, taken)
         else:
             result.append(node)
     return tuple(result)
 
 
-def _stopped(value: Node, stop: Literal | Control) -> Node:
+def _stopped(value: Node, stop: Literal | Control, taken: _Taken) -> Node:
     match value:
         case Alt(options):
-            return Alt(tuple(_stopped(option, stop) for option in options))
+            return Alt(tuple(_stopped(option, stop, taken) for option in options))
         case Raw(regex, also) if isinstance(stop, Literal):
-            return Until(regex, stop.text, also)
+            return Until(regex, stop.text, also, taken(stop.text))
         case Raw(regex, also):
-            return Seq((Raw(regex, also, stop.text), stop))
+            return Seq((Raw(regex, also, stop.text, taken(stop.text)), stop))
         case _:
             return Seq((value, stop))
 

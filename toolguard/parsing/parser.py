@@ -44,7 +44,7 @@ from .faults import Place, fused, line, refused, unknown
 from .head import Head
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
-from .values import named_value, read_arguments
+from .values import TookInError, named_value, read_arguments
 
 _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
     "FREE": TextDelta,
@@ -503,6 +503,9 @@ class TurnParser:
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
+        except TookInError as error:
+            self._found("dropped_tag", start, end, str(error), "call")
+            return
         except ValueError as error:
             message = f"the arguments cannot be read: {line(error)}"
             self._found("malformed_call", start, end, message, "call")
