@@ -31,11 +31,13 @@ class Heads:
         paths: the nodes of each; what is the same for no two tools is a slot.
         openers: what may stand right before a value, and is no mere punctuation.
         habit: the white space that chat templates write before a head.
+        begin: the text that an argument begins with.
     """
 
-    paths: tuple[tuple[Node, ...], ...]
+    paths: tuple[Path, ...]
     openers: tuple[str, ...]
     habit: str
+    begin: str
 
     def inside(self, keys: Iterable[str]) -> str:
         """A regular expression of any head, in a call whose arguments have these names."""
@@ -83,7 +85,7 @@ def heads_of(rules: Rules) -> Heads:
     argument = Ref("argument")
     before = [path for path, _ in _around(argument, rules, _is_value)]
     if not before:
-        return Heads((), (), "")
+        return Heads((), (), "", "")
     behind = [path for _, path in _around(Ref("call"), rules, _is_arguments)]
     between = [path for path, _ in _around(Ref("further"), rules, _is_call)]
     named, *_ = (path for path, _ in _around(Ref("call"), rules, _is_name))
@@ -97,6 +99,7 @@ def heads_of(rules: Rules) -> Heads:
         tuple(dict.fromkeys(path for path in paths if _start(path) not in ends)),
         tuple(sorted(text for text in openers if len(text) >= _LEAST)),
         next((b.habit for b in blanks if isinstance(b, Pattern) and b.habit), ""),
+        _start(_bare(before[0])),
     )
 
 

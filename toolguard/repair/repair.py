@@ -19,8 +19,8 @@ from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
 from .classify import Tools, read_as
 from .edits import Confidence, Edit, Repair
-from .evidence import invented, spans_structure
-from .search import Change, Way, begin, solutions
+from .evidence import doubtful, invented, spans_structure
+from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,16 +109,13 @@ def _mended(
         read[way.text] = turn
         if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
             return False
-        if _is_cut_off(way, text, wire_format, toolset):
+        if _is_cut_off(way, text, wire_format, toolset) or doubtful(way.text, way.edits, turn.calls):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
-    found = solutions(
-        wire_format,
-        list(_starts(text, wire_format, toolset)),
-        Changes(wire_format, toolset),
-        sound,
-    )
+    changes = Changes(wire_format, toolset)
+    starts = list(_starts(text, wire_format, toolset))
+    found = solutions(wire_format, starts, changes, sound, changes.took_in)
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
     for way in found:
         turn = read[way.text]
@@ -141,9 +138,15 @@ def _is_cut_off(way: Way, text: str, wire_format: WireFormat, toolset: Toolset) 
     longer = 0
     for edit in way.edits:
         if edit.span[0] == len(text) and edit.after:
+            end = len(text) + longer
             parser = TurnParser(wire_format, toolset)
-            parser.feed(way.text[: len(text) + longer + len(edit.after)])
-            return parser.is_open() or text.rstrip(SPACE)[-1] not in "}])>"
+            parser.feed(way.text[: end + len(edit.after)])
+            further = wire_format.reader.heads.begin
+            return (
+                parser.is_open()
+                or text.rstrip(SPACE)[-1] not in "}])>"
+                or bool(further and follows(wire_format, way.text[:end] + further))
+            )
         longer += len(edit.after) - len(edit.before)
     return False
 
