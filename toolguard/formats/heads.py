@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .nodes import Alt, Control, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, Taken
+from .nodes import Alt, Control, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, Taken, walk
 
 _BLANK = r"[ \t\r\n]*"
 _LEAST = 4  # characters of an opener that no value begins with by chance: `>` and `">` may be
@@ -29,7 +29,8 @@ class Heads:
 
     Attributes:
         paths: the nodes of each; what is the same for no two tools is a slot.
-        openers: what may stand right before a value, and is no mere punctuation.
+        openers: what no value begins with, as it stands right before one already: but for
+            punctuation, which may, unless a line end follows where one stands before values.
         habit: the white space that chat templates write before a head.
         begin: the text that an argument begins with.
     """
@@ -52,9 +53,9 @@ class Heads:
         """What no string without quotes is that ends at `stop`; None: it may be anything else."""
         inside = self.inside(keys)
         options = [f"(?s:.*)({inside})(?s:.*)"] if inside else []
-        options += [f"{_BLANK}{re.escape(opener)}(?s:.*)" for opener in self.openers]
-        marks = dict.fromkeys((*self._marks(sorted(keys), stop[-1]), *self.openers))
-        return Taken("|".join(options), tuple(marks)) if options else None
+        options += [f"{_escaped(opener)}(?s:.*)" for opener in self.openers]
+        marks = dict.fromkeys(self._marks(sorted(keys), stop[-1]))
+        return Taken("|".join(options), tuple(marks), self.openers) if options else None
 
     def _marks(self, keys: Sequence[str], last: str) -> Iterator[str]:
         """The beginning of each head, up to where it has `last` for the first time."""
@@ -76,7 +77,7 @@ class Heads:
 @lru_cache(maxsize=256)
 def lost(heads: Heads, keys: frozenset[str]) -> re.Pattern[str]:
     """Where a value took in what is no part of it, in a call whose arguments have these names."""
-    openers = (rf"\A{_BLANK}{re.escape(opener)}" for opener in heads.openers)
+    openers = (rf"\A{_escaped(opener)}" for opener in heads.openers)
     return re.compile("|".join(filter(None, (heads.inside(keys), *openers))) or "(?!)")
 
 
@@ -92,12 +93,13 @@ def heads_of(rules: Rules) -> Heads:
     ends = {_start(path) for _, path in _around(argument, rules, _is_value)}
     calls = [_inlined((*a, *b, *named), rules) for a in behind for b in between]
     paths = [_bare(path) for path in (*before, *calls)]
-    openers = {path[-1].text for path in before if isinstance(path[-1], Literal | Control)}
+    line = "\n" if any(node == Slot("LINES") for node in walk(rules["argument"])) else ""
+    openers = {path[-1].text + line for path in before if isinstance(path[-1], Literal | Control)}
     blanks = [path[0].item for path in before if isinstance(path[0], Repeat)]
     return Heads(
         # No value goes on beyond what ends it.
         tuple(dict.fromkeys(path for path in paths if _start(path) not in ends)),
-        tuple(sorted(text for text in openers if len(text) >= _LEAST)),
+        tuple(sorted(text for text in openers if line or len(text) >= _LEAST)),
         next((b.habit for b in blanks if isinstance(b, Pattern) and b.habit), ""),
         _start(_bare(before[0])),
     )
@@ -168,6 +170,11 @@ def _is_blank(node: Node) -> bool:
             return habit is not None and not habit.strip()
         case _:
             return False
+
+
+def _escaped(text: str) -> str:
+    """A text as a regular expression on one line."""
+    return re.escape(text).replace("\\\n", r"\n")
 
 
 def _start(path: Sequence[Node]) -> str:

@@ -74,11 +74,12 @@ class Scalar:
 class Taken:
     """What a string without quotes is that took in what is no part of it, as its end was lost.
 
-    All that matches `regex`; it holds one of the `marks`.
+    All that matches `regex`; it holds one of the `marks`, or begins with one of the `openers`.
     """
 
     regex: str
     marks: tuple[str, ...]
+    openers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -468,7 +468,10 @@ class Completer:
 
 def _took(node: Raw | Until, text: bytes) -> bool:
     """Whether a string without quotes took in what is no part of it."""
-    if node.taken is None or not any(mark.encode() in text for mark in node.taken.marks):
+    if node.taken is None:
+        return False
+    begins = text.startswith(tuple(opener.encode() for opener in node.taken.openers))
+    if not begins and not any(mark.encode() in text for mark in node.taken.marks):
         return False
     return re.fullmatch(node.taken.regex.encode(), text) is not None
 

@@ -197,8 +197,12 @@ class _Writer:
         """The terminal of a string without quotes, which is most often any string."""
         if node.also is not None or node.regex not in _ANYTHING:
             return text
-        marks = node.taken.marks if node.taken else ()
-        return self.witnessed(text, witnesses((node.stop, *marks)))
+        if node.taken is None:
+            return self.witnessed(text, witnesses((node.stop,)))
+        alike = [each for each in node.taken.openers if each[0] == node.stop[0]]
+        others = "".join(each[0] for each in node.taken.openers if each not in alike)
+        stops = (node.stop, *node.taken.marks, *alike)
+        return self.witnessed(text, witnesses(stops, not_first=others))
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""

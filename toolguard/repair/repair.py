@@ -215,6 +215,8 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
     inner = fenced[1].strip(SPACE) if fenced else body
     if opener and closer and body.startswith(opener) and body.endswith(closer):
         inner = body[len(opener) : -len(closer)].strip(SPACE)
+    if not wire_format.is_json and inner.startswith(wire_format.markup):
+        return  # the format's own: what is written alike in others means something else there
     others = [WireFormat.load(name) for name in format_names() if name != wire_format.name]
     tagless = [other for other in others if not other.opener]
     yield (
