@@ -20,6 +20,7 @@ from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
+from .evidence import QUOTES
 from .search import Change, Stumble
 
 ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
@@ -311,7 +312,8 @@ class Changes:
         if control and control.end() > place:
             yield Change(place, control.end(), "", "drop_control")
             word = _WORD.match(text, control.end())
-            if word:
+            inner = self.reader.heads.paths and control[0] in self.format.inner
+            if word and not inner and control[0] not in QUOTES:
                 yield Change(place, word.end(), "", "drop_control")
         elif not ((text[place].isascii() and text[place].isalnum()) or text[place] in _KEPT):
             yield Change(place, place + 1, "", "drop_stray")

@@ -103,17 +103,19 @@ def _mended(
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """The smallest repairs in the format itself, one for each outcome."""
     read: dict[str, Turn] = {}
+    changes = Changes(wire_format, toolset)
 
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset)
         read[way.text] = turn
         if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
             return False
-        if _is_cut_off(way, text, wire_format, toolset) or doubtful(way.text, way.edits, turn.calls):
+        if _is_cut_off(way, text, wire_format, toolset):
+            return False
+        if doubtful(way, turn, wire_format, changes.keys):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
-    changes = Changes(wire_format, toolset)
     starts = list(_starts(text, wire_format, toolset))
     found = solutions(wire_format, starts, changes, sound, changes.took_in)
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
