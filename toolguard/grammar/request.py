@@ -10,6 +10,7 @@ from typing import Any
 from typing import Literal as Choice
 
 from ..errors import FormatError, RequestError, ToolsetError
+from ..formats.heads import UNTIL, Heads
 from ..formats.nodes import (
     EMPTY,
     NEVER,
@@ -35,7 +36,6 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.heads import UNTIL, Heads
 from ..formats.reader import CALLS
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
@@ -158,9 +158,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     below = {name for root in roots for name in reachable(rules, root)}
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
-    fillers = [
-        _Filler(tool, index, general, slotted, heads) for index, tool in enumerate(toolset)
-    ]
+    fillers = [_Filler(tool, index, general, slotted, heads) for index, tool in enumerate(toolset)]
 
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]

@@ -87,7 +87,8 @@ def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None
         return Found("missing_recipient", payload.start(), payload.end(), message, "around")
     if opener is not None or (not own.opener and any(text in source for text in own.markup)):
         start = 0 if opener is None else opener[0]
-        return Found("missing_close", start, size, "the turn ends before its calls are over", "call")
+        message = "the turn ends before its calls are over"
+        return Found("missing_close", start, size, message, "call")
     return Found("empty_turn", 0, size, "reasoning and nothing after it", "turn")
 
 

@@ -60,6 +60,10 @@ def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str
     """
     strings = [s for call in turn.calls for s in _said(call.arguments) if isinstance(s, str)]
     put_in = [edit.after.strip(SPACE) for edit in way.edits]
+    if any(
+        edit.rule == "drop_control" and edit.before.strip(SPACE) in put_in for edit in way.edits
+    ):
+        return True  # the call was closed too early, and its own end left out
     longer = 0
     for edit in way.edits:
         place = edit.span[0] + longer
@@ -84,7 +88,7 @@ def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str
             ends = [said for said in strings if said.rstrip().endswith(piece)]
             if any(said.count(piece) > said.count(_CLOSING[piece]) for said in ends):
                 return True
-        elif _in_string(before.rstrip(SPACE)[::-1], piece) or _in_string(after.lstrip(SPACE), piece):
+        elif any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE))):
             return True
     gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
     if way.edits and turn.calls:
