@@ -204,8 +204,12 @@ def _quoted(names: tuple[str, ...]) -> re.Pattern[str]:
 def _torn(wire_format: WireFormat, names: tuple[str, ...]) -> re.Pattern[str] | None:
     """A whole turn that begins and ends as a call does, and is none: where no token opens one, it
     would pass for prose. In front of the tool's name stand signs, and the format's own words."""
+    named = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     if wire_format.reader.barred is None:
-        return None
+        own = [n for n in walk(wire_format.rules["call"]) if isinstance(n, Literal)]
+        if wire_format.opener or not own or not own[-1].text.startswith("</"):
+            return None
+        return re.compile(rf"[\s\S]*\b(?:{named})\b[\s\S]*{re.escape(own[-1].text)}\s*\Z")
     texts = [n.text for n in wire_format._below("calls") if isinstance(n, Literal)]
     words = "|".join(sorted({*re.findall(r"\w+", " ".join(texts))})) or "(?!)"
     ends = [
@@ -214,7 +218,6 @@ def _torn(wire_format: WireFormat, names: tuple[str, ...]) -> re.Pattern[str] | 
         for node in walk(wire_format.rules[rule])
         if isinstance(node, Literal) and not re.search(r"\w", node.text)
     ]
-    named = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     signs = r"[\s{}\[\]()\"',:]*"
     return re.compile(
         rf"{signs}(?:(?:{words}){signs})*(?:{named})"
