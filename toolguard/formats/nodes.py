@@ -69,25 +69,43 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What a string without quotes is that took in what is no part of it, as its end was lost.
+
+    All that matches `regex`; it holds one of the `marks`, or begins with one of the `openers`.
+    """
+
+    regex: str
+    marks: tuple[str, ...]
+    openers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Raw:
-    """A string without quotes, up to the control token `stop`, which follows it; it does not begin
-    with the text `barred`."""
+    """A string without quotes, up to the control token `stop`, which follows it.
+
+    `taken` is what it may not be; until that is known, `barred` is a text that it may not begin
+    with.
+    """
 
     regex: str
     also: str | None = None
     stop: str = ""
+    taken: Taken | None = None
     barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A string without quotes, up to and with the first occurrence of the markup that ends it; it
-    does not begin with the text `barred`."""
+    """A string without quotes, up to and with the first occurrence of the markup that ends it.
+
+    `taken` is what it may not be, without that markup.
+    """
 
     regex: str
     stop: str
     also: str | None = None
-    barred: str = ""
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ spelled-out twin are told apart, and a token inside a string is seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, zip_longest
@@ -19,6 +19,7 @@ from lark.common import LexerConf
 from lark.exceptions import LexError
 from lark.lexer import ContextualLexer, LexerState, LexerThread
 
+from .heads import UNTIL, Heads, heads_of
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
 _MARK, _MENTION = 0xDC00, 0xDB00
@@ -130,20 +131,6 @@ def text_pattern(controls: tuple[str, ...], barred: str | None) -> str:
 CDATA = ("<![CDATA[", "]]>")
 """What may stand around a value of the slot CDATA."""
 
-UNTIL = (
-    "VALUE",
-    "LINES",
-    "CDATA",
-    "STRING",
-    "OTHER",
-    "NUMBER",
-    "BOOLEAN",
-    "OBJECT",
-    "ARRAY",
-    "NULL",
-)
-"""The slots whose values are read as text, up to what follows them."""
-
 
 class Keys(NamedTuple):
     """How a format writes the name of an argument that stands for itself.
@@ -163,6 +150,10 @@ class Keys(NamedTuple):
         for character, escaped in self.escapes:
             key = key.replace(character, escaped)
         return key if re.fullmatch(self.regex, key) else None
+
+    def written(self, keys: Iterable[str]) -> frozenset[str]:
+        """Names as they are written, those that can be."""
+        return frozenset(filter(None, map(self.write, keys)))
 
     def read(self, written: str) -> str:
         """The name that is written so."""
@@ -216,6 +207,7 @@ class Reader:
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
         written: what is written for a terminal that leaves no choice, but white space.
         strings: the terminals that are a whole string of JSON or of Python.
+        heads: how the next argument or call begins, which no string without quotes holds.
     """
 
     lark: Lark
@@ -227,6 +219,7 @@ class Reader:
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
+    heads: Heads
 
 
 class _Lexer(ContextualLexer):
@@ -374,6 +367,7 @@ def build_reader(
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),
+        heads_of(rules),
     )
 
 

@@ -418,9 +418,9 @@ class Completer:
                     self._patterns[node] = _SCALAR
                 case Raw(_, _, stop):
                     self._patterns[node] = re.compile(rf"(?:(?!{re.escape(stop)})[\s\S])+".encode())
-                case Until(_, stop, _, barred):
-                    end, bar = re.escape(stop), f"(?!{re.escape(barred)})" if barred else ""
-                    self._patterns[node] = re.compile(rf"{bar}(?:(?!{end})[\s\S])*{end}".encode())
+                case Until(_, stop):
+                    end = re.escape(stop)
+                    self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
                 case Key():
                     self._patterns[node] = re.compile(node.regex.encode())
                 case Pattern(regex):
@@ -434,6 +434,8 @@ class Completer:
                 return text.decode("utf-8", "replace") not in node.spelled
             case Scalar() | Pattern(also=str()) | Raw(also=str()) | Until(also=str()):
                 return self._suffix(node, text) == b""
+            case Raw() | Until():
+                return not _took(node, text)
             case _:
                 return True
 
@@ -441,7 +443,7 @@ class Completer:
         """The fewest bytes that complete a terminal."""
         match node:
             case Raw(regex, also, stop):
-                if stop.encode() in prefix:
+                if stop.encode() in prefix or _took(node, prefix):
                     return None
                 return self._suffix(Pattern(regex, also), prefix)
             case Until():
@@ -455,7 +457,7 @@ class Completer:
     def _until(self, node: Until, prefix: bytes) -> bytes | None:
         """The shortest end of a string that runs up to its markup, which may have begun."""
         stop = node.stop.encode()
-        if node.barred and prefix.startswith(node.barred.encode()):
+        if _took(node, prefix):
             return None
         if stop in prefix:
             return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
@@ -465,6 +467,16 @@ class Completer:
                 return stop[begun:]
         suffix = self._suffix(content, prefix)
         return None if suffix is None else suffix + stop
+
+
+def _took(node: Raw | Until, text: bytes) -> bool:
+    """Whether a string without quotes took in what is no part of it."""
+    if node.taken is None:
+        return False
+    begins = text.startswith(tuple(opener.encode() for opener in node.taken.openers))
+    if not begins and not any(mark.encode() in text for mark in node.taken.marks):
+        return False
+    return re.fullmatch(node.taken.regex.encode(), text) is not None
 
 
 def _lacking(

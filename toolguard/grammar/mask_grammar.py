@@ -124,16 +124,14 @@ class _Writer:
                 text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also, barred):
+            case Until(regex, stop, also, taken):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
+                barred = f"(?s:.*){end}(?s:.+)" + (f"|({taken.regex}){end}" if taken else "")
                 text = self.terminal(
-                    f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(f'(?s:.*){end}(?s:.+)')}"
-                    f"{_bar(re.escape(barred) or None)}"
+                    f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(barred)}"
                 )
-                anything = also is None and regex in _ANYTHING
-                stops = (stop, barred) if barred else (stop,)
-                return self.witnessed(text, witnesses(stops)) if anything else text
+                return self.anything(text, node)
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
                 return self.terminal(_regex(node.regex) + known)
@@ -169,7 +167,7 @@ class _Writer:
 
     def text_until(self, node: Node, before: str, text: str) -> str:
         if isinstance(node, Raw):
-            spelled = self.write(Until(node.regex, text, node.also))
+            spelled = self.write(Until(node.regex, text, node.also, node.taken))
             written = self.raw(node, text)
         elif any(part == Free("BLANK") for part in walk(node)):
             spelled = self.terminal(f"{_regex(before)} {json.dumps(text)}")
@@ -195,11 +193,22 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        conditions = f"{_also(node.also)} & {self.without([stop])}"
+        taken = f" & ~{_regex(node.taken.regex)}" if node.taken else ""
+        conditions = f"{_also(node.also)} & {self.without([stop])}{taken}"
         name = self.terminal(f"{_regex(node.regex)} & /(?s:.+)/{conditions}")
-        if node.also is None and node.regex in _ANYTHING:
-            name = self.witnessed(name, witnesses((stop,)))
+        name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
+
+    def anything(self, text: str, node: Raw | Until) -> str:
+        """The terminal of a string without quotes, which is most often any string."""
+        if node.also is not None or node.regex not in _ANYTHING:
+            return text
+        if node.taken is None:
+            return self.witnessed(text, witnesses((node.stop,)))
+        alike = [each for each in node.taken.openers if each[0] == node.stop[0]]
+        others = "".join(each[0] for each in node.taken.openers if each not in alike)
+        stops = (node.stop, *node.taken.marks, *alike)
+        return self.witnessed(text, witnesses(stops, not_first=others))
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from typing import Literal as Choice
 
 from ..errors import FormatError, RequestError, ToolsetError
+from ..formats.heads import UNTIL, Heads
 from ..formats.nodes import (
     EMPTY,
     NEVER,
@@ -26,6 +28,7 @@ from ..formats.nodes import (
     Rules,
     Seq,
     Slot,
+    Taken,
     Until,
     children,
     optional,
@@ -33,7 +36,7 @@ from ..formats.nodes import (
     rebuild,
     walk,
 )
-from ..formats.reader import CALLS, CDATA, UNTIL, Fixed, Keys, fixed_text, keys_of
+from ..formats.reader import CALLS, CDATA, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import UNWRITABLE, ArgumentRules, Relaxation
@@ -47,6 +50,8 @@ from .dialects import (
 )
 
 Reasoning = Choice["auto", "open", "none", "reply"]
+_Taken = Callable[[str, str], Taken | None]
+"""What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
@@ -134,7 +139,7 @@ def request_grammar(
         toolset, relaxations = _without_reserved(wire_format, toolset)
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
-        relaxations += _offer(rules, toolset)
+        relaxations += _offer(rules, toolset, wire_format.reader.heads)
     else:
         rules |= dict.fromkeys(_CALLS, NEVER)
     if not parallel:
@@ -190,7 +195,7 @@ def _own(rule: str, index: int) -> str:
     return f"{rule}_{index}"
 
 
-def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
+def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relaxation]:
     """Puts a choice between the tools in place of what in a call depends on the tool.
 
     What is around that is the same for all: it is there once, however many tools are offered.
@@ -202,7 +207,9 @@ def _offer(rules: dict[str, Node], toolset: Toolset) -> list[Relaxation]:
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
     keys = keys_of(general)
-    fillers = [_Filler(tool, index, general, slotted, keys) for index, tool in enumerate(toolset)]
+    fillers = [
+        _Filler(tool, index, general, slotted, keys, heads) for index, tool in enumerate(toolset)
+    ]
 
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
@@ -238,10 +245,17 @@ class _Filler:
     """Fills the slots of a call's rules for one tool."""
 
     def __init__(
-        self, tool: Tool, index: int, general: Rules, slotted: Set[str], keys: Keys
+        self,
+        tool: Tool,
+        index: int,
+        general: Rules,
+        slotted: Set[str],
+        keys: Keys,
+        heads: Heads,
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
-        self.keys = keys
+        self.keys, self.heads = keys, heads
+        self.written = keys.written(tool.keys)
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
@@ -321,7 +335,8 @@ class _Filler:
             case Ref(rule) if rule in self.slotted:
                 return self.filled(self.general[rule], key, schema, path)
             case Seq(items):
-                return Seq(_run_on(items, [self.filled(i, key, schema, path) for i in items]))
+                filled = [self.filled(item, key, schema, path) for item in items]
+                return Seq(_run_on(items, filled, partial(self.heads.taken, self.written)))
             case _:
                 inner = tuple(self.filled(child, key, schema, path) for child in children(node))
                 return rebuild(node, inner)
@@ -364,29 +379,30 @@ def _joined(node: Node) -> str:
             raise FormatError(f"an `opening` is made of text and terminals, not of {node!r}")
 
 
-def _run_on(items: Sequence[Node], filled: Sequence[Node]) -> tuple[Node, ...]:
+def _run_on(items: Sequence[Node], filled: Sequence[Node], taken: _Taken) -> tuple[Node, ...]:
     """Strings without quotes run up to the markup that follows them."""
     result: list[Node] = []
     for index, node in enumerate(filled):
         before = items[index - 1] if index else None
         value = isinstance(before, Slot) and before.name in VALUES
         if value and isinstance(node, Literal | Control):
-            result[-1] = _stopped(result[-1], node)
+            result[-1] = _stopped(result[-1], node, taken)
         else:
             result.append(node)
     return tuple(result)
 
 
-def _stopped(value: Node, stop: Literal | Control) -> Node:
+def _stopped(value: Node, stop: Literal | Control, taken: _Taken) -> Node:
     match value:
         case Alt(options):
-            return Alt(tuple(_stopped(option, stop) for option in options))
+            return Alt(tuple(_stopped(option, stop, taken) for option in options))
         case Seq((Literal(opening), inner, Literal(closing))) if (opening, closing) == CDATA:
-            return Seq((Literal(opening), _stopped(inner, Literal(closing + stop.text))))
-        case Raw(regex, also, _, barred) if isinstance(stop, Literal):
-            return Until(regex, stop.text, also, barred)
+            end = Literal(closing + stop.text)
+            return Seq((Literal(opening), _stopped(inner, end, lambda *_: None)))
+        case Raw(regex, also, barred=barred) if isinstance(stop, Literal):
+            return Until(regex, stop.text, also, taken(stop.text, barred))
         case Raw(regex, also):
-            return Seq((Raw(regex, also, stop.text), stop))
+            return Seq((Raw(regex, also, stop.text, taken(stop.text, "")), stop))
         case _:
             return Seq((value, stop))
 

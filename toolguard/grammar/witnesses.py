@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\((?:\\.|[^()\\])*\)|[\s\S]")
 
 @lru_cache(maxsize=1024)
 def witnesses(
-    stops: tuple[str, ...], blank: bool = True, bar: str | None = None
+    stops: tuple[str, ...], blank: bool = True, bar: str | None = None, not_first: str = ""
 ) -> tuple[str, ...]:
     """Regular expressions for beginnings of text that contains none of `stops`.
 
@@ -30,6 +30,7 @@ def witnesses(
     Args:
         blank: the text may begin with any amount of white space, else with a bounded one.
         bar: how the text may not begin.
+        not_first: the characters that it does not begin with here.
 
     Returns:
         None at all where there is no plain way to say it.
@@ -41,7 +42,7 @@ def witnesses(
     if bar is None:
         pair = f"{_one_of(first)}{_none_of(first + second)}"
         unit = f"({_none_of(first)}|{pair})"
-        plain = f"{unit}+" if blank else f"({_none_of(first, _SPACE)}|{pair}){unit}*"
+        plain = f"({_none_of(first + not_first, '' if blank else _SPACE)}|{pair}){unit}*"
         midst = {stop[:i] for stop in stops for i in range(2, len(stop)) if stop[i - 1] in last}
         begun = [_one_of(first), *map(re.escape, sorted(midst))]
         # The engine sees through one way of going on in a terminal, not through several.

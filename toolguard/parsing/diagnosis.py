@@ -67,6 +67,10 @@ def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None
     """What is missing at the end of a turn."""
     source, own = place.source, place.wire_format
     size = len(source)
+    value = own.reader.values.get(last.type) if last is not None else None
+    if value is not None and last is not None and not str(last).endswith(value.markup or "\0"):
+        message = f"{value.stop!r} is missing: the value never ends"
+        return Found("dropped_tag", last.start_pos or 0, size, message, "call")
     if place.body is not None:
         start = place.body if opener is None else opener[0]
         if place.before.strip(SPACE):
@@ -85,6 +89,10 @@ def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None
     if not own.reasoning_closer and payload and _is_object(payload[0]):
         message = "the arguments of a call as content: it has no recipient"
         return Found("missing_recipient", payload.start(), payload.end(), message, "around")
+    if opener is not None or (not own.opener and any(text in source for text in own.markup)):
+        start = 0 if opener is None else opener[0]
+        message = "the turn ends before its calls are over"
+        return Found("missing_close", start, size, message, "call")
     return Found("empty_turn", 0, size, "reasoning and nothing after it", "turn")
 
 

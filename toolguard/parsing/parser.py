@@ -55,7 +55,7 @@ from .head import Head
 from .opening import START, Known, Opened, longest, opened_by, shown
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
-from .values import named_value, read_arguments
+from .values import TookInError, named_value, read_arguments
 
 _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
     "FREE": TextDelta,
@@ -550,6 +550,9 @@ class TurnParser:
         tool = self._toolset[name]
         try:
             arguments = read_arguments(tree, self._source, self._format.reader, tool)
+        except TookInError as error:
+            self._found("dropped_tag", start, end, str(error), "call")
+            return
         except ValueError as error:
             message = f"the arguments cannot be read: {line(error)}"
             self._found("malformed_call", start, end, message, "call")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
 
+from ..formats.nodes import Literal, walk
 from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
 from ..tools.toolset import Toolset
@@ -170,6 +171,11 @@ def _attempts(
             message = f"a call as {other.name} writes it"
             yield Found("foreign_format", 0, len(raw), message, "around")
             return
+    torn = _torn(wire_format, toolset.names)
+    if not faults and torn is not None and torn.match(raw):
+        message = "the turn is a call that its parser cannot follow"
+        yield Found("malformed_call", 0, len(raw), message, "call")
+        return
     made_of = _quoted(toolset.names).search(raw)
     if made_of is None:
         return
@@ -190,6 +196,31 @@ def _attempts(
 def _quoted(names: tuple[str, ...]) -> re.Pattern[str]:
     """The name of a tool between the signs that a call has around it."""
     return re.compile(rf"[\"'=:. >](?:{'|'.join(map(re.escape, names))})[\"'>:({{\s]")
+
+
+@lru_cache(maxsize=256)
+def _torn(wire_format: WireFormat, names: tuple[str, ...]) -> re.Pattern[str] | None:
+    """A whole turn that begins and ends as a call does, and is none: where no token opens one, it
+    would pass for prose. In front of the tool's name stand signs, and the format's own words."""
+    named = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    if wire_format.reader.barred is None:
+        own = [n for n in walk(wire_format.rules["call"]) if isinstance(n, Literal)]
+        if wire_format.opener or not own or not own[-1].text.startswith("</"):
+            return None
+        return re.compile(rf"[\s\S]*\b(?:{named})\b[\s\S]*{re.escape(own[-1].text)}\s*\Z")
+    texts = [n.text for n in wire_format._below("calls") if isinstance(n, Literal)]
+    words = "|".join(sorted({*re.findall(r"\w+", " ".join(texts))})) or "(?!)"
+    ends = [
+        re.escape(node.text)
+        for rule in ("call", "calls")
+        for node in walk(wire_format.rules[rule])
+        if isinstance(node, Literal) and not re.search(r"\w", node.text)
+    ]
+    signs = r"[\s{}\[\]()\"',:]*"
+    return re.compile(
+        rf"{signs}(?:(?:{words}){signs})*(?:{named})"
+        rf"(?:\"\s*[,:}}]|\s*[(\[]|\w+=)[\s\S]*{ends[-1]}\s*\Z"
+    )
 
 
 def _body_start(raw: str, wire_format: WireFormat) -> int:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from lark import Token, Tree
 
-from ..formats.reader import CDATA, SPACE, Reader
+from ..formats.heads import lost
+from ..formats.reader import CDATA, SPACE, Keys, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
 from .literals import checked, read_literal
 
 Valid = Callable[[Any], bool]
+
+
+class TookInError(ValueError):
+    """A string lost what ends it, and took in what follows; says what it took in, and its end."""
+
+    def __init__(self, taken: str, stop: str) -> None:
+        self.taken, self.stop = taken, stop
+        super().__init__(f"{stop!r} is missing before {taken!r}")
+
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "OTHER": lambda value: not isinstance(value, str),
@@ -47,19 +58,29 @@ def named_value(argument: Tree[Token], source: str, reader: Reader, tool: Tool) 
         ValueError: the value is none of its dialect.
     """
     key = reader.keys.read(str(next(argument.find_data("key_")).children[0]))
-    return key, _value(argument, source, reader, tool.accepts(key))
+    return key, _value(argument, source, reader, tool, tool.accepts(key))
 
 
-def _value(argument: Tree[Token], source: str, reader: Reader, valid: Valid) -> Any:
-    slot, text = "STRING", ""
+def _value(argument: Tree[Token], source: str, reader: Reader, tool: Tool, valid: Valid) -> Any:
+    slot, text, stop = "STRING", "", ""
     for tree in argument.find_data("literal_"):
         return read_literal(_text(tree, source), reader.json_literals)
     for tree in argument.find_data("typed_"):
         return _typed(next(_trees(tree)), reader)
     for token in _value_tokens(argument, reader):
         value = reader.values[token.type]
-        slot, text = value.slot, token.removesuffix(value.markup)
-    return read_value(slot, text, valid)
+        slot, text, stop = value.slot, token.removesuffix(value.markup), value.stop
+    read = read_value(slot, text, valid)
+    wrapped = slot == "CDATA" and text.startswith(CDATA[0])
+    taken = lost(reader.heads, _written(reader.keys, tool.keys)).search(text)
+    if taken and isinstance(read, str) and not wrapped:
+        raise TookInError(taken[0], stop)
+    return read
+
+
+@lru_cache(maxsize=256)
+def _written(keys: Keys, names: frozenset[str]) -> frozenset[str]:
+    return keys.written(names)
 
 
 def read_value(slot: str, text: str, valid: Valid) -> Any:

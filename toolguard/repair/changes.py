@@ -20,6 +20,7 @@ from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
+from .evidence import QUOTES
 from .search import Change, Stumble
 
 ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
@@ -82,6 +83,11 @@ class Changes:
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
+        self._heads = re.compile(self.reader.heads.inside(self.keys) or "(?!)")
+
+    def took_in(self, token: Token) -> bool:
+        """Whether a value lost what ends it, and took in the next argument or call."""
+        return token.type in self.reader.values and self._heads.search(token) is not None
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
         expected = stumble.expected
@@ -168,9 +174,10 @@ class Changes:
         if char in _STRUCTURE:
             end = place + 1
             for piece in written:
-                if len(piece.strip(SPACE)) == 1 and piece.strip(SPACE) != char:
+                sign = piece.strip(SPACE)
+                if len(sign) == 1 and sign != char and sign in _meant_by(char):
                     rule = {"=": "equals_to_colon", ")": "bracket_kind", "]": "bracket_kind"}
-                    yield Change(place, end, piece.strip(SPACE), rule.get(char, "wrong_sign"))
+                    yield Change(place, end, sign, rule.get(char, "wrong_sign"))
         yield from self._fields(text, place, written)
         yield from self._ids(text, place, written)
         yield from self._tags(text, place, written)
@@ -276,9 +283,13 @@ class Changes:
             if name not in self.reader.values:
                 continue
             stop = self.reader.values[name].stop
-            bare = stop.strip(SPACE)
-            if stop in text[place:]:
+            end = text.find(stop, place)
+            head = self._heads.search(text, place, end if end >= 0 else len(text))
+            if head:
+                yield from self._ends(text, place, head.start(), stop)
+            if end >= 0:
                 continue
+            bare = stop.strip(SPACE)
             for lost in (2, 1):
                 at = text.find(bare[lost:], place)
                 if at >= 0 and len(bare) > 4:
@@ -286,7 +297,17 @@ class Changes:
                     break
             following = self._markup.search(text, place)
             if following:
-                yield Change(following.start(), following.start(), stop, "add_closer")
+                yield from self._ends(text, place, following.start(), stop)
+
+    def _ends(self, text: str, place: int, at: int, stop: str) -> Iterator[Change]:
+        """Where a value that begins at `place` may end, if what follows it begins at `at`: in front
+        of the white space that templates write there; where they write none, nobody can say."""
+        inside = len(text[place:at].rstrip(SPACE))
+        habit = self.reader.heads.habit
+        blank = text[place + inside : at]
+        ends = {at - len(habit)} if habit and blank.endswith(habit) else {at, place + inside}
+        for end in sorted(ends, reverse=True):
+            yield Change(end, end, stop, "add_closer")
 
     # What has no business there
 
@@ -299,7 +320,8 @@ class Changes:
         if control and control.end() > place:
             yield Change(place, control.end(), "", "drop_control")
             word = _WORD.match(text, control.end())
-            if word:
+            inner = self.reader.heads.paths and control[0] in self.format.inner
+            if word and not inner and control[0] not in QUOTES:
                 yield Change(place, word.end(), "", "drop_control")
         elif not ((text[place].isascii() and text[place].isalnum()) or text[place] in _KEPT):
             yield Change(place, place + 1, "", "drop_stray")
@@ -343,6 +365,11 @@ class Changes:
                 if len(name) < len(token) and token.startswith(name):
                     for piece in written:
                         yield Change(start + len(name), start + len(name), piece, "add_structure")
+
+
+def _meant_by(char: str) -> str:
+    """The signs that one may be written for: a bracket for its like, a comma for anything."""
+    return next((signs for signs in ("([{<", ")]}>", ":=") if char in signs), _STRUCTURE)
 
 
 @cache

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from ..parsing.turn import Call
+from ..formats.reader import SPACE
+from ..formats.wire_format import WireFormat
+from ..parsing.turn import Call, Turn
+from .search import Way
 
+_PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_tag", "wrong_sign")
+_CLOSING = {"}": "{", "]": "[", ")": "("}
+QUOTES = ('"', "'", '<|"|>')
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -40,6 +47,74 @@ def spans_structure(call: Call) -> bool:
     """Whether a string of it ends as what comes before a string does: it took in what was lost."""
     texts = (said for said in _said(call.arguments) if isinstance(said, str))
     return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
+
+
+def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str]) -> bool:
+    """Whether what was put in may be in the turn already, out of its place: inside a string, or in
+    what no call has now.
+
+    Args:
+        way: the turn with the edits.
+        turn: what it says now.
+        keys: what arguments may be called.
+    """
+    strings = [s for call in turn.calls for s in _said(call.arguments) if isinstance(s, str)]
+    put_in = [edit.after.strip(SPACE) for edit in way.edits]
+    if any(
+        edit.rule == "drop_control" and edit.before.strip(SPACE) in put_in for edit in way.edits
+    ):
+        return True  # the call was closed too early, and its own end left out
+    longer = 0
+    for edit in way.edits:
+        place = edit.span[0] + longer
+        before, after = way.text[:place], way.text[place + len(edit.after) :]
+        longer += len(edit.after) - len(edit.before)
+        piece = edit.after.strip(SPACE)
+        if edit.rule not in _PUT_IN or not piece:
+            continue
+        if piece in QUOTES:
+            # an empty string that nobody wrote, or one of what stands between strings
+            empty = before.endswith(piece) or after.startswith(piece)
+            if empty or any(_is_structure(said, wire_format) for said in strings):
+                return True
+        elif piece == "[" and "]" in put_in and before.rstrip(SPACE).endswith((":", "=")):
+            return True  # a list that nobody wrote
+        elif piece in "[{" and after.lstrip(SPACE)[:1] in ("]", "}"):
+            return True  # nor an empty one, or an empty object
+        elif len(piece) > 1:
+            if any(piece in said for said in strings):
+                return True
+        elif piece in _CLOSING:
+            ends = [said for said in strings if said.rstrip().endswith(piece)]
+            if any(said.count(piece) > said.count(_CLOSING[piece]) for said in ends):
+                return True
+        elif any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE))):
+            return True
+    gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
+    if way.edits and turn.calls:
+        gone.append(way.text[turn.calls[-1].span[1] :])
+    return bool(keys) and any(_arguments(frozenset(keys)).search(text) for text in gone)
+
+
+@lru_cache(maxsize=256)
+def _arguments(keys: frozenset[str]) -> re.Pattern[str]:
+    """One of these names, as that of an argument."""
+    known = "|".join(map(re.escape, sorted(keys)))
+    return re.compile(rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S)")
+
+
+def _is_structure(said: str, wire_format: WireFormat) -> bool:
+    """Whether a string says nothing but signs, or a control token of the format."""
+    return bool(said) and (not re.search(r"\w", said) or bool(wire_format.spelled.search(said)))
+
+
+def _in_string(text: str, sign: str) -> bool:
+    """Whether a text begins with a quotation mark, and goes on with a sign, or one more mark."""
+    for quote in (*QUOTES, *(quote[::-1] for quote in QUOTES)):
+        if text.startswith(quote):
+            inside = text[len(quote) :]
+            return inside.lstrip(SPACE).startswith(sign) or inside.startswith(quote)
+    return False
 
 
 def _said(value: Any) -> Iterator[Any]:

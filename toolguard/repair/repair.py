@@ -20,8 +20,8 @@ from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
 from .classify import Tools, read_as
 from .edits import Confidence, Edit, Repair
-from .evidence import invented, spans_structure
-from .search import Change, Way, begin, solutions
+from .evidence import doubtful, invented, spans_structure
+from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,6 +111,7 @@ def _mended(
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """The smallest repairs in the format itself, one for each outcome."""
     read: dict[str, Turn] = {}
+    changes = Changes(wire_format, toolset)
 
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset, opened=opened)
@@ -121,14 +122,12 @@ def _mended(
             return False
         if _was_thought(way, turn, text, wire_format):
             return False
+        if doubtful(way, turn, wire_format, changes.keys):
+            return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
-    found = solutions(
-        wire_format,
-        list(_starts(text, wire_format, toolset, opened)),
-        Changes(wire_format, toolset),
-        sound,
-    )
+    starts = list(_starts(text, wire_format, toolset, opened))
+    found = solutions(wire_format, starts, changes, sound, changes.took_in)
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
     for way in found:
         turn = read[way.text]
@@ -168,9 +167,15 @@ def _is_cut_off(
     longer = 0
     for edit in way.edits:
         if edit.span[0] == len(text) and edit.after:
+            end = len(text) + longer
             parser = TurnParser(wire_format, toolset, opened=opened)
-            parser.feed(way.text[: len(text) + longer + len(edit.after)])
-            return parser.is_open() or text.rstrip(SPACE)[-1] not in "}])>"
+            parser.feed(way.text[: end + len(edit.after)])
+            further = wire_format.reader.heads.begin
+            return (
+                parser.is_open()
+                or text.rstrip(SPACE)[-1] not in "}])>"
+                or bool(further and follows(wire_format, way.text[:end] + further, opened))
+            )
         longer += len(edit.after) - len(edit.before)
     return False
 
@@ -241,6 +246,8 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
     inner = fenced[1].strip(SPACE) if fenced else body
     if opener and closer and body.startswith(opener) and body.endswith(closer):
         inner = body[len(opener) : -len(closer)].strip(SPACE)
+    if not wire_format.is_json and inner.startswith(wire_format.markup):
+        return  # the format's own: what is written alike in others means something else there
     others = [other for other in guesses() if other.name != wire_format.name]
     tagless = [other for other in others if not other.opener]
     yield (

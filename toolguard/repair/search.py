@@ -122,7 +122,11 @@ def begin(wire_format: WireFormat, text: str, opened: Known) -> Way:
 
 
 def solutions(
-    wire_format: WireFormat, starts: Sequence[Way], propose: Propose, sound: Callable[[Way], bool]
+    wire_format: WireFormat,
+    starts: Sequence[Way],
+    propose: Propose,
+    sound: Callable[[Way], bool],
+    took_in: Callable[[Token], bool],
 ) -> list[Way]:
     """The ways with the fewest edits that the parser follows to the end, and that are sound.
 
@@ -130,6 +134,7 @@ def solutions(
         starts: where to begin.
         propose: what may be changed where the parser stumbles.
         sound: whether the text of a way is a repair indeed.
+        took_in: whether a token is a value that took in what follows it: the parser stumbles there.
     """
     lexer = wire_format.reader.lark.parse_interactive("", start="start").lexer_thread.lexer
     order = count()
@@ -147,7 +152,7 @@ def solutions(
             break
         looked += 1
         way = make()
-        stumble = _read(lexer, way)
+        stumble = _read(lexer, way, took_in)
         if stumble is None:
             if way.text not in texts and sound(way):
                 found.append(way)
@@ -166,6 +171,18 @@ def solutions(
     return [] if agenda and found and agenda[0][0] <= found[0].cost else found
 
 
+def follows(wire_format: WireFormat, text: str, opened: Known) -> bool:
+    """Whether the parser follows a text to its end, where more may have to come."""
+    parser = wire_format.reader.lark.parse_interactive("", start=START[opened])
+    lexer, state = parser.lexer_thread.lexer, recogniser(parser.parser_state)
+    try:
+        for token in lexer.lex(lexing(lexer, text, 0), state):
+            feed(state, token)
+    except UnexpectedInput:
+        return False
+    return True
+
+
 def _itself(way: Way) -> Way:
     return way
 
@@ -182,7 +199,7 @@ def _resume(stumble: Stumble, start: int) -> tuple[int, State]:
     return stumble.way.at, stumble.way.state
 
 
-def _read(lexer: Any, way: Way) -> Stumble | None:
+def _read(lexer: Any, way: Way, took_in: Callable[[Token], bool]) -> Stumble | None:
     """Reads on; None at the end."""
     at = lexing(lexer, way.text, way.at)
     state = recogniser(way.state)
@@ -190,6 +207,8 @@ def _read(lexer: Any, way: Way) -> Stumble | None:
     while True:
         try:
             token = next(lexer.lex(at, state), None)
+            if token is not None and took_in(token):
+                return _stumbled(way, token.start_pos or 0, tokens)
             feed(state, token or Token("$END", ""))
         except UnexpectedInput as failure:
             place = failure.pos_in_stream

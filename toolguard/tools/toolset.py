@@ -16,7 +16,7 @@ import jsonschema
 from jsonschema.protocols import Validator
 
 from ..errors import ToolsetError
-from .schemas import Schema, is_plainly_right, normalise
+from .schemas import Schema, is_plainly_right, normalise, resolve
 
 ToolLike: TypeAlias = "Mapping[str, Any] | str | Callable[..., Any] | type | Tool"
 
@@ -48,6 +48,24 @@ class Tool:
     name: str
     definition: Mapping[str, Any] = field(hash=False, repr=False)
     parameters: Schema = field(hash=False, repr=False)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The names of the arguments that its schema declares, in any of its parts."""
+        found: set[str] = set()
+        agenda, seen = [self.parameters], set[str]()
+        while agenda:
+            schema = agenda.pop()
+            if not isinstance(schema, Mapping):
+                continue
+            found |= {*schema.get("properties", {}), *schema.get("required", ())}
+            for keyword in ("allOf", "anyOf", "oneOf"):
+                agenda += schema.get(keyword, ())
+            reference = schema.get("$ref")
+            if reference is not None and reference not in seen:
+                seen.add(reference)
+                agenda.append(resolve(self.parameters, reference, self.name))
+        return frozenset(found)
 
     def accepts(self, argument: str) -> Callable[[Any], bool]:
         """Whether a value satisfies the schema of one argument."""

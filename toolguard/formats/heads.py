@@ -1,0 +1,209 @@
+"""How the next argument of a call, or the next call, begins.
+
+A string without quotes that holds such a head has lost what ends it, and took in what follows. A
+head is a whole sequence of the format, key and opener, or closer and opener: a single tag may be
+meant, as in a text about tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .nodes import Alt, Control, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, Taken, walk
+
+_BLANK = r"[ \t\r\n]*"
+_LEAST = 4  # characters of an opener that no value begins with by chance: `>` and `">` may be
+
+UNTIL = (
+    *("VALUE", "LINES", "CDATA", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL"),
+)
+"""The slots whose values are read as text, up to what follows them."""
+
+_KEYS = {Slot("KEY"), Slot("ATTRIBUTE")}
+Path = tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """The heads of a format: what may stand between a value and the next.
+
+    Attributes:
+        paths: the nodes of each; what is the same for no two tools is a slot.
+        openers: what no value begins with, as it stands right before one already: but for
+            punctuation, which may, unless a line end follows where one stands before values.
+        habit: the white space that chat templates write before a head.
+        begin: the text that an argument begins with.
+    """
+
+    paths: tuple[Path, ...]
+    openers: tuple[str, ...]
+    habit: str
+    begin: str
+
+    def inside(self, keys: Iterable[str]) -> str:
+        """A regular expression of any head, in a call whose arguments have these names."""
+        known = "|".join(map(re.escape, sorted(keys)))
+        return "|".join(
+            "".join(_shown(node, known) for node in path)
+            for path in self.paths
+            if known or not _KEYS & {*path}
+        )
+
+    def taken(self, keys: Iterable[str], stop: str, barred: str = "") -> Taken | None:
+        """What no string without quotes is that ends at `stop`, and does not begin with `barred`;
+        None: it may be anything else."""
+        inside = self.inside(keys)
+        options = [f"(?s:.*)({inside})(?s:.*)"] if inside else []
+        openers = (*self.openers, barred) if barred else self.openers
+        options += [f"{_escaped(opener)}(?s:.*)" for opener in openers]
+        marks = dict.fromkeys(self._marks(sorted(keys), stop[-1]))
+        return Taken("|".join(options), tuple(marks), openers) if options else None
+
+    def _marks(self, keys: Sequence[str], last: str) -> Iterator[str]:
+        """The beginning of each head, up to where it has `last` for the first time."""
+        for path in self.paths:
+            begun = [""]
+            for node in path:
+                if isinstance(node, Literal | Control):
+                    end = node.text.find(last) + 1
+                    begun = [text + node.text[: end or None] for text in begun]
+                    if end:
+                        break
+                elif isinstance(node, Slot):
+                    begun = [text + key for text in begun for key in keys]
+                else:  # white space: what is in front of it is told, too
+                    break
+            yield from begun
+
+
+@lru_cache(maxsize=256)
+def lost(heads: Heads, keys: frozenset[str]) -> re.Pattern[str]:
+    """Where a value took in what is no part of it, in a call whose arguments have these names."""
+    openers = (rf"\A{_escaped(opener)}" for opener in heads.openers)
+    return re.compile("|".join(filter(None, (heads.inside(keys), *openers))) or "(?!)")
+
+
+def heads_of(rules: Rules) -> Heads:
+    """The heads of a format whose calls hold values that are read as they stand."""
+    argument = Ref("argument")
+    before = [path for path, _ in _around(argument, rules, _is_value)]
+    if not before:
+        return Heads((), (), "", "")
+    behind = [path for _, path in _around(Ref("call"), rules, _is_arguments)]
+    between = [path for path, _ in _around(Ref("further"), rules, _is_call)]
+    named, *_ = (path for path, _ in _around(Ref("call"), rules, _is_name))
+    ends = {_start(path) for _, path in _around(argument, rules, _is_value)}
+    calls = [_inlined((*a, *b, *named), rules) for a in behind for b in between]
+    paths = [_bare(path) for path in (*before, *calls)]
+    line = "\n" if any(node == Slot("LINES") for node in walk(rules["argument"])) else ""
+    openers = {path[-1].text + line for path in before if isinstance(path[-1], Literal | Control)}
+    blanks = [path[0].item for path in before if isinstance(path[0], Repeat)]
+    return Heads(
+        # No value goes on beyond what ends it.
+        tuple(dict.fromkeys(path for path in paths if _start(path) not in ends)),
+        tuple(sorted(text for text in openers if line or len(text) >= _LEAST)),
+        next((b.habit for b in blanks if isinstance(b, Pattern) and b.habit), ""),
+        _start(_bare(before[0])),
+    )
+
+
+def _around(
+    node: Node, rules: Rules, sought: Callable[[Node], bool]
+) -> Iterator[tuple[Path, Path]]:
+    """What stands before, and what behind, each node that is sought."""
+    if sought(node):
+        yield (), ()
+        return
+    match node:
+        case Ref(rule):
+            yield from _around(rules.get(rule, Alt(())), rules, sought)
+        case Seq(items):
+            for place, item in enumerate(items):
+                for before, behind in _around(item, rules, sought):
+                    yield (*items[:place], *before), (*behind, *items[place + 1 :])
+        case Alt(options):
+            for option in options:
+                yield from _around(option, rules, sought)
+        case Repeat(item):
+            yield from _around(item, rules, sought)
+
+
+def _is_value(node: Node) -> bool:
+    return isinstance(node, Slot) and node.name in UNTIL
+
+
+def _is_arguments(node: Node) -> bool:
+    return node == Repeat(Ref("argument"), 0, None)
+
+
+def _is_call(node: Node) -> bool:
+    return node == Ref("call")
+
+
+def _is_name(node: Node) -> bool:
+    return node == Slot("NAME")
+
+
+def _bare(path: Path) -> Path:
+    """A path without the white space on either side."""
+    start, end = _is_blank(path[0]), len(path) - _is_blank(path[-1])
+    return path[start:end]
+
+
+def _inlined(path: Path, rules: Rules) -> Path:
+    """A path with what its references stand for."""
+    found: list[Node] = []
+    for node in path:
+        match node:
+            case Ref(rule):
+                found += _inlined((rules[rule],), rules)
+            case Seq(items):
+                found += _inlined(items, rules)
+            case _:
+                found.append(node)
+    return tuple(found)
+
+
+def _is_blank(node: Node) -> bool:
+    match node:
+        case Repeat(item, 0, 1):
+            return _is_blank(item)
+        case Pattern(_, _, habit):
+            return habit is not None and not habit.strip()
+        case _:
+            return False
+
+
+def _escaped(text: str) -> str:
+    """A text as a regular expression on one line."""
+    return re.escape(text).replace("\\\n", r"\n")
+
+
+def _start(path: Sequence[Node]) -> str:
+    """The fixed text that a path begins with; empty if it does not."""
+    first = path[0] if path else None
+    return first.text if isinstance(first, Literal | Control) else ""
+
+
+def _shown(node: Node, keys: str) -> str:
+    """A node as a regular expression that masks and Python share."""
+    if _is_blank(node):
+        return _BLANK
+    match node:
+        case Literal(text) | Control(text):
+            return re.escape(text)
+        case Pattern(regex):
+            return f"({regex})"
+        case Slot() if node in _KEYS:
+            return f"({keys})"
+        case Seq(items):
+            return "".join(_shown(item, keys) for item in items)
+        case Alt(options):
+            return f"({'|'.join(_shown(option, keys) for option in options)})"
+        case Repeat(item, 0, 1):
+            return f"({_shown(item, keys)})?"
+        case _:
+            raise TypeError(f"{node!r} has no place between two values")
