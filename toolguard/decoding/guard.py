@@ -24,6 +24,7 @@ from ..grammar.request import (
     reasoning_after,
     request_grammar,
 )
+from ..parsing.chat_template import template_end
 from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
 from ..parsing.read import finished
@@ -257,9 +258,10 @@ def _parts_of_tags(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) 
 
 
 def turn_ends(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a turn, for the tokenizer and for the format."""
+    """The ids that end a turn, for the tokenizer, for the format and for the chat template."""
     added = tokenizer.get_added_vocab()
-    ends = [tokenizer.eos_token_id, *(added.get(text) for text in wire_format.ends)]
+    texts = [*wire_format.ends, template_end(fast_tokenizer(tokenizer), wire_format)]
+    ends = [tokenizer.eos_token_id, *(added.get(text) for text in texts if text)]
     return [token for token in dict.fromkeys(ends) if token is not None]
 
 

@@ -210,6 +210,11 @@ class WireFormat:
         return all(needed in text for needed in self._needed)
 
     @cached_property
+    def tagged(self) -> bool:
+        """Whether every call has a control token in it."""
+        return not self._needed.isdisjoint(self.controls)
+
+    @cached_property
     def _needed(self) -> frozenset[str]:
         return self._always(Ref("calls"))
 

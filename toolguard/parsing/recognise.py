@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FormatError
@@ -10,27 +11,30 @@ from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names, guesses
 from ..grammar.engine import fast_tokenizer
 from ..tools.toolset import Toolset
+from .chat_template import CALL, NAME, Rendering, Shape, rendering, renderings
 from .read import read_turn
+from .turn import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_QUESTION = "Sentinel?"
-_NAME = "get_sentinel"
-_ID = "sentinel1"  # nine letters and digits, which Mistral's templates insist on
-_ARGUMENTS = {"place": "sentinel town", "count": 417}
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": _NAME,
-        "description": "Sentinel.",
-        "parameters": {
-            "type": "object",
-            "properties": {"place": {"type": "string"}, "count": {"type": ["integer", "string"]}},
-            "required": ["place", "count"],
-        },
-    },
-}
+_TELLING = {"name": NAME, "arguments": {"place": " sentinel\n\ntown\n", "count": 417}}
+"""What formats that write the same tags write in different ways: white space around a value."""
+_TOOLSET = Toolset.of(
+    [
+        {
+            "name": NAME,
+            # Some templates write every value as a string, and some formats read it as one.
+            "parameters": {
+                "properties": {
+                    "place": {"type": "string"},
+                    "count": {"type": ["integer", "string"]},
+                },
+                "required": ["place", "count"],
+            },
+        }
+    ]
+)
 
 
 def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
@@ -76,25 +80,65 @@ def recognise(tokenizer: PreTrainedTokenizerBase) -> WireFormat:
 def _by_chat_template(
     tokenizer: PreTrainedTokenizerBase, formats: Sequence[WireFormat]
 ) -> WireFormat:
-    """The one of these formats whose parser reads the chat template's call."""
-    turn = _rendered_turn(tokenizer)
-    if _NAME not in turn:
-        raise FormatError(
-            f"the chat template leaves calls out (it renders {turn[:40]!r}): name the wire format, "
-            f"one of {', '.join(wire_format.name for wire_format in formats)}"
-        )
-    suffixed = filter(None, (wire_format.suffixed_in(turn) for wire_format in formats))
-    misses = {wire_format: _miss(wire_format, turn) for wire_format in (*formats, *suffixed)}
-    found = [wire_format for wire_format, miss in misses.items() if miss is None]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(wire_format.name for wire_format in found)
-        raise FormatError(f"several formats read the chat template's calls: {names}; name one")
-    raise FormatError(
-        f"no format reads the chat template's call {turn!r}; near misses: {_listed(misses)}. "
-        "Name the format, or write a grammar file for it (CONTRIBUTING.md)"
-    )
+    """The one of these formats whose parser reads the chat template's calls."""
+    refusals: list[tuple[int, str]] = []
+    names = ", ".join(each.name for each in formats)
+    takes_objects = False
+    for shape, made in renderings(tokenizer):
+        if isinstance(made, FormatError):
+            refusals.append((2, f"{made}: name the wire format, one of {names}"))
+            continue
+        if not made.shows_calls:
+            why = f"the chat template leaves calls out (it renders {made.turn[:40]!r})"
+            refusals.append((1, f"{why}: name the wire format, one of {names}"))
+            continue
+        # Where an object is printed as Python does, JSON text may be what is wanted, or calls are
+        # not written so at all (Phi-4-mini): only tags of a format tell.
+        doubtful = shape.as_text and takes_objects
+        takes_objects = takes_objects or not shape.as_text
+        suffixed = filter(None, (each.suffixed_in(made.called) for each in formats))
+        likely = [each for each in (*formats, *suffixed) if each.tagged or not doubtful]
+        found, misses = _readers(made, likely)
+        if len(found) > 1:
+            found = _told_apart(tokenizer, shape, found)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(each.name for each in found)
+            raise FormatError(
+                f"several formats read the chat template's calls: {several}; name one"
+            )
+        why = f"no format reads the chat template's call {made.turn!r}"
+        how = "Name the format, or write a grammar file for it (CONTRIBUTING.md)"
+        refusals.append((0, f"{why}; near misses: {_listed(misses)}. {how}"))
+    raise FormatError(min(refusals, key=itemgetter(0))[1])
+
+
+def _readers(
+    made: Rendering, formats: Sequence[WireFormat]
+) -> tuple[Sequence[WireFormat], Mapping[WireFormat, str | None]]:
+    """The formats that read the calls, from the likeliest place on where any does, and what the
+    others stumble over; where none does, from the first place."""
+    near = [each for each in formats if each.may_call(made.called)]
+    first: Mapping[WireFormat, str | None] = {}
+    for start in made.starts:
+        misses = {each: _miss(each, made, start) for each in near}
+        first = first or misses
+        found = [each for each, miss in misses.items() if miss is None]
+        if found:
+            return found, misses
+    return [], first
+
+
+def _told_apart(
+    tokenizer: PreTrainedTokenizerBase, shape: Shape, formats: Sequence[WireFormat]
+) -> Sequence[WireFormat]:
+    """Those that also read a call whose values are written in different ways; all, if none does."""
+    try:
+        made = rendering(tokenizer, shape._replace(calls=(_TELLING,)))
+    except FormatError:
+        return formats
+    return _readers(made, formats)[0] or formats
 
 
 def _listed(misses: Mapping[WireFormat, str | None]) -> str:
@@ -105,8 +149,7 @@ def _listed(misses: Mapping[WireFormat, str | None]) -> str:
 def _misreading(tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat) -> str | None:
     """What the response template makes of a call in the format: None if it is exactly that call,
     '' if it finds no call."""
-    call = {"name": _NAME, "arguments": _ARGUMENTS}
-    text = render(wire_format, [call])
+    text = render(wire_format, [CALL])
     miss = ""
     for end in ("", *wire_format.ends):  # some templates need the end to know a call closed
         try:
@@ -124,7 +167,7 @@ def _misreading(tokenizer: PreTrainedTokenizerBase, wire_format: WireFormat) -> 
 def _is_sentinel(calls: Any) -> bool:
     match calls:
         case [{"function": {"name": str(name), "arguments": dict(arguments)}}]:
-            return name == _NAME and _written(arguments) == _written(_ARGUMENTS)
+            return name == NAME and _written(arguments) == _written(CALL["arguments"])
     return False
 
 
@@ -133,45 +176,31 @@ def _written(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in arguments.items()}
 
 
-def _rendered_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The assistant turn that calls the sentinel, as the template writes it."""
-    question = [{"role": "user", "content": _QUESTION}]
-    call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
-    answer: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [call]}
-    try:
-        before = tokenizer.apply_chat_template(
-            question, tools=[_TOOL], add_generation_prompt=True, tokenize=False
-        )
-        after = tokenizer.apply_chat_template([*question, answer], tools=[_TOOL], tokenize=False)
-    except Exception as error:  # a template may raise anything
-        raise FormatError(
-            f"the chat template cannot render a tool call ({error}): name the wire format"
-        ) from error
-    assert isinstance(before, str)
-    assert isinstance(after, str)
-    # What stands between the question and the turn; some templates move the tools about before it.
-    between = before[before.rindex(_QUESTION) :] if _QUESTION in before else before
-    if between in after:
-        return after[after.rindex(between) + len(between) :]
-    shared = 0
-    while shared < min(len(before), len(after)) and before[shared] == after[shared]:
-        shared += 1
-    return after[shared:]
-
-
-def _miss(wire_format: WireFormat, turn: str) -> str | None:
-    """What keeps the format from reading the turn: None if nothing does, '' if it is not near."""
-    body = turn.rstrip()
-    for end in wire_format.ends:
-        body = body.removesuffix(end)
-    toolset = Toolset.of([_TOOL])
+def _miss(wire_format: WireFormat, made: Rendering, start: int) -> str | None:
+    """What keeps the format from reading exactly the calls in a turn that begins there: None if
+    nothing does, '' if it is not near."""
+    body = made.called[start:]
+    for end in {*wire_format.ends, made.end(wire_format)}:
+        body = body.partition(end)[0] if end else body
     # Templates may put white space before a turn that no model would write.
-    reads = [read_turn(text, wire_format, toolset) for text in (body.lstrip("\n"), body.strip())]
-    read = next((read for read in reads if read.calls), reads[0])
+    texts = dict.fromkeys((body.rstrip().lstrip("\n"), body.strip()))
+    reads = [
+        read_turn(text, wire_format, _TOOLSET, opened=opened)
+        for text in texts
+        for opened in (False, True)  # by the prompt, which may have said the opener already
+    ]
+    misses = [_misread(read, made.calls) for read in reads]
+    return None if None in misses else max(misses, key=bool)
+
+
+def _misread(read: Turn, calls: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with the turn that was read: None if it makes exactly these calls."""
     if not read.calls:
         return read.faults[0].message if read.calling and read.faults else ""
     if read.faults:
         return read.faults[0].message
-    arguments = read.calls[0].arguments
-    same = _written(arguments) == _written(_ARGUMENTS)
-    return None if same and len(read.calls) == 1 else f"it reads {arguments}"
+    if read.text or read.reasoning:
+        return f"it reads {read.text or read.reasoning!r} beside the call"
+    made = [_written(call.arguments) for call in read.calls]
+    same = made == [_written(call["arguments"]) for call in calls]
+    return None if same else f"it reads {[call.arguments for call in read.calls]}"
