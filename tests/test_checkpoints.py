@@ -23,7 +23,7 @@ def first(count: int, calling: bool = False) -> list[Case]:
 
 
 @cache
-def answer(name: str, count: int, policy: str, calling: bool = False) -> list[Turn]:
+def answer(name: str, count: int, policy: str, calling: bool) -> list[Turn]:
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
@@ -43,7 +43,7 @@ def test_healthy_is_healthy(size: int) -> None:
 
 @sizes(80, 400)
 def test_the_guard_does_no_harm(size: int) -> None:
-    turns = [answer("healthy", size, policy) for policy in ("observe", "enforce")]
+    turns = [answer("healthy", size, policy, False) for policy in ("observe", "enforce")]
     pairs = list(zip(*turns, strict=True))
     valid = [(before, after) for before, after in pairs if before.state.startswith("healthy")]
     assert len(valid) >= 0.8 * size
@@ -69,7 +69,7 @@ def test_the_collapsed_model_makes_no_valid_call_by_itself(size: int) -> None:
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_model_calls_again(name: str, size: int) -> None:
     score = scored(name, size, "enforce")
-    healthy = toolguard.score(first(size), answer("healthy", 80, "observe")[:size], 1.0)
+    healthy = toolguard.score(first(size), answer("healthy", 80, "observe", False)[:size], 1.0)
     assert score.schema_valid == 1
     assert score.states["healthy_call"] + score.states["healthy_response"] >= 0.995
     assert score.exact_match >= 0.8 * healthy.exact_match
