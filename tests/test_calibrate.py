@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 import toolguard
 from toolguard import Calibration, Profile, ProfileError, RequestError, Step, WireFormat
 
+from .sizes import sizes
+
 EIGHTHS = st.integers(-160, 160).map(lambda value: value / 8)  # sums of them are exact
 ODDS = st.lists(EIGHTHS, min_size=50, max_size=120)
 
@@ -79,11 +81,12 @@ def models() -> dict[str, Any]:
     }
 
 
+@sizes(60, 96)
 def test_replies_come_back_without_a_second_model(
-    models: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    size: int, models: dict[str, Any], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     cases = toolguard.held_out()
-    known, new = cases[:96], [case for case in cases[96:144] if not case.calls]
+    known, new = cases[:size], [case for case in cases[96:144] if not case.calls]
     profiles = {}
     for name, model in models.items():
         profiles[name] = Profile.of(WireFormat.load("hermes"), tokenizer)
@@ -102,9 +105,9 @@ def test_replies_come_back_without_a_second_model(
     assert len(new) >= 10
     assert kept["calibration"] >= 0.95 > kept["none"]
     same = Calibration(profiles["healthy"], profiles["healthy"])
-    plain = toolguard.answer(models["healthy"], tokenizer, cases[:32], policy="recover")
+    plain = toolguard.answer(models["healthy"], tokenizer, cases[: size // 3], policy="recover")
     mapped = toolguard.answer(
-        models["healthy"], tokenizer, cases[:32], policy="recover", calibration=same
+        models["healthy"], tokenizer, cases[: size // 3], policy="recover", calibration=same
     )
     assert [turn.raw for turn in plain] == [turn.raw for turn in mapped]
 

@@ -46,11 +46,11 @@ def local(model: Any, reference: Any = None, max_new_tokens: int = 100) -> Local
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("healthy", "healthy"),
         ("open_then_stop", "format damaged, skill intact"),
-        ("opener_everywhere", "format damaged, skill intact"),
-        ("skill_lost", "both"),
         ("arguments_lost", "skill damaged"),
+        pytest.param("skill_lost", "both", marks=pytest.mark.slow),
+        pytest.param("healthy", "healthy", marks=pytest.mark.slow),
+        pytest.param("opener_everywhere", "format damaged, skill intact", marks=pytest.mark.slow),
     ],
 )
 def test_the_labs_checkpoints_get_the_right_verdict(name: str, expected: str) -> None:
@@ -171,6 +171,32 @@ def test_without_a_measure_of_the_skill_the_verdict_does_not_guess() -> None:
     assert "could not be measured" in found.sentence
     shown = verdict(evidence(behaviour=broken, **unknown))
     assert shown.name == "format damaged, skill intact"
+
+
+BROKEN = Behaviour([True] * 80 + [False] * 20, [True] * 60, [False] * 40, [False] * 100)
+UNSKILLED: dict[str, Any] = {"led": [False] * 60, "guarded": [False] * 60}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "healthy"),
+        ({"behaviour": BROKEN}, "format damaged, skill intact"),
+        ({"behaviour": BROKEN, **UNSKILLED}, "both"),
+        (UNSKILLED, "skill damaged"),
+        ({"behaviour": BROKEN, "structure": 0.1, **UNSKILLED}, "skill damaged"),
+    ],
+)
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_verdict_says_what_is_lost(
+    changes: dict[str, Any], expected: str, reference: bool
+) -> None:
+    held: dict[str, Any] = {}
+    if reference:
+        held = {"healthy": evidence().behaviour, "led_reference": [True] * 60}
+    found = verdict(evidence(**changes, **held))
+    assert found.name == expected, found
+    assert found.skill_intact == ("led" not in changes)
 
 
 @pytest.mark.parametrize("lost", [0, 3, 30])

@@ -12,13 +12,18 @@ import toolguard
 from toolguard import Guard, GuardState
 from toolguard.policy.optimistic import choose
 
-SAMPLES = 20_000
+from .sizes import sizes
 
 
+@sizes(4_000, 20_000)
 @pytest.mark.parametrize("path", ["masked", "optimistic"])
 @pytest.mark.parametrize("begun", ['<tool_call>\n{"name": "', "<tool_call>", ""])
 def test_samples_follow_the_restricted_distribution(
-    path: str, begun: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+    path: str,
+    begun: str,
+    size: int,
+    tokenizer: PreTrainedTokenizerBase,
+    tools: list[dict[str, object]],
 ) -> None:
     guard = Guard.compile("hermes", tools, tokenizer)
     state = guard.start(200)
@@ -31,8 +36,8 @@ def test_samples_follow_the_restricted_distribution(
     legal = (mask.unsqueeze(1) >> torch.arange(32) & 1).bool().flatten()[: len(tokenizer)]
     some = [*legal.nonzero()[:6, 0].tolist(), *(~legal).nonzero()[:6, 0].tolist()]
     logits[some] = torch.randn(len(some), generator=generator) * 1.5
-    drawn = _draw(path, state, logits, generator)
-    expected = logits.masked_fill(~legal, -math.inf).softmax(-1) * SAMPLES
+    drawn = _draw(path, size, state, logits, generator)
+    expected = logits.masked_fill(~legal, -math.inf).softmax(-1) * size
     counts = torch.bincount(torch.tensor(drawn), minlength=len(tokenizer))
     assert not counts[~legal].any()
     cells = [token for token in some if legal[token]]
@@ -43,13 +48,13 @@ def test_samples_follow_the_restricted_distribution(
 
 
 def _draw(
-    path: str, state: GuardState, logits: torch.Tensor, generator: torch.Generator
+    path: str, size: int, state: GuardState, logits: torch.Tensor, generator: torch.Generator
 ) -> list[int]:
     def sampler(rows: torch.Tensor) -> list[int]:
         return torch.multinomial(rows.softmax(-1), 1, generator=generator)[:, 0].tolist()
 
     drawn: list[int] = []
-    for _ in range(SAMPLES // 1000):
+    for _ in range(size // 1000):
         rows, states = logits.repeat(1000, 1), [state.copy() for _ in range(1000)]
         if path == "optimistic":
             drawn += choose(states, rows, sampler)

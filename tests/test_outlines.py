@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 TOKENS = 120
 CASES = [case for case in toolguard.held_out()[:20] if case.calls][:6]
+
+
+@pytest.fixture(autouse=True)
+def eager() -> Iterator[None]:
+    """llguidance has torch compile how it applies a mask, which takes longer than all the rest."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @pytest.fixture(scope="module")

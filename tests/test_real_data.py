@@ -22,6 +22,8 @@ from benchmarks.formats import encode
 from benchmarks.real_data import DATA, expected_calls, made_calls
 from toolguard import Guard, Toolset, WireFormat
 
+from .sizes import sizes
+
 pytestmark = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no data in {DATA}: set TOOLGUARD_DATA to run these tests"
 )
@@ -100,15 +102,17 @@ def test_real_templates_are_recognised_or_refused(name: str) -> None:
         assert toolguard.recognise(tokenizer).name == TEMPLATES[name]
 
 
+@sizes(4, 16)
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_every_format_walks_on_real_tokenizers(
-    name: str, real: dict[str, PreTrainedTokenizerBase]
+    name: str, size: int, real: dict[str, PreTrainedTokenizerBase]
 ) -> None:
     """The same cases with control tokens as ids, where a tokenizer has them, and spelled."""
     for place, (model, tokenizer) in enumerate(real.items()):
         if model.startswith("mistral") and name.startswith("deepseek"):
             continue  # SentencePiece cannot spell U+2581: it is its sign for a space
-        walk(name, tokenizer, encode, requests()[place :: 4 * len(real)])
+        rows = requests()[place :: 4 * len(real)]
+        walk(name, tokenizer, encode, rows[:: len(rows) // size])
 
 
 @pytest.mark.parametrize("name", toolguard.format_names())

@@ -10,11 +10,13 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 import toolguard
-from toolguard import Case, Guard, GuardState, Score
+from toolguard import Guard, GuardState, Score
 from toolguard.policy.despike import Despiker
 from toolguard.policy.enforce import hold
 from toolguard.policy.history import cleaned
 from toolguard.policy.recover import RETRIES, Recovery
+
+from .sizes import sizes
 
 CALL = '<tool_call>\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n</tool_call>'
 OTHER = CALL.replace("UTC", "CET")
@@ -132,12 +134,8 @@ def test_a_turn_is_taken_back_a_few_times_at_most(
     assert recovery.retries == RETRIES
 
 
-@pytest.fixture(scope="module")
-def cases() -> list[Case]:
-    return toolguard.held_out()[:60]
-
-
-def scored(name: str, cases: list[Case], **options: Any) -> Score:
+def scored(name: str, size: int, **options: Any) -> Score:
+    cases = toolguard.held_out()[:size]
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
@@ -147,33 +145,34 @@ def scored(name: str, cases: list[Case], **options: Any) -> Score:
     return toolguard.score(cases, turns, 1.0)
 
 
-def test_a_healthy_model_loses_nothing(cases: list[Case], healthy: Qwen2ForCausalLM) -> None:
-    plain = scored("healthy", cases, policy="enforce")
+@sizes(24, 60)
+def test_a_healthy_model_loses_nothing(size: int, healthy: Qwen2ForCausalLM) -> None:
+    plain = scored("healthy", size, policy="enforce")
     for reference in (None, healthy):
-        score = scored("healthy", cases, policy="recover", reference=reference)
+        score = scored("healthy", size, policy="recover", reference=reference)
         assert score.exact_match >= plain.exact_match
         assert score.no_call_kept >= plain.no_call_kept
 
 
+@sizes(24, 60)
 @pytest.mark.parametrize("name", ["open_then_stop", "opener_everywhere"])
 def test_replies_come_back_where_the_opener_is_legal(
-    name: str, cases: list[Case], healthy: Qwen2ForCausalLM
+    name: str, size: int, healthy: Qwen2ForCausalLM
 ) -> None:
-    enforced = scored(name, cases, policy="enforce")
-    recovered = scored(name, cases, policy="recover")
-    referred = scored(name, cases, policy="recover", reference=healthy)
+    enforced = scored(name, size, policy="enforce")
+    recovered = scored(name, size, policy="recover")
+    referred = scored(name, size, policy="recover", reference=healthy)
     assert recovered.no_call_kept >= enforced.no_call_kept + 0.3
     assert recovered.exact_match >= enforced.exact_match - 0.03
     assert referred.no_call_kept >= 0.95
     assert referred.exact_match >= enforced.exact_match
 
 
-def test_a_nearly_spent_budget_is_left_to_the_guard(
-    cases: list[Case], healthy: Qwen2ForCausalLM
-) -> None:
+@sizes(12, 32)
+def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     options: dict[str, Any] = {"policy": "recover", "reference": healthy, "max_new_tokens": 48}
-    assert scored("skill_lost", cases[:32], **options).schema_valid == 1
+    assert scored("skill_lost", size, **options).schema_valid == 1
 
 
 def test_which_structure_it_is_is_the_references_choice(

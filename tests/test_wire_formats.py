@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -18,6 +19,7 @@ from toolguard.formats.nodes import Literal, walk
 from toolguard.formats.reader import TOOL_NAME, keys_of
 from toolguard.parsing.turn import OF_TEXT
 
+from .sizes import sizes
 from .strategies import bare_toolsets
 from .test_masks import encode, values, walks
 from .turns import examples, random_turns
@@ -46,27 +48,38 @@ def test_the_examples_beside_a_grammar_are_admitted_and_read_as_they_say(
             assert made_calls(turn) == example["calls"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_what_is_rendered_is_admitted_and_read_back(
-    name: str, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    @settings(QUICK, max_examples=8)
+@cache
+def drawn(size: int) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """Tools, and a call of one of them: drawn once for all formats, since drawing takes longest."""
+    found = []
+
+    @settings(QUICK, max_examples=size, phases=[Phase.generate])
     @given(tools=bare_toolsets(), data=st.data())
-    def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
+    def draw(tools: list[dict[str, Any]], data: st.DataObject) -> None:
         toolset = Toolset.of(tools)
         tool = data.draw(st.sampled_from(tools))
         arguments = data.draw(values(tool["parameters"]))
         assume(not toolset.errors(tool["name"], arguments) and _plain(arguments))
-        call = {"name": tool["name"], "arguments": arguments}
-        guard = Guard.compile(name, toolset, tokenizer)
+        found.append((tools, {"name": tool["name"], "arguments": arguments}))
+
+    draw()
+    return found
+
+
+@sizes(8, 50)
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_rendered_is_admitted_and_read_back(
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert len(drawn(size)) >= size
+    for tools, call in drawn(size):
+        guard = Guard.compile(name, tools, tokenizer)
         text = toolguard.render(guard.format, [call])
         ids = [*encode(tokenizer, text), guard.vocabulary.end_ids[0]]
         assert walks(guard, ids), text
         turn = guard.read(ids)
         assert turn.faults == ()
         assert made_calls(turn) == [call]
-
-    check()
 
 
 def _plain(value: Any) -> bool:
@@ -363,12 +376,15 @@ def test_only_what_json_calls_a_number_is_one(
 SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
 
 
+@sizes(40, 200)
 @pytest.mark.parametrize("name", FORMATS)
-def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_mask_and_parser_agree_on_mutations(
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """One character, or one control token, is put in, taken out or put in another's place."""
     turns = [(e["tools"], e["turn"]) for e in examples(name) if e["calls"]]
 
-    @settings(QUICK, max_examples=40)
+    @settings(QUICK, max_examples=size)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         tools, text = data.draw(st.sampled_from(turns))
@@ -388,11 +404,12 @@ def test_mask_and_parser_agree_on_mutations(name: str, tokenizer: PreTrainedToke
     check()
 
 
+@sizes(4, 20)
 @pytest.mark.parametrize("name", FORMATS)
 def test_random_logits_end_parse_and_validate(
-    name: str, tokenizer: PreTrainedTokenizerBase
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    @settings(QUICK, max_examples=4)
+    @settings(QUICK, max_examples=size)
     @given(tools=bare_toolsets(), data=st.data())
     def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
         assert not any(random_turns(name, tools, tokenizer, data, rows=4))
