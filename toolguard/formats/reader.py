@@ -29,8 +29,9 @@ STRAY = chr(_MARK + 0xFF)
 _NOTHING = chr(_MENTION + 0xFF)
 
 NAME_SIGNS = r"\w./-"
-TOOL_NAME = f"[{NAME_SIGNS}]+"
-"""What a tool may be called: the characters of the Model Context Protocol, in any script."""
+TOOL_NAME = f"[{NAME_SIGNS}]+(?:::[{NAME_SIGNS}]+){{0,2}}"
+"""What a tool may be called: the characters of the Model Context Protocol, in any script, and
+`ns::tool`, also twice."""
 
 CALLS = ("call", "another")
 """The rules that are one call: the further ones are `another` where the first opens otherwise."""
