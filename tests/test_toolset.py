@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, Literal
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import toolguard
@@ -64,12 +67,135 @@ def test_pydantic_models_and_annotated_functions_are_tools() -> None:
         ([{"name": "f", "parameters": {"properties": {"a": {"minimum": "1"}}}}], "properties/a"),
         ([{"name": "f", "parameters": {"properties": {"a": {"$ref": "#/$defs/x"}}}}], "nowhere"),
         ([{"name": "f", "parameters": {"properties": {"a": {"$ref": "http://x"}}}}], "inline it"),
+        ([{"name": "f", "parameters": {"properties": {"a": {"type": {}}}}}], "properties/a/type"),
+        ([{"name": "f", "parameters": {"required": 3}}], "no list of names"),
+        ([{"name": "f", "parameters": {"allOf": {}}}], "no list of schemas"),
+        ([{"name": "f", "parameters": {"properties": "x"}}], "no object of schemas"),
         ([lambda x: x], "cannot describe the function"),
     ],
 )
 def test_malformed_tools_are_refused_with_the_place_named(tools: Any, message: str) -> None:
     with pytest.raises(ToolsetError, match=message.replace("$", r"\$")):
         Toolset.of(tools)
+
+
+STRING = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize("key", ["inputSchema", "input_schema"])
+def test_mcp_and_anthropic_tools_keep_their_arguments(key: str) -> None:
+    toolset = Toolset.of([{"name": "f", "description": None, key: STRING}])
+    assert toolset == Toolset.of([{"name": "f", "parameters": STRING}])
+    function = {"name": "f", "parameters": STRING}
+    assert toolset.definitions == [{"type": "function", "function": function}]
+    with pytest.raises(ToolsetError, match="several schemas"):
+        Toolset.of([{"name": "f", key: STRING, "parameters": STRING}])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "good", "bad", "corrected"),
+    [
+        ({**STRING, "required": None}, {}, {"a": 1}, "required"),
+        ({**STRING, "type": "OBJECT"}, {"a": "x"}, {}, "type"),
+        ({**STRING, "type": ["object", "null"]}, {"a": "x"}, {}, "type"),
+        ({**STRING, "required": ["a", "a"]}, {"a": "x"}, {}, None),
+        ({"properties": []}, {}, {"a": 1}, "properties"),
+        ({"properties": {"a": {"type": "STRING"}}}, {"a": "x"}, {"a": 1}, "type"),
+        ({"properties": {"a": {"type": "string", "enum": None}}}, {"a": "x"}, {"a": 1}, "enum"),
+        ({"properties": {"a": {"type": "string", "required": True}}}, {"a": "x"}, {}, "required"),
+        ({"properties": {"a": {"type": "string", "required": False}}}, {}, {"a": 1}, None),
+        ({"properties": {"a": {"minimum": 1, "exclusiveMinimum": True}}}, {"a": 2}, {"a": 1},
+         "exclusiveMinimum"),
+        ({"properties": {"a": {"minimum": 1, "exclusiveMinimum": False}}}, {"a": 1}, {"a": 0},
+         "exclusiveMinimum"),
+        ({"properties": {"a": {"maximum": 1, "exclusiveMaximum": True}}}, {"a": 0}, {"a": 1},
+         "exclusiveMaximum"),
+        ({"properties": {"a": {"minItems": 1.0, "maxItems": 2.0}}}, {"a": [1]}, {"a": []}, None),
+        ({"properties": {"a": {"maxLength": 2.0}}}, {"a": "xy"}, {"a": "xyz"}, None),
+        ({"properties": {"a": {"pattern": r"^\p{L}+$"}}}, {"a": "é"}, {"a": "1"}, None),
+        ({"properties": {"a": {"pattern": "((", "maxLength": 2}}}, {"a": "x"}, {"a": "xyz"},
+         "pattern"),
+    ],
+)  # fmt: skip
+def test_what_is_plainly_meant_is_put_right_and_recorded(
+    parameters: Any, good: Any, bad: Any, corrected: str | None, tokenizer: Any
+) -> None:
+    toolset = Toolset.of([{"name": "f", "parameters": parameters}])
+    assert toolset.errors("f", good) == []
+    assert toolset.errors("f", bad)
+    assert {each.keyword for each in toolset.corrections} == ({corrected} - {None})
+    for name in ("hermes", "qwen3_xml", "pythonic"):
+        toolguard.Guard.compile(name, toolset, tokenizer)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from(["a", "string", "#/$defs/a"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["a", "type", "$ref", "items"]), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+KEYWORDS = (
+    *("type", "properties", "required", "items", "prefixItems", "additionalProperties", "$ref"),
+    *("enum", "const", "allOf", "anyOf", "not", "if", "$defs", "patternProperties", "pattern"),
+    *("minimum", "exclusiveMinimum", "maxLength", "minItems", "nullable", "dependentRequired"),
+)
+
+
+@settings(max_examples=400)
+@given(
+    st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=4),
+    st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=4),
+)
+def test_whatever_a_schema_is_it_is_taken_or_refused_by_an_error_of_ours(
+    top: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    for parameters in (top, {"properties": {"a": inner}}):
+        with suppress(ToolsetError):  # any other error fails the test
+            Toolset.of([{"name": "f", "parameters": parameters}]).errors("f", {"a": 1})
+
+
+def test_bounds_that_leave_nothing_are_refused_where_they_are_required(tokenizer: Any) -> None:
+    for kind, bounds in (
+        ("integer", {"minimum": 5, "maximum": 3}),
+        ("integer", {"exclusiveMinimum": 3, "exclusiveMaximum": 4}),
+        ("number", {"minimum": 3, "exclusiveMaximum": 3}),
+        ("string", {"minLength": 3, "maxLength": 2}),
+        ("array", {"minItems": 3, "maxItems": 2}),
+        ("object", {"minProperties": 3, "maxProperties": 2}),
+    ):
+        parameters = {"properties": {"n": {"type": kind, **bounds}, "m": {"type": "string"}}}
+        for name in ("hermes", "qwen3_xml", "pythonic"):
+            tools = [{"name": "f", "parameters": {**parameters, "required": ["n"]}}]
+            with pytest.raises(ToolsetError, match="'f': no arguments can satisfy"):
+                toolguard.Guard.compile(name, tools, tokenizer)
+            toolguard.Guard.compile(name, [{"name": "f", "parameters": parameters}], tokenizer)
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "pythonic", "kimi_k2"])
+def test_what_the_mask_leaves_to_validation_at_the_top_is_said(name: str, tokenizer: Any) -> None:
+    said = {
+        "dependentRequired": {"a": ["b"]},
+        "dependentSchemas": {"a": {"required": ["b"]}},
+        "not": {"required": ["b"]},
+        "if": {"required": ["b"]},
+        "propertyNames": {"minLength": 2},
+        "patternProperties": {"^x": {"type": "integer"}},
+        "unevaluatedProperties": False,
+    }
+    parameters = {"type": "object", "properties": {"a": {"type": "string"}}, **said}
+    guard = toolguard.Guard.compile(name, [{"name": "f", "parameters": parameters}], tokenizer)
+    assert {each.keyword for each in guard.relaxations} >= said.keys()
+
+
+def test_a_name_with_colons_is_called_in_every_format() -> None:
+    toolset = Toolset.of([{"name": "ns::tool", "parameters": STRING}])
+    for name in toolguard.format_names():
+        wire_format = toolguard.WireFormat.load(name)
+        text = toolguard.render(wire_format, [{"name": "ns::tool", "arguments": {"a": "b"}}])
+        turn = toolguard.read_turn(text, wire_format, toolset)
+        assert [(call.name, call.arguments) for call in turn.calls] == [("ns::tool", {"a": "b"})]
 
 
 def test_spellings_are_normalised() -> None:

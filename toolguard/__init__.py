@@ -59,6 +59,7 @@ from .rows.classify import Classes, Group, classify_files
 from .rows.layout import Layout
 from .rows.repair import repair_files
 from .rows.tally import Tally
+from .tools.schemas import Correction
 from .tools.toolset import Tool, Toolset
 from .versions import check_versions
 
@@ -102,6 +103,7 @@ __all__ = [
     "CaseError",
     "Cases",
     "Classes",
+    "Correction",
     "Diagnosis",
     "Drift",
     "Edit",

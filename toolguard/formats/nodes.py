@@ -316,6 +316,8 @@ def prune(node: Node, dead: Set[str]) -> Node:
                     return NEVER
             if extra is not None and inner[n + 1] == NEVER:
                 extra = None
+            if not possible and extra is None:
+                return NEVER
             return Members(tuple(possible), separator, extra, low, high)
         case _:
             return rebuild(node, inner)

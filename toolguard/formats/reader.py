@@ -30,8 +30,9 @@ STRAY = chr(_MARK + 0xFF)
 _NOTHING = chr(_MENTION + 0xFF)
 
 NAME_SIGNS = r"\w./-"
-TOOL_NAME = f"[{NAME_SIGNS}]+"
-"""What a tool may be called: the characters of the Model Context Protocol, in any script."""
+TOOL_NAME = f"[{NAME_SIGNS}]+(?:::[{NAME_SIGNS}]+){{0,2}}"
+"""What a tool may be called: the characters of the Model Context Protocol, in any script, and
+`ns::tool`, also twice."""
 
 STARTS = ("start", "opened", "replying")
 """The rules that are a whole turn: all of it, and what is left where the prompt has opened the

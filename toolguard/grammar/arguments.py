@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from math import ceil, floor, inf, isinf
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -125,6 +126,7 @@ class ArgumentRules:
                 for part in schema[keyword]:
                     more = self.expanded(part, "").get("properties", {})
                     schema = {**schema, "properties": {**more, **schema.get("properties", {})}}
+        self.relax_unenforced(schema, "")
         required = schema.get("required", [])
         other = "patternProperties" in schema or schema.get("additionalProperties", True)
         properties = {**dict.fromkeys(required, other), **schema.get("properties", {})}
@@ -146,15 +148,20 @@ class ArgumentRules:
         if found not in self.relaxations:
             self.relaxations.append(found)
 
+    def relax_unenforced(self, schema: Schema, path: str) -> None:
+        """Records the keywords that no grammar says, where they say something."""
+        for keyword in _UNENFORCED:
+            nothing = keyword.startswith("unevaluated")  # true allows all; elsewhere false does
+            if schema.get(keyword, nothing) not in (nothing, {}, []):
+                self.relax(path, keyword, "it cannot be said in a grammar")
+
     def value(self, schema: Any, path: str, stack: tuple[str, ...]) -> Node:
         """A value under a schema; `stack` holds the references that led here."""
         if isinstance(schema, bool):
             return self.anything(OPEN_DEPTH) if schema else NEVER
         if self.kinds != ALL:
             schema = self.expanded(schema, path)
-        for keyword in _UNENFORCED:
-            if schema.get(keyword):
-                self.relax(path, keyword, "it cannot be said in a grammar")
+        self.relax_unenforced(schema, path)
         if "$ref" in schema:
             return self.reference(schema, path, stack)
         if "const" in schema:
@@ -188,7 +195,7 @@ class ArgumentRules:
         return schema
 
     def typed(self, kind: str, schema: Schema, path: str, stack: tuple[str, ...]) -> Node:
-        if kind not in self.kinds:
+        if kind not in self.kinds or _is_empty(kind, schema):
             return NEVER
         match kind:
             case "object":
@@ -454,6 +461,33 @@ def kind_of(value: Any) -> str:
             return "array"
         case _:
             return "number"
+
+
+_COUNTED = {
+    "object": ("minProperties", "maxProperties"),
+    "array": ("minItems", "maxItems"),
+    "string": ("minLength", "maxLength"),
+}
+
+
+def _is_empty(kind: str, schema: Schema) -> bool:
+    """Whether the bounds of a schema leave no value of that type."""
+    if kind in _COUNTED:
+        low, high = _COUNTED[kind]
+        return bool(schema.get(low, 0) > schema.get(high, inf))
+    if kind not in ("integer", "number"):
+        return False
+    least, most = schema.get("minimum", -inf), schema.get("maximum", inf)
+    above, below = schema.get("exclusiveMinimum", -inf), schema.get("exclusiveMaximum", inf)
+    if kind == "integer":
+        least = max(_whole(ceil, least), _whole(floor, above) + 1)
+        return bool(least > min(_whole(floor, most), _whole(ceil, below) - 1))
+    low, high = max(least, above), min(most, below)
+    return bool(low > high or (low == high and (above == low or below == high)))
+
+
+def _whole(rounded: Callable[[float], int], bound: float) -> float:
+    return bound if isinf(bound) else rounded(bound)
 
 
 def _number(kind: str, plain: Node, bounds: Mapping[str, Any]) -> Node:

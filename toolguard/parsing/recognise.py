@@ -96,7 +96,7 @@ def _by_chat_template(
         # not written so at all (Phi-4-mini): only tags of a format tell.
         doubtful = shape.as_text and takes_objects
         takes_objects = takes_objects or not shape.as_text
-        suffixed = filter(None, (each.suffixed_in(made.called) for each in formats))
+        suffixed = filter(None, (each.suffixed_in(made.turn) for each in formats))
         likely = [each for each in (*formats, *suffixed) if each.tagged or not doubtful]
         found, misses = _readers(made, likely)
         if len(found) > 1:

@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import jsonschema
+import regex
 from jsonschema.protocols import Validator
 
 from ..errors import ToolsetError
-from .schemas import Schema, is_plainly_right, normalise, resolve
+from .schemas import Correction, Schema, is_plainly_right, normalise, resolve
 
 ToolLike: TypeAlias = "Mapping[str, Any] | str | Callable[..., Any] | type | Tool"
 
@@ -43,11 +44,13 @@ class Tool:
         name: the name that a call uses.
         definition: the tool as it was given, OpenAI style; chat templates render this.
         parameters: its normalised parameter schema; masks and validation use this.
+        corrections: what was put right in that schema.
     """
 
     name: str
     definition: Mapping[str, Any] = field(hash=False, repr=False)
     parameters: Schema = field(hash=False, repr=False)
+    corrections: tuple[Correction, ...] = ()
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -88,6 +91,9 @@ class Toolset:
     def of(tools: Toolset | str | Iterable[ToolLike]) -> Toolset:
         """A toolset from OpenAI-style dicts, JSON text, pydantic models or annotated callables.
 
+        Tools as the Model Context Protocol (`inputSchema`) and Anthropic (`input_schema`) list
+        them are taken, too. What is closed and what is open: see `toolguard.tools.schemas`.
+
         Raises:
             ToolsetError: a tool is malformed, or two tools share a name.
         """
@@ -125,6 +131,11 @@ class Toolset:
     def names(self) -> tuple[str, ...]:
         """The tools' names, in the order given."""
         return tuple(tool.name for tool in self.tools)
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """What was put right in the tools' schemas."""
+        return tuple(correction for tool in self.tools for correction in tool.corrections)
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
@@ -199,14 +210,25 @@ def _properties(
             yield jsonschema.ValidationError(f"{key!r} is given more than once")
 
 
+def _pattern(
+    validator: Validator, pattern: str, instance: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """JSON Schema's `pattern`, with what Python's own `re` lacks (`\\p{L}`)."""
+    if isinstance(instance, str) and not regex.search(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
 _Draft = jsonschema.Draft202012Validator
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    _Draft, {"properties": _properties}
+    _Draft, {"properties": _properties, "pattern": _pattern}
 )
 
 
-# What the Model Context Protocol allows, in any script.
-_NAME = re.compile(r"[\w./-]+")
+# What the Model Context Protocol allows, in any script, and C++'s and Rust's `ns::tool`.
+_NAME = re.compile(r"[\w./-]+(?:::[\w./-]+){0,2}")
+
+_PARAMETERS = ("parameters", "inputSchema", "input_schema")
+"""What OpenAI, the Model Context Protocol and Anthropic call the schema of a tool's arguments."""
 
 
 def _from_json(text: str, what: str) -> Any:
@@ -242,11 +264,16 @@ def _tool(tool: ToolLike, index: int) -> Tool:
         raise ToolsetError(
             f"tool {index} has no usable name: {name!r}: use letters, digits, '_', '-', '.', '/'"
         )
-    return Tool(
-        name,
-        {"type": "function", "function": dict(function)},
-        normalise(function.get("parameters"), name),
-    )
+    schemas = [function[key] for key in _PARAMETERS if function.get(key) is not None]
+    if len(schemas) > 1:
+        raise ToolsetError(
+            f"tool {name!r} has several schemas of its arguments: keep one of "
+            f"{', '.join(key for key in _PARAMETERS if key in function)}"
+        )
+    kept = {k: v for k, v in function.items() if k not in _PARAMETERS and v is not None}
+    definition = {**kept, **({"parameters": schemas[0]} if schemas else {})}
+    parameters, corrections = normalise(definition.get("parameters"), name)
+    return Tool(name, {"type": "function", "function": definition}, parameters, corrections)
 
 
 def _from_callable(function: Callable[..., Any]) -> Mapping[str, Any]:
