@@ -33,9 +33,11 @@ from ..formats.nodes import (
     Rules,
     Scalar,
     Seq,
+    Strings,
     Until,
     walk,
 )
+from .automaton import shortest_json_end
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -437,6 +439,10 @@ class Completer:
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         """The fewest bytes that complete a terminal."""
         match node:
+            case Scalar(_, Strings() as strings):
+                found = shortest_json_end(strings, prefix)
+                if found is not None:
+                    return found
             case Raw(regex, also, stop):
                 if stop.encode() in prefix:
                     return None
