@@ -13,7 +13,7 @@ from ..formats.reader import STRAY, marker
 from ..formats.wire_format import WireFormat
 from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
-from ..grammar.engine import Vocabulary, fast_tokenizer, source
+from ..grammar.engine import Vocabulary, fast_tokenizer, id_count, source
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.matcher import CompiledGrammar
 from ..grammar.request import Reasoning, RequestGrammar, request_grammar
@@ -236,7 +236,7 @@ def _end_ids(
     wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None
 ) -> tuple[int, ...]:
     if given is not None:
-        size = len(tokenizer)
+        size = id_count(tokenizer)
         for token in given:
             if not 0 <= token < size:
                 raise TokenizerError(f"end token {token} is not in a vocabulary of {size} ids")
