@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..grammar.engine import executor
+from ..grammar import matcher
 from .arrays import on_numpy
 from .row_mask import row_mask
 from .state import GuardState
@@ -30,8 +30,7 @@ def fill(states: Sequence[GuardState]) -> torch.Tensor:
             bitmask[row] = mask
         else:
             open_rows.append((state.matcher, row))
-    if open_rows:
-        executor().unsafe_compute_mask_ptr(open_rows, bitmask.ctypes.data, words * 4, len(states))
+    matcher.fill(open_rows, bitmask)
     return torch.from_numpy(bitmask)
 
 

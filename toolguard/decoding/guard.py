@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from llguidance import LLMatcher
-
 from ..errors import RequestError, StateError, TokenizerError
 from ..formats.nodes import Control
 from ..formats.reader import STRAY, marker
 from ..formats.wire_format import WireFormat
 from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
-from ..grammar.engine import Vocabulary, compile_grammar, fast_tokenizer, source
+from ..grammar.engine import Vocabulary, fast_tokenizer, id_count, source
 from ..grammar.mask_grammar import mask_grammar
+from ..grammar.matcher import CompiledGrammar
 from ..grammar.request import (
     PROMPT_END,
     Reasoning,
@@ -63,7 +62,7 @@ class Guard:
     vocabulary: Vocabulary = field(repr=False)
     relaxations: tuple[Relaxation, ...]
     grammar: RequestGrammar = field(repr=False)
-    matcher: LLMatcher = field(repr=False)
+    compiled: CompiledGrammar = field(repr=False)
 
     @staticmethod
     def compile(
@@ -269,7 +268,7 @@ def _end_ids(
     wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None
 ) -> tuple[int, ...]:
     if given is not None:
-        size = len(tokenizer)
+        size = id_count(tokenizer)
         for token in given:
             if not 0 <= token < size:
                 raise TokenizerError(f"end token {token} is not in a vocabulary of {size} ids")
@@ -290,7 +289,7 @@ def _compile(
     grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning)
     vocabulary = Vocabulary.of(tokenizer, end_ids, _parts_of_tags(wire_format, tokenizer))
     try:
-        matcher = compile_grammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
+        compiled = CompiledGrammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
     except ValueError as error:
         raise RequestError(
             f"the mask engine refuses the grammar of these tools: {error}. Simplify the largest "
@@ -306,7 +305,7 @@ def _compile(
         vocabulary,
         grammar.relaxations,
         grammar,
-        matcher,
+        compiled,
     )
     endless = guard.completer.endless()
     if endless:
@@ -324,8 +323,7 @@ def _warm(guard: Guard) -> None:
     It builds what a mask reaches for the first time, and all copies of a matcher share it. Text and
     an opener that is spelled cost milliseconds, what follows the opener a tenth of one.
     """
-    guard.matcher.compute_bitmask()
-    matcher = guard.matcher.deep_copy()
+    matcher = guard.compiled.start()
     for token in guard.opener_ids:
-        matcher.compute_bitmask()
-        matcher.try_consume_tokens([token])
+        matcher.mask()
+        matcher.accept([token])

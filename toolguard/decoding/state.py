@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
@@ -37,7 +35,8 @@ class GuardState:
         interventions: what the guard did so far.
         steps: what the watch read so far, where it is to be kept.
         mentions: the places of ids that are, or spell, a control token that is a word of prose.
-        lost: the turn is unguarded, and has left the grammar.
+        lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
+            or the mask engine cannot follow it.
         opener_shift: by how much a calibration moved the opener's log-odds.
     """
 
@@ -52,7 +51,7 @@ class GuardState:
         self.mentions: frozenset[int] = frozenset()
         self.lost = False
         self.opener_shift = 0.0
-        self.matcher = guard.matcher.deep_copy()
+        self.matcher = guard.compiled.start()
         self._fed: list[int] = []  # the places of ids that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
         self._still = StillText(unsure=0)
@@ -131,7 +130,7 @@ class GuardState:
                 spent, only those of them stay legal that leave room to end the turn; where none
                 does, the first token of the shortest completion alone.
         """
-        words = np.frombuffer(self._octets(), dtype=np.int32).copy()
+        words = self.matcher.mask()
         if self.tight():
             legal = [token for token in preferred if allows(words, token)]
             words[:] = 0
@@ -169,7 +168,7 @@ class GuardState:
             return still
         if not guard.completer.in_free_text(self._frontier, self._text):
             return StillText(unsure, False, len(self.ids))
-        return StillText(None, True, len(self.ids), shared_mask(self._octets()))
+        return StillText(None, True, len(self.ids), shared_mask(self.matcher.mask().tobytes()))
 
     def _still_at(self, kept: int) -> StillText:
         """What is known of the text once the ids are cut there."""
@@ -183,23 +182,23 @@ class GuardState:
         begun = (place for place in recent if not self.guard.plain[self.ids[place]])
         return replace(still, unsure=next(begun, None))
 
-    def _octets(self) -> bytes:
-        """The mask, budgets aside; the engine gives a word too many where ids fill them all."""
-        return self.matcher.compute_bitmask()[: (self.guard.vocabulary.size + 31) // 32 * 4]
-
     def allows(self, token: int) -> bool:
         """Whether a token can be taken without a look at the mask: it is legal, far from the end of
         the budget, and does not follow an opener that may be a mention."""
         if self.done or self.tight() or self.opened_in_prose:
             return False
+        if self.lost:
+            return True
         if self.matcher.is_stopped():
             return token in self.guard.vocabulary.end_ids
-        return self.matcher.validate_tokens([token]) == 1
+        return self.matcher.accepts(token)
 
     def accept(self, token: int) -> bool:
         """Takes a sampled token; False, and nothing changes, if it is illegal here."""
         if self.done:
             return False
+        if self.matcher.broken:
+            return self._let_pass(token)
         word, self._word = self._word, None
         if token == word:
             self.mentions |= {len(self.ids)}
@@ -215,7 +214,7 @@ class GuardState:
         end = token in self.guard.vocabulary.end_ids
         # Where nothing but the end can follow, the engine stops by itself before it sees it.
         stopped = self.matcher.is_stopped()
-        if not (end if stopped else self.matcher.try_consume_tokens([token]) == 1):
+        if not (end if stopped else self.matcher.accept([token]) == 1):
             return False
         if token in self.guard.control_texts:
             self._controls.append(len(self.ids))
@@ -227,6 +226,21 @@ class GuardState:
         self.ids.append(token)
         self.done = end
         self._doubt()
+        return True
+
+    def _let_pass(self, token: int) -> bool:
+        """Takes a token of a turn that the mask engine cannot follow, and says so once."""
+        if not self.lost:
+            self.lost = True
+            spelled = self.guard.vocabulary.text_of([token])
+            reason = (
+                f"the mask engine cannot follow ({self.matcher.broken}): unguarded from here on"
+            )
+            self.interventions.append(
+                Intervention(len(self.ids), "text", spelled, token, None, "unguard", reason)
+            )
+        self.ids.append(token)
+        self.done = token in self.guard.vocabulary.end_ids
         return True
 
     def watch(self, token: int) -> None:
@@ -246,7 +260,7 @@ class GuardState:
 
         Where more text could still merge with the last of them, it is left out.
         """
-        data = b"" if self.done else self.matcher.compute_ff_bytes()
+        data = b"" if self.done else self.matcher.forced()
         if not data:
             return []
         return self.guard.vocabulary.engine.tokenize_partial(data, self.ids[-_RECENT:])[0]
@@ -283,7 +297,7 @@ class GuardState:
         """Whether the next token may show that a control token is a word of prose: behind an
         opener in prose, inside one that is being spelled, in quotes, and where there was a mention.
         """
-        if self.guard.tool_choice != "auto" or not self.ids or self.done:
+        if self.guard.tool_choice != "auto" or not self.ids or self.done or self.lost:
             return False
         if self.mentions or self._doubted is not None:
             return True
@@ -375,7 +389,7 @@ class GuardState:
         if not self._unfeed(place):
             raise StateError(f"the mask engine cannot go back to the word at token {place}")
         self._cut_text(place)
-        fed = self.matcher.try_consume_tokens(self.ids[after:])
+        fed = self.matcher.accept(self.ids[after:])
         self._fed += range(after, after + fed)
         self.mentions |= {*range(place, after)}
         self._controls = [control for control in self._controls if control < place]
@@ -393,7 +407,9 @@ class GuardState:
     @property
     def may_be_bare(self) -> bool:
         """Whether the turn's text may still turn out to be such a body; see `bare_call`."""
-        return bool(self.guard.format.opener) and self._may_be_bare and not self.done
+        return (
+            bool(self.guard.format.opener) and self._may_be_bare and not self.done and not self.lost
+        )
 
     def bare_call(self) -> int:
         """How many tokens back the bare body of a call to an offered tool began; 0 if none did.
@@ -457,7 +473,7 @@ class GuardState:
         other._controls = self._controls.copy()
         other.interventions = self.interventions.copy()
         other.steps = None if self.steps is None else self.steps.copy()
-        other.matcher = self.matcher.deep_copy()
+        other.matcher = self.matcher.copy()
         return other
 
     def tight(self) -> bool:
@@ -466,7 +482,7 @@ class GuardState:
         The shortest completion is looked up only when it could have become too long: one token
         adds at most `guard.longest_step` to it.
         """
-        if self.done or self.remaining > self._check_at:
+        if self.done or self.lost or self.remaining > self._check_at:
             return False
         slack = self.remaining - 1 - len(self._completion())
         step = self.guard.longest_step + 1

@@ -62,10 +62,22 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Strings:
+    """The strings that match `pattern` as a whole, if there is one, and have `low` to `high`
+    characters (None: any number)."""
+
+    pattern: str | None = None
+    low: int = 0
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scalar:
-    """A JSON string or number under a schema (JSON text) that only the mask engine can compile."""
+    """A JSON string or number under a schema (JSON text) that only the mask engine can compile; of
+    a string, also which strings these are."""
 
     schema: str
+    strings: Strings | None = None
 
 
 @dataclass(frozen=True, slots=True)

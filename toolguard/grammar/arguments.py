@@ -43,7 +43,7 @@ DEPTH = 24
 OPEN_DEPTH = 6
 """How deep values without a schema may nest in a mask."""
 
-_STRING = ("minLength", "maxLength", "pattern", "format")
+_STRING = ("minLength", "maxLength", "pattern")
 _NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _UNENFORCED = (
     "not",
@@ -154,6 +154,8 @@ class ArgumentRules:
             nothing = keyword.startswith("unevaluated")  # true allows all; elsewhere false does
             if schema.get(keyword, nothing) not in (nothing, {}, []):
                 self.relax(path, keyword, "it cannot be said in a grammar")
+        if "format" in schema:
+            self.relax(path, "format", "an annotation, as JSON Schema has it: no validator asks")
 
     def value(self, schema: Any, path: str, stack: tuple[str, ...]) -> Node:
         """A value under a schema; `stack` holds the references that led here."""
@@ -225,8 +227,7 @@ class ArgumentRules:
             try:
                 return self.dialect.scalar(write(bounds))
             except RefusedError as refused:
-                order = ("format", "pattern")
-                keyword = next((key for key in order if key in bounds), [*bounds][-1])
+                keyword = "pattern" if "pattern" in bounds else [*bounds][-1]
                 self.relax(path, keyword, str(refused))
                 del bounds[keyword]
 

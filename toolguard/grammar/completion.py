@@ -33,10 +33,12 @@ from ..formats.nodes import (
     Rules,
     Scalar,
     Seq,
+    Strings,
     Until,
     walk,
 )
 from ..formats.reader import LEADING_SPACE
+from .automaton import shortest_json_end
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -442,6 +444,10 @@ class Completer:
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         """The fewest bytes that complete a terminal."""
         match node:
+            case Scalar(_, Strings() as strings):
+                found = shortest_json_end(strings, prefix)
+                if found is not None:
+                    return found
             case Raw(regex, also, stop):
                 if stop.encode() in prefix or _took(node, prefix):
                     return None

@@ -22,12 +22,14 @@ from ..formats.nodes import (
     Raw,
     Scalar,
     Seq,
+    Strings,
     Until,
     optional,
 )
 from ..formats.reader import CDATA
 from ..formats.render import python_text
 from ..formats.wire_format import library
+from .automaton import shortest_end
 from .engine import refusal
 
 
@@ -55,7 +57,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        """A string under `minLength`, `maxLength`, `pattern` and `format`.
+        """A string under `minLength`, `maxLength` and `pattern`.
 
         Raises:
             RefusedError: it cannot be said.
@@ -118,7 +120,7 @@ class JsonDialect(Dialect):
         schema = json.dumps({"type": "string", **bounds})
         if reason := refusal(f"%json {schema}"):
             raise RefusedError(reason.splitlines()[0])
-        return Scalar(schema)
+        return Scalar(schema, _strings(bounds))
 
 
 class PythonDialect(Dialect):
@@ -301,8 +303,6 @@ ANY = r"[\s\S]"
 
 def _content(bounds: Mapping[str, Any], unit: str) -> str:
     """The regular expression of a string's content, `unit` being one character of it."""
-    if "format" in bounds:
-        raise RefusedError("only strings in JSON quotes can be held to a format")
     return unit + _times(bounds.get("minLength", 0), bounds.get("maxLength"))
 
 
@@ -310,21 +310,49 @@ def _times(low: int, high: int | None) -> str:
     return "*" if low == 0 and high is None else f"{{{low},{'' if high is None else high}}}"
 
 
+def _strings(bounds: Mapping[str, Any]) -> Strings:
+    """The strings that a schema's bounds leave.
+
+    Raises:
+        RefusedError: none is found, so that no turn could be completed.
+    """
+    strings = Strings(_searched(bounds), bounds.get("minLength", 0), bounds.get("maxLength"))
+    if shortest_end(strings) is None:
+        raise RefusedError("no string was found that satisfies it")
+    return strings
+
+
 def _searched(bounds: Mapping[str, Any]) -> str | None:
     """The schema's `pattern`, which may stand anywhere in a string, as one of the whole string."""
     if "pattern" not in bounds:
         return None
-    pattern = bounds["pattern"]
-    inner = pattern.removeprefix("^").removesuffix("$")
-    bare = re.sub(r"\\.|\[(\\.|[^\]])*\]", "", inner)
-    if re.search(r"[$^]|\(\?[^:]", bare) or ("|" in bare and inner != pattern):
-        raise RefusedError("its pattern has anchors or groups that a mask cannot take apart")
-    before = "" if pattern.startswith("^") else f"{ANY}*"
-    after = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else f"{ANY}*"
-    whole = f"{before}({inner}){after}"
+    whole = "|".join(map(_whole, _options(bounds["pattern"])))
     if reason := refusal(f"/{whole.replace('/', chr(92) + '/')}/"):
         raise RefusedError(reason.splitlines()[0])
     return whole
+
+
+def _options(pattern: str) -> list[str]:
+    """The options of a pattern that stand in no group."""
+    options, depth = [""], 0
+    for part in re.findall(r"\\[\s\S]|\[\^?\]?(?:\\[\s\S]|[^\]\\])*\]|[\s\S]", pattern):
+        depth += (part == "(") - (part == ")")
+        if part == "|" and not depth:
+            options.append("")
+        else:
+            options[-1] += part
+    return options
+
+
+def _whole(option: str) -> str:
+    """One option of a pattern, as one of the whole string."""
+    inner = option.removeprefix("^").removesuffix("$")
+    bare = re.sub(r"\\.|\[(\\.|[^\]])*\]", "", inner)
+    if re.search(r"[$^]|\(\?[^:]", bare):
+        raise RefusedError("its pattern has anchors or groups that a mask cannot take apart")
+    before = "" if option.startswith("^") else f"{ANY}*"
+    after = "" if option.endswith("$") and not option.endswith(r"\$") else f"{ANY}*"
+    return f"{before}({inner}){after}"
 
 
 _ALL = frozenset(("null", "integer", "number", "boolean", "object", "array", "string"))

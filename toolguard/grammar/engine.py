@@ -85,7 +85,12 @@ class Vocabulary:
         added = {text: i for text, i in tokenizer.get_added_vocab().items() if text not in texts}
         if texts:
             tokenizer = _with_texts(tokenizer, texts)
-        engine = from_tokenizer(tokenizer, eos_token=list(end_ids), slices=_SLICES)  # type: ignore[arg-type]
+        engine = from_tokenizer(
+            tokenizer,  # type: ignore[arg-type]
+            n_vocab=id_count(tokenizer),
+            eos_token=list(end_ids),
+            slices=_SLICES,
+        )
         return Vocabulary(engine, added, end_ids)
 
     @cached_property
@@ -117,6 +122,13 @@ class Vocabulary:
     @cached_property
     def _added_texts(self) -> re.Pattern[bytes]:
         return re.compile("|".join(map(re.escape, self.added)).encode() or b"(?!)")
+
+
+@lru_cache(maxsize=16)
+def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many ids a tokenizer may give: more than it has tokens where there is a gap, as in
+    Phi-4-mini's."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 @lru_cache(maxsize=1024)

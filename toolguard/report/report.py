@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 Policy = Literal["observe", "enforce", "recover"]
-Action = Literal["mask", "close", "lead", "despike", "mention", "rollback"]
+Action = Literal["mask", "close", "lead", "despike", "mention", "rollback", "unguard"]
 Position = Literal["start", "opened", "value", "structure", "closed", "text", "reasoning"]
 """Where a token stands, as far as control tokens are concerned: at the start of the turn, right
 after the opener of a call, inside a value, elsewhere in a call, after a call, in text, in
@@ -38,7 +38,8 @@ class Intervention:
             could no longer end within its budget; `lead`: the model was writing the bare body of a
             call, so that was taken back and led into the opener; `despike`: a legal control token
             was held to what a reference gives it; `mention`: a control token in prose was left as
-            a word; `rollback`: what was written since a sound point was taken back.
+            a word; `rollback`: what was written since a sound point was taken back; `unguard`: the
+            mask engine cannot follow the turn, which goes on without the guard.
         reason: why, in a few words.
     """
 

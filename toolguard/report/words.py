@@ -13,6 +13,7 @@ DONE: Mapping[Action, str] = {
     "despike": "despiked",
     "mention": "left as prose",
     "rollback": "taken back",
+    "unguard": "let go",
 }
 """What was done to the token of an intervention."""
 
