@@ -182,7 +182,9 @@ def reading(wire_format: WireFormat, turn: Healthy) -> str:
 
 def repairing(wire_format: WireFormat, turn: Healthy) -> str:
     """How repair changes it."""
-    found = toolguard.repair(turn.text, turn.request.toolset, wire_format).after
+    found = toolguard.repair(
+        turn.text, turn.request.toolset, wire_format, opened=turn.way.opened
+    ).after
     if found.raw != turn.text:
         return f"changed by repair: {found.raw[:100]!r}"
     return "" if made_calls(found) == turn.calls else "repair loses calls"

@@ -70,8 +70,7 @@ def test_no_healthy_turn_is_harmed(name: str) -> None:
     for request in requests:
         for turn in harm.healthy(wire_format, request, harm.WAYS):
             assert not harm.reading(wire_format, turn), turn.text
-            if not turn.way.opened:  # repair is to be told, or to find it out
-                assert not harm.repairing(wire_format, turn), turn.text
+            assert not harm.repairing(wire_format, turn), turn.text
 
 
 def test_a_healthy_turn_is_admitted() -> None:

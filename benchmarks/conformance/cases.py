@@ -11,10 +11,12 @@ from canitoolcall.results import Observation, Status
 
 from toolguard import Toolset, WireFormat
 from toolguard.grammar.request import Reasoning, reasoning_after
+from toolguard.parsing.opening import Opened
 
 FORMATS = {
     "deepseek-ai/DeepSeek-V3-": "deepseek_v3",
     "deepseek-ai/DeepSeek-V3.1": "deepseek_v31",
+    "deepseek-ai/DeepSeek-V4.1": "deepseek_v41",
     "deepseek-ai/DeepSeek-V": "dsml",
     "google/gemma-4": "gemma4",
     "zai-org/GLM": "glm_xml",
@@ -81,9 +83,9 @@ class Case:
         return reasoning_after(self.prompt, self.wire_format)
 
     @property
-    def opened(self) -> bool:
+    def opened(self) -> Opened:
         """The same, as readers are told it."""
-        return self.opening == "open"
+        return "reply" if self.opening == "reply" else self.opening == "open"
 
     def verdict(self, seen: Observation) -> tuple[Status, str]:
         """The suite's own verdict on what was made of it, and what is wrong."""

@@ -86,7 +86,9 @@ def turn_of(case: Case) -> Turn:
 @cache
 def repaired(case: Case) -> Repair:
     """What `repair` makes of it."""
-    return toolguard.repair(case.fixture.raw_output, case.toolset, case.wire_format)
+    return toolguard.repair(
+        case.fixture.raw_output, case.toolset, case.wire_format, opened=case.opened
+    )
 
 
 def repair(case: Case) -> Observation:
