@@ -176,8 +176,8 @@ def _inlined(path: Path, rules: Rules) -> Path:
             case Seq(items):
                 found += _inlined(items, rules)
             case _:
-                inner = (Seq(_inlined((child,), rules)) for child in children(node))
-                found.append(rebuild(node, tuple(inner)))
+                inner = (_inlined((child,), rules) for child in children(node))
+                found.append(rebuild(node, tuple(n[0] if len(n) == 1 else Seq(n) for n in inner)))
     return tuple(found)
 
 
