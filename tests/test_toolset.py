@@ -173,6 +173,38 @@ def test_bounds_that_leave_nothing_are_refused_where_they_are_required(tokenizer
             toolguard.Guard.compile(name, [{"name": "f", "parameters": parameters}], tokenizer)
 
 
+@pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "pythonic", "gemma4"])
+@pytest.mark.parametrize(
+    ("bounds", "relaxed"),
+    [
+        ({"pattern": r"\d{4}"}, False),
+        ({"pattern": "https?://"}, False),
+        ({"pattern": r".*\.py$"}, False),
+        ({"pattern": r"^[^@]+@[^@]+\.[^@]+$"}, False),
+        ({"pattern": r"^projects/[^/]+/locations/[^/]+/instances/[^/]+$"}, False),
+        ({"pattern": "^a|b$"}, False),
+        ({"pattern": r"\bword\b"}, True),
+        ({"pattern": "^a{5000}$"}, True),
+        ({"pattern": "^a$", "minLength": 4}, True),
+        ({"minLength": 150}, False),
+        ({"format": "email"}, True),
+    ],
+)  # fmt: skip
+def test_a_string_that_can_be_written_is_never_refused(
+    name: str, bounds: dict[str, Any], relaxed: bool, tokenizer: Any
+) -> None:
+    properties = {"a": {"type": "string", **bounds}}
+    tools = [{"name": "f", "parameters": {"properties": properties, "required": ["a"]}}]
+    guard = toolguard.Guard.compile(name, tools, tokenizer, tool_choice="required")
+    said = {each.keyword for each in guard.relaxations}
+    assert bool(said & {"pattern", "format"}) == relaxed
+    turn = guard.read(guard.shortest_turn)
+    if relaxed and "pattern" in bounds:
+        assert not turn.calls or guard.toolset.accepts("f", turn.calls[0].arguments)
+    else:
+        assert [call.name for call in turn.calls] == ["f"]
+
+
 @pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "pythonic", "kimi_k2"])
 def test_what_the_mask_leaves_to_validation_at_the_top_is_said(name: str, tokenizer: Any) -> None:
     said = {

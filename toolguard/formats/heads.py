@@ -12,7 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .nodes import Alt, Control, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, Taken, walk
+from .nodes import (
+    Alt,
+    Control,
+    Literal,
+    Node,
+    Pattern,
+    Ref,
+    Repeat,
+    Rules,
+    Seq,
+    Slot,
+    Taken,
+    children,
+    rebuild,
+    walk,
+)
 
 _BLANK = r"[ \t\r\n]*"
 _LEAST = 4  # characters of an opener that no value begins with by chance: `>` and `">` may be
@@ -56,11 +71,9 @@ class Heads:
         """What no string without quotes is that ends at `stop`, and does not begin with `barred`;
         None: it may be anything else."""
         inside = self.inside(keys)
-        options = [f"(?s:.*)({inside})(?s:.*)"] if inside else []
         openers = (*self.openers, barred) if barred else self.openers
-        options += [f"{_escaped(opener)}(?s:.*)" for opener in openers]
         marks = dict.fromkeys(self._marks(sorted(keys), stop[-1]))
-        return Taken("|".join(options), tuple(marks), openers) if options else None
+        return Taken(inside, tuple(marks), openers) if inside or openers else None
 
     def _marks(self, keys: Sequence[str], last: str) -> Iterator[str]:
         """The beginning of each head, up to where it has `last` for the first time."""
@@ -163,7 +176,8 @@ def _inlined(path: Path, rules: Rules) -> Path:
             case Seq(items):
                 found += _inlined(items, rules)
             case _:
-                found.append(node)
+                inner = (_inlined((child,), rules) for child in children(node))
+                found.append(rebuild(node, tuple(n[0] if len(n) == 1 else Seq(n) for n in inner)))
     return tuple(found)
 
 

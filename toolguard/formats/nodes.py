@@ -6,6 +6,7 @@ Everything else is derived from them: the mask grammar, the lark parser, the sho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Literal as Choice
@@ -23,16 +24,29 @@ class Literal:
 
 
 @dataclass(frozen=True, slots=True)
+class Strings:
+    """The strings that match `pattern` as a whole, if there is one, and have `low` to `high`
+    characters (None: any number)."""
+
+    pattern: str | None = None
+    low: int = 0
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pattern:
     """A regular expression, in the subset that Python's `re` and llguidance share.
 
     The text also matches `also`, if given: a mask can tell, Python's `re` need not. `habit` is what
     the format's chat template writes there; `{index}` and `{number}` count the calls from 0 and 1.
+    `strings` are those that it is, between `quote` where that is not empty.
     """
 
     regex: str
     also: str | None = None
     habit: str | None = None
+    strings: Strings | None = None
+    quote: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +76,6 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Strings:
-    """The strings that match `pattern` as a whole, if there is one, and have `low` to `high`
-    characters (None: any number)."""
-
-    pattern: str | None = None
-    low: int = 0
-    high: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Scalar:
     """A JSON string or number under a schema (JSON text) that only the mask engine can compile; of
     a string, also which strings these are."""
@@ -84,12 +88,20 @@ class Scalar:
 class Taken:
     """What a string without quotes is that took in what is no part of it, as its end was lost.
 
-    All that matches `regex`; it holds one of the `marks`, or begins with one of the `openers`.
+    It holds what matches `inside`, and then one of the `marks`, or begins with one of the
+    `openers`.
     """
 
-    regex: str
+    inside: str
     marks: tuple[str, ...]
     openers: tuple[str, ...]
+
+    @property
+    def regex(self) -> str:
+        """All such strings."""
+        held = [f"(?s:.*)({self.inside})(?s:.*)"] if self.inside else []
+        begun = [f"{re.escape(text)}(?s:.*)".replace("\\\n", r"\n") for text in self.openers]
+        return "|".join(held + begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,8 @@ class Raw:
     """A string without quotes, up to the control token `stop`, which follows it.
 
     `taken` is what it may not be; until that is known, `barred` is a text that it may not begin
-    with.
+    with, and `strings` are the strings it is one of. With `lined`, a line end on either side does
+    not count.
     """
 
     regex: str
@@ -105,6 +118,8 @@ class Raw:
     stop: str = ""
     taken: Taken | None = None
     barred: str = ""
+    strings: Strings | None = None
+    lined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,7 @@ class Until:
     stop: str
     also: str | None = None
     taken: Taken | None = None
+    strings: Strings | None = None
 
 
 @dataclass(frozen=True, slots=True)

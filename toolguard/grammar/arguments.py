@@ -225,7 +225,10 @@ class ArgumentRules:
         bounds = {key: schema[key] for key in keywords if key in schema}
         while True:
             try:
-                return self.dialect.scalar(write(bounds))
+                node = self.dialect.scalar(write(bounds))
+                for keyword in self.dialect.counted_in_part & bounds.keys():
+                    self.relax(path, keyword, "a string without quotes is counted up to its end")
+                return node
             except RefusedError as refused:
                 keyword = "pattern" if "pattern" in bounds else [*bounds][-1]
                 self.relax(path, keyword, str(refused))

@@ -43,6 +43,11 @@ def shortest_end(strings: Strings, begun: str = "") -> str | None:
     return None if walker is None else walker.end(begun, need, room)
 
 
+def times(pattern: str) -> int:
+    """How often a pattern repeats something, added up."""
+    return sum(int(bound) for pair in _REPEATED.findall(pattern) for bound in pair if bound)
+
+
 def shortest_json_end(strings: Strings, begun: bytes) -> bytes | None:
     """The same for a JSON string of which `begun` is there, quotes included."""
     if not begun:
@@ -96,7 +101,7 @@ class _Walker:
 
 @lru_cache(maxsize=256)
 def _walker(pattern: str) -> _Walker | None:
-    if sum(int(times) for pair in _REPEATED.findall(pattern) for times in pair if times) > LARGEST:
+    if times(pattern) > LARGEST:
         return None
     try:
         return _Walker(parse_pattern(pattern).to_fsm())

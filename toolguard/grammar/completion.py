@@ -38,7 +38,7 @@ from ..formats.nodes import (
     walk,
 )
 from ..formats.reader import LEADING_SPACE
-from .automaton import shortest_json_end
+from .automaton import shortest_end, shortest_json_end
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -448,10 +448,14 @@ class Completer:
                 found = shortest_json_end(strings, prefix)
                 if found is not None:
                     return found
-            case Raw(regex, also, stop):
+            case Pattern(strings=Strings() as strings, quote=quote):
+                found = _ended(strings, prefix, quote)
+                if found is not None:
+                    return found
+            case Raw(regex, also, stop, strings=strings):
                 if stop.encode() in prefix or _took(node, prefix):
                     return None
-                return self._suffix(Pattern(regex, also), prefix)
+                return self._suffix(Pattern(regex, also, strings=strings), prefix)
             case Until():
                 return self._until(node, prefix)
         suffix = shortest_suffix(terminal_grammar(node, self._controls), prefix)
@@ -467,12 +471,32 @@ class Completer:
             return None
         if stop in prefix:
             return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
-        content = Pattern(node.regex, node.also)
+        content = Pattern(node.regex, node.also, strings=node.strings)
         for begun in range(min(len(stop) - 1, len(prefix)), 0, -1):
             if prefix.endswith(stop[:begun]) and self._suffix(content, prefix[:-begun]) == b"":
                 return stop[begun:]
         suffix = self._suffix(content, prefix)
         return None if suffix is None else suffix + stop
+
+
+def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
+    """The shortest end of a string of which `begun` is there, quotes included; None if there is
+    none, or it takes the engine to know."""
+    try:
+        text = begun.decode()
+    except UnicodeDecodeError:
+        return None
+    if not quote:
+        # A line end in front may not count, nor one behind: no more is made of it.
+        found = shortest_end(strings, text.strip("\n"))
+    elif not begun:
+        found = shortest_end(strings)
+        return None if found is None else f"{quote}{found}{quote}".encode()
+    elif "\\" in text or quote in text[1:]:
+        return None
+    else:
+        found = shortest_end(strings, text[1:])
+    return None if found is None else (found + quote).encode()
 
 
 def _took(node: Raw | Until, text: bytes) -> bool:

@@ -9,6 +9,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..formats.nodes import (
@@ -23,14 +24,16 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
-    Until,
     optional,
 )
 from ..formats.reader import CDATA
 from ..formats.render import python_text
 from ..formats.wire_format import library
-from .automaton import shortest_end
+from .automaton import shortest_end, times
 from .engine import refusal
+from .raw_strings import ANY, stopped
+
+_LENGTHS = frozenset({"minLength", "maxLength"})
 
 
 class RefusedError(Exception):
@@ -43,6 +46,8 @@ class Dialect(ABC):
     true: ClassVar[str] = "true"
     false: ClassVar[str] = "false"
     null: ClassVar[str] = "null"
+    counted_in_part: ClassVar[frozenset[str]] = frozenset()
+    """The bounds of a string that a mask keeps only up to what may begin its end."""
 
     def __init__(self) -> None:
         rules = library("json")
@@ -133,13 +138,15 @@ class PythonDialect(Dialect):
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         escape = r"|\\([\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-ce-fA-CE-F][0-9a-fA-F]{3})"
-        pattern = _searched(bounds)
+        strings = _strings(bounds)
+        pattern = strings.pattern
         options = []
         for quote in ("'", '"'):
             plain = rf"[^{quote}\\\x00-\x1f]"
             unit = f"({plain}{escape})" if pattern is None else plain
-            also = None if pattern is None else quote + pattern + quote
-            options.append(Pattern(quote + _content(bounds, unit) + quote, also))
+            also = None if pattern is None else f"{quote}({pattern}){quote}"
+            content = quote + _content(bounds, unit) + quote
+            options.append(Pattern(content, also, strings=strings, quote=quote))
         return Alt(tuple(options))
 
     def other_key(self, known: frozenset[str]) -> Node:
@@ -148,6 +155,8 @@ class PythonDialect(Dialect):
 
 class GemmaDialect(Dialect):
     """Gemma: bare keys, or between the quote tokens that strings stand between."""
+
+    counted_in_part = _LENGTHS
 
     def __init__(self, quote: Node) -> None:
         super().__init__()
@@ -161,8 +170,7 @@ class GemmaDialect(Dialect):
         return Seq((self.quote, Literal(value), self.quote))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        content, pattern = _content(bounds, ANY), _searched(bounds)
-        return Seq((self.quote, Raw(content, pattern, self.quote.text), self.quote))
+        return Seq((self.quote, stopped(_raw(bounds), self.quote, None)))
 
     def key(self, name: str) -> Node:
         if not re.fullmatch(self.bare, name):
@@ -184,6 +192,8 @@ class ElementsDialect(Dialect):
     any other undeclared one, and the parser takes it so.
     """
 
+    counted_in_part = _LENGTHS
+
     def __init__(self) -> None:
         super().__init__()
         rules = library("elements")
@@ -197,9 +207,11 @@ class ElementsDialect(Dialect):
         return Literal(value)
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        return Raw(_content(bounds, ANY), _searched(bounds), self.lead.text)
+        return Seq((stopped(_raw(bounds), self.lead, None),))
 
     def scalar(self, value: Node) -> Node:
+        if isinstance(value, Seq):  # a string, which has its markup
+            return value
         return Seq((value, self.lead))
 
     def object(self, inside: Node, or_none: bool = False) -> Node:
@@ -225,6 +237,8 @@ class TypedDialect(Dialect):
 
     end: ClassVar[str] = "</cofl:value>"
 
+    counted_in_part = _LENGTHS
+
     def __init__(self) -> None:
         super().__init__()
         name = library("cofl")["MEMBER"]
@@ -236,8 +250,7 @@ class TypedDialect(Dialect):
         return Seq((Literal('raw">'), Literal(value + self.end)))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        content, pattern = _content(bounds, ANY), _searched(bounds)
-        return Seq((Literal('raw">'), Until(content, self.end, pattern)))
+        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), None)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup
@@ -269,6 +282,8 @@ class RawDialect(Dialect):
     """A string as it is, up to the markup that ends it; `lined` allows a line end on either side
     that does not count. It does not begin with `barred`."""
 
+    counted_in_part = _LENGTHS
+
     def __init__(self, lined: bool = False, barred: str = "") -> None:
         super().__init__()
         self.lined, self.barred = lined, barred
@@ -278,16 +293,10 @@ class RawDialect(Dialect):
         return Seq((line, Literal(value), line)) if self.lined else Literal(value)
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        content, pattern = _content(bounds, ANY), _searched(bounds)
-        if not self.lined or not bounds:
-            return Raw(content, pattern, barred=self.barred)
-        # Two line ends on a side would leave one in the value, and count: none of those here.
-        low, high = bounds.get("minLength", 0), bounds.get("maxLength")
-        inner = [f"[^\\n]{{{n}}}" for n in (0, 1) if low <= n and (high is None or n <= high)]
-        if high is None or high >= 2:
-            inner.append(rf"[^\n]{ANY}{_times(max(low - 2, 0), high and high - 2)}[^\n]")
-        also = None if pattern is None else rf"\n?{pattern}\n?"
-        return Raw(rf"\n?({'|'.join(inner)})\n?", also)
+        raw = replace(_raw(bounds), barred=self.barred, lined=self.lined)
+        if self.lined and raw.also is not None:
+            return replace(raw, also=rf"\n?({raw.also})\n?")
+        return raw
 
 
 def unwritable(key: str) -> str:
@@ -298,7 +307,22 @@ def unwritable(key: str) -> str:
     )
 
 
-ANY = r"[\s\S]"
+MOST_TIMES = 30
+"""How often a pattern may repeat something where the mask looks for a string's end as well."""
+
+
+def _raw(bounds: Mapping[str, Any]) -> Raw:
+    """A string without quotes under these bounds; beside a pattern, its length is not counted.
+
+    Raises:
+        RefusedError: its pattern cannot be said.
+    """
+    if not bounds:
+        return Raw(f"{ANY}*")
+    strings = _strings(bounds)
+    if strings.pattern is not None and times(strings.pattern) > MOST_TIMES:
+        raise RefusedError("it is too large for a string without quotes")
+    return Raw(f"{ANY}*", strings.pattern, strings=strings)
 
 
 def _content(bounds: Mapping[str, Any], unit: str) -> str:

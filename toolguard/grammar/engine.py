@@ -85,12 +85,8 @@ class Vocabulary:
         added = {text: i for text, i in tokenizer.get_added_vocab().items() if text not in texts}
         if texts:
             tokenizer = _with_texts(tokenizer, texts)
-        engine = from_tokenizer(
-            tokenizer,  # type: ignore[arg-type]
-            n_vocab=id_count(tokenizer),
-            eos_token=list(end_ids),
-            slices=_SLICES,
-        )
+        tokenizer = _without_gaps(tokenizer)
+        engine = from_tokenizer(tokenizer, eos_token=list(end_ids), slices=_SLICES)  # type: ignore[arg-type]
         return Vocabulary(engine, added, end_ids)
 
     @cached_property
@@ -141,14 +137,35 @@ def _with_texts(
     tokenizer: PreTrainedTokenizerBase, texts: frozenset[str]
 ) -> PreTrainedTokenizerBase:
     """A tokenizer with the same ids to which these added tokens are not special."""
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     for token in backend["added_tokens"]:
         token["special"] = token["special"] and token["content"] not in texts
-    renewed = Tokenizer.from_str(json.dumps(backend))
-    return PreTrainedTokenizerFast(tokenizer_object=renewed)  # type: ignore[no-untyped-call]
+    return _made_of(backend)
+
+
+def _without_gaps(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer with the same ids, and a special token for each id that has none: the engine
+    takes the number of tokens for the number of ids."""
+    unused = {*range(id_count(tokenizer))} - {*tokenizer.get_vocab().values()}
+    if not unused:
+        return tokenizer
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    for token in sorted(unused):
+        text = f"<|unused id {token}|>"
+        backend["added_tokens"].append({"id": token, "content": text, "special": True, **flags})
+    # An added token that the model's own vocabulary lacks would get another id.
+    for added in backend["added_tokens"]:
+        backend["model"]["vocab"][added["content"]] = added["id"]
+    return _made_of(backend)
+
+
+def _made_of(backend: Mapping[str, object]) -> PreTrainedTokenizerBase:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer.from_str(json.dumps(backend))
+    return PreTrainedTokenizerFast(tokenizer_object=made)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=16)

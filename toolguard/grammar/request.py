@@ -29,7 +29,6 @@ from ..formats.nodes import (
     Seq,
     Slot,
     Taken,
-    Until,
     children,
     optional,
     reachable,
@@ -48,6 +47,7 @@ from .dialects import (
     JsonDialect,
     unwritable,
 )
+from .raw_strings import stopped
 
 Reasoning = Choice["auto", "open", "none", "reply"]
 _Taken = Callable[[str, str], Taken | None]
@@ -399,10 +399,8 @@ def _stopped(value: Node, stop: Literal | Control, taken: _Taken) -> Node:
         case Seq((Literal(opening), inner, Literal(closing))) if (opening, closing) == CDATA:
             end = Literal(closing + stop.text)
             return Seq((Literal(opening), _stopped(inner, end, lambda *_: None)))
-        case Raw(regex, also, barred=barred) if isinstance(stop, Literal):
-            return Until(regex, stop.text, also, taken(stop.text, barred))
-        case Raw(regex, also):
-            return Seq((Raw(regex, also, stop.text, taken(stop.text, "")), stop))
+        case Raw(barred=barred):
+            return stopped(value, stop, taken(stop.text, barred))
         case _:
             return Seq((value, stop))
 
