@@ -23,6 +23,7 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
+    Taken,
     Until,
     optional,
 )
@@ -221,12 +222,14 @@ class ElementsDialect(Dialect):
 
 
 class TypedDialect(Dialect):
-    """Cohere's elements: the type of a value is an attribute, a closing tag ends it."""
+    """Cohere's elements: the type of a value is an attribute, a closing tag ends it. `taken` is
+    what a string may not be."""
 
     end: ClassVar[str] = "</cofl:value>"
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Taken | None = None) -> None:
         super().__init__()
+        self.taken = taken
         name = library("cofl")["MEMBER"]
         assert isinstance(name, Pattern)
         self.name = name.regex
@@ -237,7 +240,7 @@ class TypedDialect(Dialect):
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         content, pattern = _content(bounds, ANY), _searched(bounds)
-        return Seq((Literal('raw">'), Until(content, self.end, pattern)))
+        return Seq((Literal('raw">'), Until(content, self.end, pattern, self.taken)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup

@@ -83,7 +83,8 @@ class Changes:
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
-        self._heads = re.compile(self.reader.heads.inside(self.keys) or "(?!)")
+        names = self.reader.keys.names(self.keys, any(tool.is_open for tool in toolset))
+        self._heads = re.compile(self.reader.heads.inside(names) or "(?!)")
 
     def took_in(self, token: Token) -> bool:
         """Whether a value lost what ends it, and took in the next argument or call."""
