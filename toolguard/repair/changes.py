@@ -133,7 +133,11 @@ class Changes:
         added = stumble.way.insertions and place == stumble.way.done
         if added and not (speaker and not own.strip(SPACE)):
             return  # the call was not closed by the model, so this may be a part of it
-        if not self.toolset.any_named(own):
+        # What holds markup is the rest of a call, no text.
+        remains = not self.format.is_json and any(
+            piece in own for piece in (*self.format.markup, *self.format.inner)
+        )
+        if not (remains or self.toolset.any_named(own)):
             rule = "cut_text"
             if speaker:
                 rule = "cut_response" if _RESPONSE.search(speaker[0]) else "cut_run_on"
