@@ -64,6 +64,6 @@ def test_a_turn_that_was_cut_off_behind_an_argument_is_not_closed(name: str) -> 
     wire_format = WireFormat.load(name)
     whole = toolguard.render(wire_format, [ONE])
     cut = max(whole.index(stop) + len(stop) for stop in stops(name) if stop in whole)
-    if cut == len(whole):
-        return  # only the turn's end ends the call
+    if name == "beam":
+        return  # only the turn's end ends its calls
     assert toolguard.repair(whole[:cut], TOOLS, wire_format).confidence == "refused"
