@@ -18,7 +18,7 @@ PARAMETERS = {
 }
 TOOLS = Toolset.of([{"name": "get_weather", "parameters": PARAMETERS}])
 CALL = {"name": "get_weather", "arguments": {"city": "Berlin", "unit": "celsius"}}
-BEGINS_A_VALUE = (">", '">')
+BEGINS_A_VALUE = ">"
 """What a value may begin with by chance, so that nobody can tell that it was doubled."""
 
 
@@ -29,7 +29,7 @@ def damaged(text: str, wire_format: WireFormat) -> Iterator[str]:
     pieces = re.split(rf"({known}|[{{}}\[\]\",:'=()])", text)
     for i in range(1, len(pieces), 2):
         yield "".join(pieces[:i] + pieces[i + 1 :])
-        if not (pieces[i] in BEGINS_A_VALUE and pieces[i + 1].strip()):
+        if not (pieces[i] == BEGINS_A_VALUE and pieces[i + 1].strip()):
             yield "".join(pieces[: i + 1] + pieces[i:])
         if i + 2 < len(pieces):
             a, between, b = pieces[i : i + 3]

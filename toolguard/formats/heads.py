@@ -8,9 +8,10 @@ meant, as in a text about tags.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from .nodes import (
     Alt,
@@ -30,7 +31,7 @@ from .nodes import (
 )
 
 _BLANK = r"[ \t\r\n]*"
-_LEAST = 4  # characters of an opener that no value begins with by chance: `>` and `">` may be
+_LEAST = 2  # characters of an opener that no value begins with by chance: `>` may be
 
 UNTIL = (
     *("VALUE", "LINES", "CDATA", "STRING", "OTHER", "NUMBER", "BOOLEAN", "OBJECT", "ARRAY", "NULL"),
@@ -38,7 +39,26 @@ UNTIL = (
 """The slots whose values are read as text, up to what follows them."""
 
 _KEYS = {Slot("KEY"), Slot("ATTRIBUTE")}
+_TYPED = {Slot("TYPED"), Ref("typed"), Ref("typed_value")}
+"""Values that say their type: what leads to one is a head, whatever its type."""
 Path = tuple[Node, ...]
+
+
+class Names(NamedTuple):
+    """What the arguments of a call may be called.
+
+    Attributes:
+        known: those that the tool declares, as they are written.
+        other: a regular expression of any other; empty where the tool takes none.
+    """
+
+    known: frozenset[str]
+    other: str = ""
+
+    @property
+    def regex(self) -> str:
+        """Any of them; empty if there are none."""
+        return "|".join(filter(None, (*map(re.escape, sorted(self.known)), self.other)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +67,8 @@ class Heads:
 
     Attributes:
         paths: the nodes of each; what is the same for no two tools is a slot.
-        openers: what no value begins with, as it stands right before one already: but for
-            punctuation, which may, unless a line end follows where one stands before values.
+        openers: what no value begins with, as it stands right before one already: but for one
+            sign alone, which may, unless a line end follows where one stands before values.
         habit: the white space that chat templates write before a head.
         begin: the text that an argument begins with.
     """
@@ -58,25 +78,26 @@ class Heads:
     habit: str
     begin: str
 
-    def inside(self, keys: Iterable[str]) -> str:
+    def inside(self, names: Names) -> str:
         """A regular expression of any head, in a call whose arguments have these names."""
-        known = "|".join(map(re.escape, sorted(keys)))
+        keys = names.regex
         return "|".join(
-            "".join(_shown(node, known) for node in path)
+            "".join(_shown(node, keys) for node in path)
             for path in self.paths
-            if known or not _KEYS & {*path}
+            if keys or not _KEYS & {*path}
         )
 
-    def taken(self, keys: Iterable[str], stop: str, barred: str = "") -> Taken | None:
+    def taken(self, names: Names, stop: str, barred: str = "") -> Taken | None:
         """What no string without quotes is that ends at `stop`, and does not begin with `barred`;
         None: it may be anything else."""
-        inside = self.inside(keys)
+        inside = self.inside(names)
         openers = (*self.openers, barred) if barred else self.openers
-        marks = dict.fromkeys(self._marks(sorted(keys), stop[-1]))
+        marks = dict.fromkeys(self._marks(names, stop[-1]))
         return Taken(inside, tuple(marks), openers) if inside or openers else None
 
-    def _marks(self, keys: Sequence[str], last: str) -> Iterator[str]:
-        """The beginning of each head, up to where it has `last` for the first time."""
+    def _marks(self, names: Names, last: str) -> Iterator[str]:
+        """The beginning of each head, up to where it has `last` for the first time, or where a name
+        stands that may be any."""
         for path in self.paths:
             begun = [""]
             for node in path:
@@ -85,39 +106,48 @@ class Heads:
                     begun = [text + node.text[: end or None] for text in begun]
                     if end:
                         break
-                elif isinstance(node, Slot):
-                    begun = [text + key for text in begun for key in keys]
-                else:  # white space: what is in front of it is told, too
+                elif node in _KEYS and not names.other:
+                    begun = [text + key for text in begun for key in sorted(names.known)]
+                else:  # as white space: what is in front of it is told, too
                     break
             yield from begun
 
 
 @lru_cache(maxsize=256)
-def lost(heads: Heads, keys: frozenset[str]) -> re.Pattern[str]:
+def lost(heads: Heads, names: Names) -> re.Pattern[str]:
     """Where a value took in what is no part of it, in a call whose arguments have these names."""
     openers = (rf"\A{_escaped(opener)}" for opener in heads.openers)
-    return re.compile("|".join(filter(None, (heads.inside(keys), *openers))) or "(?!)")
+    return re.compile("|".join(filter(None, (heads.inside(names), *openers))) or "(?!)")
 
 
 def heads_of(rules: Rules) -> Heads:
     """The heads of a format whose calls hold values that are read as they stand."""
     argument = Ref("argument")
-    before = [path for path, _ in _around(argument, rules, _is_value)]
+    before = [path for path, _ in _around(argument, rules, _leads)]
     if not before:
         return Heads((), (), "", "")
+    # Inside of a value that says its type, members and items do.
+    inner = [
+        path
+        for node in walk(rules.get("typed_value", Alt(())))
+        if isinstance(node, Repeat)
+        for path, _ in _around(node.item, rules, _leads)
+    ]
+    values = [*_around(argument, rules, _is_value)]
     behind = [path for _, path in _around(Ref("call"), rules, _is_arguments)]
     between = [path for path, _ in _around(Ref("further"), rules, _is_call)]
     named, *_ = (path for path, _ in _around(Ref("call"), rules, _is_name))
-    ends = {_start(path) for _, path in _around(argument, rules, _is_value)}
+    ends = {_start(path) for _, path in values}
     calls = [_inlined((*a, *b, *named), rules) for a in behind for b in between]
-    paths = [_bare(path) for path in (*before, *calls)]
+    paths = [_bare(path) for path in (*before, *inner, *calls)]
     line = "\n" if any(node == Slot("LINES") for node in walk(rules["argument"])) else ""
-    openers = {path[-1].text + line for path in before if isinstance(path[-1], Literal | Control)}
+    last = [path[-1] for path in (*before, *(path for path, _ in values))]
+    openers = {node.text + line for node in last if isinstance(node, Literal | Control)}
     blanks = [path[0].item for path in before if isinstance(path[0], Repeat)]
     return Heads(
         # No value goes on beyond what ends it.
         tuple(dict.fromkeys(path for path in paths if _start(path) not in ends)),
-        tuple(sorted(text for text in openers if line or len(text) >= _LEAST)),
+        tuple(sorted(text for text in openers if len(text) >= _LEAST)),
         next((b.habit for b in blanks if isinstance(b, Pattern) and b.habit), ""),
         _start(_bare(before[0])),
     )
@@ -131,8 +161,11 @@ def _around(
         yield (), ()
         return
     match node:
-        case Ref(rule):
-            yield from _around(rules.get(rule, Alt(())), rules, sought)
+        case Slot("TYPED"):
+            yield from _around(Ref("typed_value"), rules, sought)
+        case Ref(rule):  # values inside of values are like them
+            others = {name: inner for name, inner in rules.items() if name != rule}
+            yield from _around(rules.get(rule, Alt(())), others, sought)
         case Seq(items):
             for place, item in enumerate(items):
                 for before, behind in _around(item, rules, sought):
@@ -142,6 +175,10 @@ def _around(
                 yield from _around(option, rules, sought)
         case Repeat(item):
             yield from _around(item, rules, sought)
+
+
+def _leads(node: Node) -> bool:
+    return node in _TYPED or _is_value(node)
 
 
 def _is_value(node: Node) -> bool:
@@ -177,7 +214,8 @@ def _inlined(path: Path, rules: Rules) -> Path:
                 found += _inlined(items, rules)
             case _:
                 inner = (_inlined((child,), rules) for child in children(node))
-                found.append(rebuild(node, tuple(n[0] if len(n) == 1 else Seq(n) for n in inner)))
+                whole = tuple(path[0] if len(path) == 1 else Seq(path) for path in inner)
+                found.append(rebuild(node, whole))
     return tuple(found)
 
 

@@ -19,7 +19,7 @@ from lark.common import LexerConf
 from lark.exceptions import LexError
 from lark.lexer import ContextualLexer, LexerState, LexerThread
 
-from .heads import UNTIL, Heads, heads_of
+from .heads import UNTIL, Heads, Names, heads_of
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
 _MARK, _MENTION = 0xDC00, 0xDB00
@@ -152,9 +152,10 @@ class Keys(NamedTuple):
             key = key.replace(character, escaped)
         return key if re.fullmatch(self.regex, key) else None
 
-    def written(self, keys: Iterable[str]) -> frozenset[str]:
-        """Names as they are written, those that can be."""
-        return frozenset(filter(None, map(self.write, keys)))
+    def names(self, keys: Iterable[str], others: bool) -> Names:
+        """Names as they are written, those that can be; and any others, if there are others."""
+        known = frozenset(filter(None, map(self.write, keys)))
+        return Names(known, self.regex if others else "")
 
     def read(self, written: str) -> str:
         """The name that is written so."""
@@ -368,7 +369,7 @@ def build_reader(
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),
-        heads_of(rules),
+        heads_of({**libraries, **rules}),
     )
 
 

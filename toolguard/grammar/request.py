@@ -254,8 +254,8 @@ class _Filler:
         heads: Heads,
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
-        self.keys, self.heads = keys, heads
-        self.written = keys.written(tool.keys)
+        self.keys = keys
+        self.taken = partial(heads.taken, keys.names(tool.keys, tool.is_open))
         self.rules: dict[str, Node] = {}
         self.relaxations: list[Relaxation] = []
 
@@ -336,7 +336,7 @@ class _Filler:
                 return self.filled(self.general[rule], key, schema, path)
             case Seq(items):
                 filled = [self.filled(item, key, schema, path) for item in items]
-                return Seq(_run_on(items, filled, partial(self.heads.taken, self.written)))
+                return Seq(_run_on(items, filled, self.taken))
             case _:
                 inner = tuple(self.filled(child, key, schema, path) for child in children(node))
                 return rebuild(node, inner)

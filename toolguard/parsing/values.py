@@ -8,7 +8,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from ..formats.heads import lost
+from ..formats.heads import Names, lost
 from ..formats.reader import CDATA, SPACE, Keys, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
@@ -66,21 +66,27 @@ def _value(argument: Tree[Token], source: str, reader: Reader, tool: Tool, valid
     for tree in argument.find_data("literal_"):
         return read_literal(_text(tree, source), reader.json_literals)
     for tree in argument.find_data("typed_"):
-        return _typed(next(_trees(tree)), reader)
+        return _typed(next(_trees(tree)), reader, tool)
     for token in _value_tokens(argument, reader):
         value = reader.values[token.type]
         slot, text, stop = value.slot, token.removesuffix(value.markup), value.stop
     read = read_value(slot, text, valid)
     wrapped = slot == "CDATA" and text.startswith(CDATA[0])
-    taken = lost(reader.heads, _written(reader.keys, tool.keys)).search(text)
-    if taken and isinstance(read, str) and not wrapped:
-        raise TookInError(taken[0], stop)
+    if isinstance(read, str) and not wrapped:
+        _check_end(text, stop, reader, tool)
     return read
 
 
+def _check_end(text: str, stop: str, reader: Reader, tool: Tool) -> None:
+    """Raises where a string took in what follows it."""
+    taken = lost(reader.heads, _names(reader.keys, tool.keys, tool.is_open)).search(text)
+    if taken:
+        raise TookInError(taken[0], stop)
+
+
 @lru_cache(maxsize=256)
-def _written(keys: Keys, names: frozenset[str]) -> frozenset[str]:
-    return keys.written(names)
+def _names(keys: Keys, known: frozenset[str], others: bool) -> Names:
+    return keys.names(known, others)
 
 
 def read_value(slot: str, text: str, valid: Valid) -> Any:
@@ -132,19 +138,22 @@ def _gemma(tree: Tree[Token], reader: Reader) -> Any:
             return "".join(_value_tokens(tree, reader))
 
 
-def _typed(tree: Tree[Token], reader: Reader) -> Any:
+def _typed(tree: Tree[Token], reader: Reader, tool: Tool) -> Any:
     kind, *inside, _ = tree.children
-    values = [_typed(child, reader) for child in inside if isinstance(child, Tree)]
+    values = [_typed(child, reader, tool) for child in inside if isinstance(child, Tree)]
     if kind == 'list">':
         return values
     if kind == 'dict">':
         return Arguments(zip(map(str, inside[1::4]), values, strict=True))
     token = tree.children[1]
     assert isinstance(token, Token)
-    slot, markup, _ = reader.values[token.type]
-    value = read_value(slot, token.removesuffix(markup), lambda _: True)
+    slot, markup, stop = reader.values[token.type]
+    text = token.removesuffix(markup)
+    value = read_value(slot, text, lambda _: True)
     if isinstance(value, dict | list):
         raise ValueError("an object or an array is written in elements")
+    if isinstance(value, str):
+        _check_end(text, stop, reader, tool)
     return value
 
 

@@ -83,7 +83,8 @@ class Changes:
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
-        self._heads = re.compile(self.reader.heads.inside(self.keys) or "(?!)")
+        names = self.reader.keys.names(self.keys, any(tool.is_open for tool in toolset))
+        self._heads = re.compile(self.reader.heads.inside(names) or "(?!)")
 
     def took_in(self, token: Token) -> bool:
         """Whether a value lost what ends it, and took in the next argument or call."""
@@ -132,7 +133,11 @@ class Changes:
         added = stumble.way.insertions and place == stumble.way.done
         if added and not (speaker and not own.strip(SPACE)):
             return  # the call was not closed by the model, so this may be a part of it
-        if not self.toolset.any_named(own):
+        # What holds markup is the rest of a call, no text.
+        remains = not self.format.is_json and any(
+            piece in own for piece in (*self.format.markup, *self.format.inner)
+        )
+        if not (remains or self.toolset.any_named(own)):
             rule = "cut_text"
             if speaker:
                 rule = "cut_response" if _RESPONSE.search(speaker[0]) else "cut_run_on"

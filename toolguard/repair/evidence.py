@@ -64,6 +64,7 @@ def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str
         edit.rule == "drop_control" and edit.before.strip(SPACE) in put_in for edit in way.edits
     ):
         return True  # the call was closed too early, and its own end left out
+    stops = tuple(value.stop for value in wire_format.reader.values.values())
     longer = 0
     for edit in way.edits:
         place = edit.span[0] + longer
@@ -82,8 +83,8 @@ def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str
         elif piece in "[{" and after.lstrip(SPACE)[:1] in ("]", "}"):
             return True  # nor an empty one, or an empty object
         elif len(piece) > 1:
-            if any(piece in said for said in strings):
-                return True
+            if any(piece in said for said in strings) or after.startswith(stops):
+                return True  # or it begins a value that nobody wrote
         elif piece in _CLOSING:
             ends = [said for said in strings if said.rstrip().endswith(piece)]
             if any(said.count(piece) > said.count(_CLOSING[piece]) for said in ends):

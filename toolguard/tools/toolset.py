@@ -70,6 +70,12 @@ class Tool:
                 agenda.append(resolve(self.parameters, reference, self.name))
         return frozenset(found)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes arguments that its schema does not declare."""
+        others = self.parameters.get("additionalProperties", True) is not False
+        return others or "patternProperties" in self.parameters
+
     def accepts(self, argument: str) -> Callable[[Any], bool]:
         """Whether a value satisfies the schema of one argument."""
         known = self.parameters.get("properties", {})
