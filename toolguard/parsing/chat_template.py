@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import FormatError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from transformers import PreTrainedTokenizerBase
 
     from ..formats.wire_format import WireFormat
@@ -168,9 +171,54 @@ def rendering(tokenizer: PreTrainedTokenizerBase, shape: Shape) -> Rendering:
 def _written(
     tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], **options: Any
 ) -> str:
-    text = tokenizer.apply_chat_template(conversation, tools=[_TOOL], tokenize=False, **options)
+    try:
+        text = tokenizer.apply_chat_template(conversation, tools=[_TOOL], tokenize=False, **options)
+    except ImportError:
+        raise
+    except Exception as refusal:  # a template may raise anything
+        try:
+            text = _served(tokenizer, conversation, **options)
+        except Exception:
+            raise refusal from None
     assert isinstance(text, str)
     return text
+
+
+def _served(
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], **options: Any
+) -> str:
+    """The same as models' own servers render it, with what transformers does not allow or give:
+    lists that grow (Kimi-K2), generators as JSON, `functions` (Firefunction)."""
+    return _compiled(tokenizer.get_chat_template(tools=[_TOOL])).render(
+        messages=deepcopy(conversation),
+        tools=[deepcopy(_TOOL)],
+        functions=json.dumps([_TOOL]),
+        datetime=str(datetime.now()),
+        **tokenizer.special_tokens_map,
+        **options,
+    )
+
+
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> Template:
+    """A template in a sandbox, as transformers' own, but for what it may do to lists."""
+    from jinja2.sandbox import SandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise ValueError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, default=list, **options)
+
+    sandbox = SandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    sandbox.filters["tojson"] = tojson
+    sandbox.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": lambda format: datetime.now().strftime(format),
+    }
+    return sandbox.from_string(template)
 
 
 def _behind(text: str) -> str:
