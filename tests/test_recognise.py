@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,9 @@ from benchmarks.real_data import DATA
 from benchmarks.templates import row, templates
 from toolguard import Guard, WireFormat
 from toolguard.decoding.guard import turn_ends
+from toolguard.formats.reader import fixed_text
 from toolguard.formats.wire_format import GRAMMARS
+from toolguard.parsing import chat_template
 from toolguard.parsing import recognise as recognition
 
 JSON = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
@@ -92,6 +96,15 @@ KINDS = {
         "kimi_k2",
     ),
     "a call's name stands in its id": (KIMI, "kimi_k2"),
+    "a list that grows": (template("{% set _ = [].append(c.id) %}" + HERMES), "hermes"),
+    "a generator as JSON": (
+        template(HERMES, tools="{{ tools | map(attribute='function') | tojson }}"),
+        "hermes",
+    ),
+    "tools and the date by other names": (
+        template(HERMES, tools="{{ functions + datetime }}"),
+        "hermes",
+    ),
     "contents are parts": (
         template(HERMES).replace("m.content", "m.content[0]['text']"),
         "hermes",
@@ -187,6 +200,65 @@ def test_a_control_token_of_the_format_is_no_end_that_the_template_tells(
     other.chat_template = template(HERMES, end="<think><|im_end|>\n")
     hermes = WireFormat.load("hermes")
     assert other.convert_tokens_to_ids("<think>") not in turn_ends(hermes, other)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "{% set _ = [].append.__self__.__class__ %}{{ _.mro() }}",
+        "{% set _ = [].append(raise_exception('no calls')) %}",
+        "{% set _ = tools.clear() %}{% set _ = c.function.arguments.clear() %}",
+        "{% set _ = tools[0].clear() %}{% set _ = messages[0].clear() %}{{ messages[0].role.x.y }}",
+    ],
+)
+def test_what_a_template_may_do_to_lists_harms_nothing(
+    harm: str, other: PreTrainedTokenizerBase
+) -> None:
+    before = deepcopy((chat_template.CALL, chat_template._TOOL))
+    other.chat_template = template(harm + HERMES)
+    with pytest.raises(toolguard.FormatError):
+        toolguard.recognise(other)
+    assert before == (chat_template.CALL, chat_template._TOOL)
+
+
+def own_template(name: str, opened: bool) -> str:
+    """A template that writes what `render` writes of the calls that templates are asked for."""
+    wire_format = WireFormat.load(name)
+    first, second, telling = chat_template.CALL, chat_template._OTHER, recognition._TELLING
+    written = {}
+    for calls in ((first,), (first, second), (telling,)):
+        with suppress(toolguard.FormatError):
+            key = "|".join(call["arguments"]["place"] for call in calls)
+            written[key] = toolguard.render(wire_format, calls)
+    opening, closing = map(fixed_text, wire_format.reasoning if opened else ("", ""))
+    end = next((it for it in wire_format.ends if it != "<|call|>"), "")
+    return (
+        f"{{% set written = {json.dumps(written)} %}}{{% for m in messages %}}"
+        "{% if m.role == 'user' %}<|im_start|>user\n{{ m.content }}<|im_end|>\n{% else %}"
+        f"<|im_start|>assistant\n{{{{ {json.dumps(opening + closing)} }}}}{{{{ m.content }}}}"
+        "{% if m.tool_calls %}"
+        "{{ written[m.tool_calls | map(attribute='function.arguments.place') | join('|')] }}"
+        f"{{% endif %}}{end}\n{{% endif %}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{{{{ {json.dumps(opening)} }}}}"
+        "{% endif %}"
+    )
+
+
+def opens(name: str) -> bool:
+    """Whether a prompt may open the reasoning of a format."""
+    rules = WireFormat.load(name).rules
+    return rules["opened"] != rules["start"]
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [(name, opened) for name in toolguard.format_names() for opened in {False, opens(name)}],
+)
+def test_each_format_is_recognised_by_what_it_writes_and_as_no_other(
+    name: str, opened: bool, other: PreTrainedTokenizerBase
+) -> None:
+    other.chat_template = own_template(name, opened)
+    assert toolguard.recognise(other).name == name
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}: set TOOLGUARD_DATA")
