@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typer.testing import CliRunner
 
 import toolguard
 from benchmarks.real_data import DATA
 from benchmarks.templates import row, templates
 from toolguard import Guard, WireFormat
+from toolguard.cli.main import app
 from toolguard.decoding.guard import turn_ends
 from toolguard.formats.reader import fixed_text
 from toolguard.formats.wire_format import GRAMMARS
@@ -167,7 +169,7 @@ def test_formats_that_read_the_same_call_are_told_apart_by_white_space_in_values
     (tmp_path / "twin.lark").write_text(text, "utf-8")
     twin = WireFormat.from_file(tmp_path / "twin.lark")
     known = {"qwen3_xml": WireFormat.load("qwen3_xml"), "twin": twin}
-    monkeypatch.setattr(recognition, "format_names", lambda: tuple(known))
+    monkeypatch.setattr(recognition, "format_names", lambda **_: tuple(known))
     monkeypatch.setattr(recognition, "WireFormat", SimpleNamespace(load=known.__getitem__))
     other.chat_template = template(call)
     try:
@@ -219,6 +221,33 @@ def test_what_a_template_may_do_to_lists_harms_nothing(
     with pytest.raises(toolguard.FormatError):
         toolguard.recognise(other)
     assert before == (chat_template.CALL, chat_template._TOOL)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("<response>\n{}\n</response>\n", "hermes+response"), ("<answer>{}</answer>", "hermes")],
+)
+def test_a_variant_is_recognised_by_the_reply_that_the_template_writes(
+    said: str, name: str, other: PreTrainedTokenizerBase
+) -> None:
+    wrapped = f"{{% if m.content %}}{said.format('{{ m.content }}')}{{% endif %}}"
+    written = template(HERMES, "<think>\n", "<think>\n\n</think>\n\n")
+    other.chat_template = written.replace("\n\n{{ m.content }}", f"\n\n{wrapped}")
+    assert toolguard.recognise(other).name == name
+
+
+def test_the_command_line_shows_the_end_that_only_the_template_tells(
+    other: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    other.chat_template = template(HERMES, end="<|over|>\n")
+    other.save_pretrained(tmp_path)
+    given = ["formats", "--model", str(tmp_path)]
+    listed = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["formats"]
+    assert listed["hermes"]["ends"] == ["<|im_end|>", "<|endoftext|>", "<|over|>"]
+    assert (
+        "<|over|> in this chat template"
+        in CliRunner().invoke(app, given, env={"COLUMNS": "200"}).stdout
+    )
 
 
 def own_template(name: str, opened: bool) -> str:

@@ -25,7 +25,8 @@ CALL: Mapping[str, Any] = {"name": NAME, "arguments": {"place": "sentinel town",
 """The call that templates are asked to write."""
 _OTHER: Mapping[str, Any] = {"name": NAME, "arguments": {"place": "other town", "count": 418}}
 _QUESTION = "Sentinel?"
-_REPLY = "Sentinel town."
+REPLY = "Sentinel town."
+"""What they are asked to write as a reply."""
 _TOOL = {
     "type": "function",
     "function": {
@@ -70,7 +71,7 @@ class Shape(NamedTuple):
 
     def replied(self) -> list[dict[str, Any]]:
         """The question, and a turn that replies."""
-        return [*self.asked(), {"role": "assistant", "content": self._said(_REPLY)}]
+        return [*self.asked(), {"role": "assistant", "content": self._said(REPLY)}]
 
     def called(self) -> list[dict[str, Any]]:
         """The question, and a turn that calls."""
@@ -118,12 +119,20 @@ class Rendering:
     def starts(self) -> Sequence[int]:
         """Where the turn that calls may begin, the likeliest place first: behind all that it has in
         common with the prompt, or at a control token before."""
-        shared = _shared(self.prompt, self.called)
-        for text in (self.prompt, self.called):
+        return self._starts(self.called)
+
+    @cached_property
+    def reply_starts(self) -> Sequence[int]:
+        """The same of the turn that replies."""
+        return self._starts(self.replied)
+
+    def _starts(self, answered: str) -> Sequence[int]:
+        shared = _shared(self.prompt, answered)
+        for text in (self.prompt, answered):
             for tag in self.tag.finditer(text):
                 if tag.start() < shared < tag.end():
                     shared = tag.start()
-        edges = {at for tag in self.tag.finditer(self.called) for at in tag.span()}
+        edges = {at for tag in self.tag.finditer(answered) for at in tag.span()}
         return sorted({shared, *(at for at in edges if 0 < at < shared)}, reverse=True)
 
     @property
