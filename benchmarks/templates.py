@@ -19,8 +19,9 @@ from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import toolguard
+from toolguard.decoding.guard import end_texts
 from toolguard.grammar.request import reasoning_after
-from toolguard.parsing.chat_template import Rendering, renderings, template_end
+from toolguard.parsing.chat_template import Rendering, renderings
 
 
 def main(folder: Path, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -70,8 +71,7 @@ def row(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, Any]:
     made = [it for _, it in renderings(tokenizer) if isinstance(it, Rendering) and it.shows_calls]
     if not refusal:
         name = wire_format.name
-        told = template_end(tokenizer, wire_format)
-        ends = [*dict.fromkeys(end for end in (*wire_format.ends, told) if end)]
+        ends = end_texts(wire_format, tokenizer)
         reasoning = reasoning_after(made[0].prompt, wire_format)
     return {
         "format": name,

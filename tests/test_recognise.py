@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typer.testing import CliRunner
 
 import toolguard
 from benchmarks.real_data import DATA
 from benchmarks.templates import row, templates
 from toolguard import Guard, WireFormat
+from toolguard.cli.main import app
 from toolguard.decoding.guard import turn_ends
+from toolguard.formats.reader import fixed_text
 from toolguard.formats.wire_format import GRAMMARS
+from toolguard.parsing import chat_template
 from toolguard.parsing import recognise as recognition
 
 JSON = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
@@ -92,6 +98,15 @@ KINDS = {
         "kimi_k2",
     ),
     "a call's name stands in its id": (KIMI, "kimi_k2"),
+    "a list that grows": (template("{% set _ = [].append(c.id) %}" + HERMES), "hermes"),
+    "a generator as JSON": (
+        template(HERMES, tools="{{ tools | map(attribute='function') | tojson }}"),
+        "hermes",
+    ),
+    "tools and the date by other names": (
+        template(HERMES, tools="{{ functions + datetime }}"),
+        "hermes",
+    ),
     "contents are parts": (
         template(HERMES).replace("m.content", "m.content[0]['text']"),
         "hermes",
@@ -154,7 +169,7 @@ def test_formats_that_read_the_same_call_are_told_apart_by_white_space_in_values
     (tmp_path / "twin.lark").write_text(text, "utf-8")
     twin = WireFormat.from_file(tmp_path / "twin.lark")
     known = {"qwen3_xml": WireFormat.load("qwen3_xml"), "twin": twin}
-    monkeypatch.setattr(recognition, "format_names", lambda: tuple(known))
+    monkeypatch.setattr(recognition, "format_names", lambda **_: tuple(known))
     monkeypatch.setattr(recognition, "WireFormat", SimpleNamespace(load=known.__getitem__))
     other.chat_template = template(call)
     try:
@@ -187,6 +202,92 @@ def test_a_control_token_of_the_format_is_no_end_that_the_template_tells(
     other.chat_template = template(HERMES, end="<think><|im_end|>\n")
     hermes = WireFormat.load("hermes")
     assert other.convert_tokens_to_ids("<think>") not in turn_ends(hermes, other)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "{% set _ = [].append.__self__.__class__ %}{{ _.mro() }}",
+        "{% set _ = [].append(raise_exception('no calls')) %}",
+        "{% set _ = tools.clear() %}{% set _ = c.function.arguments.clear() %}",
+        "{% set _ = tools[0].clear() %}{% set _ = messages[0].clear() %}{{ messages[0].role.x.y }}",
+    ],
+)
+def test_what_a_template_may_do_to_lists_harms_nothing(
+    harm: str, other: PreTrainedTokenizerBase
+) -> None:
+    before = deepcopy((chat_template.CALL, chat_template._TOOL))
+    other.chat_template = template(harm + HERMES)
+    with pytest.raises(toolguard.FormatError):
+        toolguard.recognise(other)
+    assert before == (chat_template.CALL, chat_template._TOOL)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("<response>\n{}\n</response>\n", "hermes+response"), ("<answer>{}</answer>", "hermes")],
+)
+def test_a_variant_is_recognised_by_the_reply_that_the_template_writes(
+    said: str, name: str, other: PreTrainedTokenizerBase
+) -> None:
+    wrapped = f"{{% if m.content %}}{said.format('{{ m.content }}')}{{% endif %}}"
+    written = template(HERMES, "<think>\n", "<think>\n\n</think>\n\n")
+    other.chat_template = written.replace("\n\n{{ m.content }}", f"\n\n{wrapped}")
+    assert toolguard.recognise(other).name == name
+
+
+def test_the_command_line_shows_the_end_that_only_the_template_tells(
+    other: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    other.chat_template = template(HERMES, end="<|over|>\n")
+    other.save_pretrained(tmp_path)
+    given = ["formats", "--model", str(tmp_path)]
+    listed = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["formats"]
+    assert listed["hermes"]["ends"] == ["<|im_end|>", "<|endoftext|>", "<|over|>"]
+    assert (
+        "<|over|> in this chat template"
+        in CliRunner().invoke(app, given, env={"COLUMNS": "200"}).stdout
+    )
+
+
+def own_template(name: str, opened: bool) -> str:
+    """A template that writes what `render` writes of the calls that templates are asked for."""
+    wire_format = WireFormat.load(name)
+    first, second, telling = chat_template.CALL, chat_template._OTHER, recognition._TELLING
+    written = {}
+    for calls in ((first,), (first, second), (telling,)):
+        with suppress(toolguard.FormatError):
+            key = "|".join(call["arguments"]["place"] for call in calls)
+            written[key] = toolguard.render(wire_format, calls)
+    opening, closing = map(fixed_text, wire_format.reasoning if opened else ("", ""))
+    end = next((it for it in wire_format.ends if it != "<|call|>"), "")
+    return (
+        f"{{% set written = {json.dumps(written)} %}}{{% for m in messages %}}"
+        "{% if m.role == 'user' %}<|im_start|>user\n{{ m.content }}<|im_end|>\n{% else %}"
+        f"<|im_start|>assistant\n{{{{ {json.dumps(opening + closing)} }}}}{{{{ m.content }}}}"
+        "{% if m.tool_calls %}"
+        "{{ written[m.tool_calls | map(attribute='function.arguments.place') | join('|')] }}"
+        f"{{% endif %}}{end}\n{{% endif %}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{{{{ {json.dumps(opening)} }}}}"
+        "{% endif %}"
+    )
+
+
+def opens(name: str) -> bool:
+    """Whether a prompt may open the reasoning of a format."""
+    rules = WireFormat.load(name).rules
+    return rules["opened"] != rules["start"]
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [(name, opened) for name in toolguard.format_names() for opened in {False, opens(name)}],
+)
+def test_each_format_is_recognised_by_what_it_writes_and_as_no_other(
+    name: str, opened: bool, other: PreTrainedTokenizerBase
+) -> None:
+    other.chat_template = own_template(name, opened)
+    assert toolguard.recognise(other).name == name
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}: set TOOLGUARD_DATA")

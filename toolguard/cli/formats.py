@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,28 +34,35 @@ def formats(
     ] = False,
 ) -> None:
     """List the wire formats, or recognise that of a model and show what a call looks like."""
-    names = format_names(variants=True)
     if model is not None:
         try:
-            names = (_recognised(model),)
+            found = dict([_recognised(model)])
         except (ToolguardError, OSError, ValueError) as error:
             Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}")
             raise typer.Exit(2) from error
-    found = [WireFormat.load(name) for name in names]
+    else:
+        known = map(WireFormat.load, format_names(variants=True))
+        found = {wire_format: wire_format.ends for wire_format in known}
     if as_json:
-        print(json.dumps({"formats": {it.name: _as_json(it) for it in found}}, ensure_ascii=False))
+        listed = {it.name: _as_json(it, ends) for it, ends in found.items()}
+        print(json.dumps({"formats": listed}, ensure_ascii=False))
     elif model is None:
         Console().print(_table(found))
     else:
-        _show(found[0])
+        for wire_format, ends in found.items():
+            _show(wire_format, ends)
 
 
-def _recognised(model: Path) -> str:
+def _recognised(model: Path) -> tuple[WireFormat, Sequence[str]]:
+    """The format of a model, and what ends its turns."""
     from transformers import AutoTokenizer
 
+    from ..decoding.guard import end_texts
     from ..parsing.recognise import recognise
 
-    return recognise(AutoTokenizer.from_pretrained(str(model))).name
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    wire_format = recognise(tokenizer)
+    return wire_format, end_texts(wire_format, tokenizer)
 
 
 def _example(wire_format: WireFormat) -> str:
@@ -64,16 +72,16 @@ def _example(wire_format: WireFormat) -> str:
         return render(wire_format, _CALLS[:1])
 
 
-def _as_json(wire_format: WireFormat) -> dict[str, Any]:
+def _as_json(wire_format: WireFormat, ends: Sequence[str]) -> dict[str, Any]:
     return {
         "about": dict(wire_format.about),
         "controls": list(wire_format.controls),
-        "ends": list(wire_format.ends),
+        "ends": list(ends),
         "example": _example(wire_format),
     }
 
 
-def _table(found: list[WireFormat]) -> Table:
+def _table(found: Iterable[WireFormat]) -> Table:
     table = Table(title="Wire formats")
     for heading in ("format", "families", "arguments", "call ids", "turn end"):
         table.add_column(heading, overflow="fold")
@@ -83,12 +91,14 @@ def _table(found: list[WireFormat]) -> Table:
     return table
 
 
-def _show(wire_format: WireFormat) -> None:
+def _show(wire_format: WireFormat, ends: Sequence[str]) -> None:
     console = Console()
     console.print(f"[bold]{wire_format.name}[/]: {escape(wire_format.about[wire_format.name])}")
+    told = " or ".join(end for end in ends if end not in wire_format.ends)
     for field, says in wire_format.about.items():
         if field not in (wire_format.name, "example"):
-            console.print(f"  {field:<10} {escape(says)}")
+            more = f"; {told} in this chat template" if told and field == "turn end" else ""
+            console.print(f"  {field:<10} {escape(says + more)}")
     console.print()
     text = Text(_example(wire_format))
     for control in wire_format.controls:

@@ -259,9 +259,14 @@ def _parts_of_tags(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) 
 def turn_ends(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that end a turn, for the tokenizer, for the format and for the chat template."""
     added = tokenizer.get_added_vocab()
-    texts = [*wire_format.ends, template_end(fast_tokenizer(tokenizer), wire_format)]
-    ends = [tokenizer.eos_token_id, *(added.get(text) for text in texts if text)]
+    ends = [tokenizer.eos_token_id, *map(added.get, end_texts(wire_format, tokenizer))]
     return [token for token in dict.fromkeys(ends) if token is not None]
+
+
+def end_texts(wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The control tokens that end a turn, for the format and for the chat template."""
+    told = template_end(fast_tokenizer(tokenizer), wire_format)
+    return [*dict.fromkeys(end for end in (*wire_format.ends, told) if end)]
 
 
 def _end_ids(

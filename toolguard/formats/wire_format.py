@@ -422,7 +422,8 @@ def format_names(variants: bool = False) -> tuple[str, ...]:
 
     Args:
         variants: also those that allow more than their family's template writes, as
-            `qwen3_xml+bare`. They are never recognised or guessed, only named.
+            `qwen3_xml+bare`. They are never guessed, and recognised only where the template's reply
+            needs one.
     """
     names = {path.stem for path in GRAMMARS.glob("*.lark")} - set(_LIBRARIES.values())
     return tuple(sorted(name for name in names if variants or "+" not in name))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import product, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import FormatError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from transformers import PreTrainedTokenizerBase
 
     from ..formats.wire_format import WireFormat
@@ -22,7 +25,8 @@ CALL: Mapping[str, Any] = {"name": NAME, "arguments": {"place": "sentinel town",
 """The call that templates are asked to write."""
 _OTHER: Mapping[str, Any] = {"name": NAME, "arguments": {"place": "other town", "count": 418}}
 _QUESTION = "Sentinel?"
-_REPLY = "Sentinel town."
+REPLY = "Sentinel town."
+"""What they are asked to write as a reply."""
 _TOOL = {
     "type": "function",
     "function": {
@@ -67,7 +71,7 @@ class Shape(NamedTuple):
 
     def replied(self) -> list[dict[str, Any]]:
         """The question, and a turn that replies."""
-        return [*self.asked(), {"role": "assistant", "content": self._said(_REPLY)}]
+        return [*self.asked(), {"role": "assistant", "content": self._said(REPLY)}]
 
     def called(self) -> list[dict[str, Any]]:
         """The question, and a turn that calls."""
@@ -115,12 +119,20 @@ class Rendering:
     def starts(self) -> Sequence[int]:
         """Where the turn that calls may begin, the likeliest place first: behind all that it has in
         common with the prompt, or at a control token before."""
-        shared = _shared(self.prompt, self.called)
-        for text in (self.prompt, self.called):
+        return self._starts(self.called)
+
+    @cached_property
+    def reply_starts(self) -> Sequence[int]:
+        """The same of the turn that replies."""
+        return self._starts(self.replied)
+
+    def _starts(self, answered: str) -> Sequence[int]:
+        shared = _shared(self.prompt, answered)
+        for text in (self.prompt, answered):
             for tag in self.tag.finditer(text):
                 if tag.start() < shared < tag.end():
                     shared = tag.start()
-        edges = {at for tag in self.tag.finditer(self.called) for at in tag.span()}
+        edges = {at for tag in self.tag.finditer(answered) for at in tag.span()}
         return sorted({shared, *(at for at in edges if 0 < at < shared)}, reverse=True)
 
     @property
@@ -168,9 +180,54 @@ def rendering(tokenizer: PreTrainedTokenizerBase, shape: Shape) -> Rendering:
 def _written(
     tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], **options: Any
 ) -> str:
-    text = tokenizer.apply_chat_template(conversation, tools=[_TOOL], tokenize=False, **options)
+    try:
+        text = tokenizer.apply_chat_template(conversation, tools=[_TOOL], tokenize=False, **options)
+    except ImportError:
+        raise
+    except Exception as refusal:  # a template may raise anything
+        try:
+            text = _served(tokenizer, conversation, **options)
+        except Exception:
+            raise refusal from None
     assert isinstance(text, str)
     return text
+
+
+def _served(
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], **options: Any
+) -> str:
+    """The same as models' own servers render it, with what transformers does not allow or give:
+    lists that grow (Kimi-K2), generators as JSON, `functions` (Firefunction)."""
+    return _compiled(tokenizer.get_chat_template(tools=[_TOOL])).render(
+        messages=deepcopy(conversation),
+        tools=[deepcopy(_TOOL)],
+        functions=json.dumps([_TOOL]),
+        datetime=str(datetime.now()),
+        **tokenizer.special_tokens_map,
+        **options,
+    )
+
+
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> Template:
+    """A template in a sandbox, as transformers' own, but for what it may do to lists."""
+    from jinja2.sandbox import SandboxedEnvironment
+
+    def raise_exception(message: str) -> None:
+        raise ValueError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, default=list, **options)
+
+    sandbox = SandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    sandbox.filters["tojson"] = tojson
+    sandbox.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": lambda format: datetime.now().strftime(format),
+    }
+    return sandbox.from_string(template)
 
 
 def _behind(text: str) -> str:

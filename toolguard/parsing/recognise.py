@@ -11,7 +11,7 @@ from ..formats.render import render
 from ..formats.wire_format import WireFormat, format_names, guesses
 from ..grammar.engine import fast_tokenizer
 from ..tools.toolset import Toolset
-from .chat_template import CALL, NAME, Rendering, Shape, rendering, renderings
+from .chat_template import CALL, NAME, REPLY, Rendering, Shape, rendering, renderings
 from .read import read_turn
 from .turn import Turn
 
@@ -102,7 +102,7 @@ def _by_chat_template(
         if len(found) > 1:
             found = _told_apart(tokenizer, shape, found)
         if len(found) == 1:
-            return found[0]
+            return _variant(made, found[0])
         if found:
             several = ", ".join(each.name for each in found)
             raise FormatError(
@@ -139,6 +139,17 @@ def _told_apart(
     except FormatError:
         return formats
     return _readers(made, formats)[0] or formats
+
+
+def _variant(made: Rendering, wire_format: WireFormat) -> WireFormat:
+    """The format, or its variant that alone reads the template's reply: ERNIE's has tags."""
+    names = [it for it in format_names(variants=True) if it.startswith(f"{wire_format.name}+")]
+    for each in (wire_format, *map(WireFormat.load, names)) if names else ():
+        for start in made.reply_starts:
+            reads = _reads(each, made, made.replied[start:])
+            if any(not read.faults and read.text.strip() == REPLY for read in reads):
+                return each
+    return wire_format
 
 
 def _listed(misses: Mapping[WireFormat, str | None]) -> str:
@@ -179,18 +190,22 @@ def _written(arguments: Mapping[str, Any]) -> dict[str, str]:
 def _miss(wire_format: WireFormat, made: Rendering, start: int) -> str | None:
     """What keeps the format from reading exactly the calls in a turn that begins there: None if
     nothing does, '' if it is not near."""
-    body = made.called[start:]
+    reads = _reads(wire_format, made, made.called[start:])
+    misses = [_misread(read, made.calls) for read in reads]
+    return None if None in misses else max(misses, key=bool)
+
+
+def _reads(wire_format: WireFormat, made: Rendering, body: str) -> Sequence[Turn]:
+    """What the format reads in a turn and all that follows, in the ways that it may be meant."""
     for end in {*wire_format.ends, made.end(wire_format)}:
         body = body.partition(end)[0] if end else body
     # Templates may put white space before a turn that no model would write.
     texts = dict.fromkeys((body.rstrip().lstrip("\n"), body.strip()))
-    reads = [
+    return [
         read_turn(text, wire_format, _TOOLSET, opened=opened)
         for text in texts
         for opened in (False, True)  # by the prompt, which may have said the opener already
     ]
-    misses = [_misread(read, made.calls) for read in reads]
-    return None if None in misses else max(misses, key=bool)
 
 
 def _misread(read: Turn, calls: Sequence[Mapping[str, Any]]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from ...decoding.guard import end_texts
 from ...errors import RequestError
 from .environment import MODE
 
@@ -75,10 +76,11 @@ class Setup:
             RequestError: they cannot.
         """
         eos = tokenizer.decode([tokenizer.eos_token_id])
-        if self.mode == "engine" and wire_format.ends and eos not in wire_format.ends:
+        ends = end_texts(wire_format, tokenizer)
+        if self.mode == "engine" and ends and eos not in ends:
             raise RequestError(
                 f"vLLM's guidance backend ends a turn with {eos} only, and {wire_format.name} with "
-                f"{' or '.join(wire_format.ends)}: set the tokenizer's eos_token"
+                f"{' or '.join(ends)}: set the tokenizer's eos_token"
             )
 
 

@@ -29,6 +29,7 @@ from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParser
 from vllm.tool_parsers.abstract_tool_parser import Tool
 
+from ...decoding.guard import end_texts
 from ...errors import RequestError
 from ...formats.nodes import Control
 from ...formats.reader import fixed_text
@@ -107,6 +108,10 @@ class GuardToolParser(ToolParser):
             ToolsetError: one of them is malformed.
         """
         return Toolset.of(self._definitions)
+
+    @cached_property
+    def _ends(self) -> list[str]:
+        return end_texts(self.format, self.model_tokenizer)
 
     @cached_property
     def _definitions(self) -> list[dict[str, Any]]:
@@ -205,7 +210,7 @@ class GuardToolParser(ToolParser):
         return read_turn(self._without_end(text), self.format, self.toolset)
 
     def _without_end(self, text: str) -> str:
-        for end in self.format.ends:
+        for end in self._ends:
             text = text.removesuffix(end)
         return text
 
