@@ -39,6 +39,7 @@ from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, turn_state
+from .ending import held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -117,6 +118,7 @@ class TurnParser:
         self._ids: list[int] = []
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
+        self._end = ""  # of the text that was fed: an end token, or what may become one
         opened = opened_by(None, wire_format, opened)
         self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
         self._sought = 0  # no control token begins before
@@ -154,14 +156,14 @@ class TurnParser:
         """Takes more of the turn. Token ids after one that ends it are ignored.
 
         Args:
-            chunk: text without an end token, control tokens spelled out or marked (see
-                `toolguard.formats.reader`); or token ids.
+            chunk: text, control tokens spelled out or marked (see `toolguard.formats.reader`); or
+                token ids. An end token at the very end of the text ends the turn.
 
         Raises:
             RequestError: ids, and the parser does not know what they say.
         """
         size = len(self._source)
-        self._source += chunk if isinstance(chunk, str) else self._text_of(chunk)
+        self._source += self._fed(chunk) if isinstance(chunk, str) else self._text_of(chunk)
         if self._awaited is None or self._awaited.search(
             self._source, max(0, size - self._overlap)
         ):
@@ -191,6 +193,10 @@ class TurnParser:
                 ids were if there was an end token among them.
         """
         self._source += self._utf8.decode(b"", final=True)
+        if without_end(self._end, self._format):
+            self._source += self._end
+        elif self._end:
+            ended = True
         self._advance(final=True)
         self._close(self._ended is not False if ended is None else ended)
         spelled = unmark(self._source, self._format.controls)
@@ -253,12 +259,20 @@ class TurnParser:
 
     def is_open(self) -> bool:
         """Whether more arguments may come in the call that is being written."""
+        self._source, self._end = self._source + self._end, ""
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
 
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
         return tuple(events)
+
+    def _fed(self, text: str) -> str:
+        """What of the text fed is no end of the turn, as far as is known."""
+        text = self._end + text
+        held = held_from(text, self._format)
+        self._end = text[held:]
+        return text[:held]
 
     def _text_of(self, ids: Sequence[int]) -> str:
         if self._spelling is None:
@@ -681,7 +695,7 @@ def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[S
 def _trial(text: str, wire_format: WireFormat, toolset: Toolset) -> TurnParser:
     """A parser that was fed all of a text, of which nobody is told."""
     parser = TurnParser(wire_format, toolset)
-    parser._source = text
+    parser._source = without_end(text, wire_format)
     parser._advance(final=True)
     return parser
 
