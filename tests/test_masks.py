@@ -315,7 +315,7 @@ def test_what_makes_masks_cheap_changes_none(
     guards = [Guard.compile(name, tools, tokenizer)]
     guard_module._compile.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(mask_grammar, "witnesses", lambda *_: [])
+        patch.setattr(mask_grammar, "witnesses", lambda *_, **__: [])
         guards.append(Guard.compile(name, tools, tokenizer))
     guard_module._compile.cache_clear()
     assert guards[0] is not guards[1]

@@ -130,6 +130,9 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
         if is_role(spelled, own):
             message = f"{spelled!r}: the turn goes on as another speaker's"
             return place.found("run_on", size, message, "turn")
+        if spelled in own.ends:
+            message = f"{spelled!r} ends the turn, and it goes on"
+            return place.found("run_on", size, message, "turn")
         if spelled == own.closer:
             message = f"{spelled!r} closes a call that nothing opened"
             return place.found("orphan_closer", size, message, "around")

@@ -38,7 +38,7 @@ from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
-from .diagnosis import diagnose, is_calling, turn_state
+from .diagnosis import diagnose, is_calling, nothing_after, turn_state
 from .ending import held_from, without_end
 from .events import (
     ArgumentsDelta,
@@ -430,7 +430,7 @@ class TurnParser:
             wire_format=self._format,
             toolset=self._toolset,
         )
-        self._found(*diagnose(place, self._last))
+        self._found(*diagnose(place, self._last, self._told > 0))
 
     def _complete(self) -> None:
         """Where the turn might have ended behind a control token, the call before it is complete,
@@ -586,7 +586,8 @@ class TurnParser:
         size = len(self._source)
         text = self._prose["FREE"].told
         if not (self._broken or self._calls or self._faults or text):
-            self._found("empty_turn", 0, size, "nothing but white space", "turn")
+            message = nothing_after(self._source, self._format)
+            self._found("empty_turn", 0, size, message, "turn")
         if not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
