@@ -29,7 +29,8 @@ def held_from(text: str, wire_format: WireFormat) -> int:
         ),
         default=0,
     )
-    return _cut(text, len(text) - begun, wire_format)
+    # What ends the text may begin an end token, too: minimax's `[e~[`.
+    return min(_cut(text, size, wire_format) for size in (len(text), len(text) - begun))
 
 
 def _cut(text: str, size: int, wire_format: WireFormat) -> int:

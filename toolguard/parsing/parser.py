@@ -53,6 +53,7 @@ from .events import (
 )
 from .faults import Place, fused, line, refused, unknown
 from .head import Head
+from .quoted import quoted
 from .opening import START, Known, Opened, longest, opened_by, shown
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
@@ -119,6 +120,7 @@ class TurnParser:
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
         self._end = ""  # of the text that was fed: an end token, or what may become one
+        self._quoting = True  # control tokens in quotes are words: no call has begun in the text
         opened = opened_by(None, wire_format, opened)
         self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
         self._sought = 0  # no control token begins before
@@ -177,7 +179,7 @@ class TurnParser:
         if MARKED.search(text):
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
-            self._source = text
+            self._source = quoted("", text, self._format, final=True).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
                 self._go_behind(head, head.state)
@@ -269,9 +271,11 @@ class TurnParser:
 
     def _fed(self, text: str) -> str:
         """What of the text fed is no end of the turn, as far as is known."""
-        text = self._end + text
+        text, rest = self._end + text, ""
+        if self._quoting:
+            text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
         held = held_from(text, self._format)
-        self._end = text[held:]
+        self._end = text[held:] + rest
         return text[:held]
 
     def _text_of(self, ids: Sequence[int]) -> str:
