@@ -53,8 +53,8 @@ from .events import (
 )
 from .faults import Place, fused, line, refused, unknown
 from .head import Head
-from .quoted import quoted
 from .opening import START, Known, Opened, longest, opened_by, shown
+from .quoted import quoted
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import TookInError, named_value, read_arguments

@@ -53,7 +53,9 @@ def quoted(before: str, text: str, wire_format: WireFormat, final: bool) -> Quot
         closing = _closing(_near(before, text, control.start()))
         behind = text[control.end() : control.end() + 1]
         if closing and not behind and not final:
-            return Quoted("".join(pieces) + text[at : control.start()], text[control.start() :], True)
+            return Quoted(
+                "".join(pieces) + text[at : control.start()], text[control.start() :], True
+            )
         if behind and behind in closing and not wire_format.body.match(behind):
             pieces += [text[at : control.start()], words(control[0])]
             at = control.end()
