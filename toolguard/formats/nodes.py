@@ -138,9 +138,10 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key of an undeclared member, none of these: between quotes without escapes, or bare.
+    """The key of an undeclared member, none of these: between quotes, or bare.
 
     `bare` is what it may be where it has no quotes, `left` and `right` are the markup around it.
+    `escape` is an escape that it may have between quotes; none spells a part of those excluded.
     """
 
     excluded: frozenset[str]
@@ -148,12 +149,14 @@ class Key:
     bare: str = ""
     left: str = ""
     right: str = ""
+    escape: str = ""
 
     @property
     def regex(self) -> str:
         """Any key, also those excluded."""
         if self.quote:
-            return rf"{self.quote}[^{self.quote}\\\x00-\x1f]*{self.quote}"
+            escape = f"|{self.escape}" if self.escape else ""
+            return rf"{self.quote}([^{self.quote}\\\x00-\x1f]{escape})*{self.quote}"
         return f"{self.left}{self.bare}{self.right}"
 
     @property

@@ -15,8 +15,6 @@ from functools import partial
 from math import ceil, floor, inf, isinf
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from ..errors import ToolsetError
 from ..formats.nodes import (
     EMPTY,
@@ -385,8 +383,7 @@ class ArgumentRules:
         keywords = {key: schema[key] for key in ("type", *_STRING, *_NUMBER) if key in schema}
         values = schema["enum"]
         if keywords and not all(is_plainly_right(value, keywords) for value in values):
-            validator = Draft202012Validator(keywords)
-            values = [value for value in values if validator.is_valid(value)]
+            values = list(filter(self.tool.valid(keywords), values))
         if not values:
             raise ToolsetError(
                 f"tool {self.tool.name!r}: {path or '/'}: no value of its enum has its type"

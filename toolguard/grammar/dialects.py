@@ -114,10 +114,13 @@ class JsonDialect(Dialect):
     """RFC 8259."""
 
     def text(self, value: str) -> Node:
-        escaped = Literal(json.dumps(value))
-        if value.isascii():
-            return escaped
-        return Alt((Literal(json.dumps(value, ensure_ascii=False)), escaped))
+        plain = [json.dumps(value, ensure_ascii=ascii) for ascii in (False, True)]
+        usual = dict.fromkeys([*plain, *(text.replace("/", "\\/") for text in plain)])
+        options = tuple(map(Literal, usual))
+        return options[0] if len(options) == 1 else Alt(options)
+
+    def other_key(self, known: frozenset[str]) -> Node:
+        return Key(known, escape=_escape(known, r"[\"\\/bfnrt]", "1-9a-fA-F"))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         if not bounds:
@@ -150,7 +153,8 @@ class PythonDialect(Dialect):
         return Alt(tuple(options))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Alt((Key(known, "'"), Key(known, '"')))
+        escape = _escape(known, r"[\\'\"abfnrtv]", "1-9a-ce-fA-CE-F", "x")
+        return Alt((Key(known, "'", escape=escape), Key(known, '"', escape=escape)))
 
 
 class GemmaDialect(Dialect):
@@ -297,6 +301,28 @@ class RawDialect(Dialect):
         if self.lined and raw.also is not None:
             return replace(raw, also=rf"\n?({raw.also})\n?")
         return raw
+
+
+def _escape(known: frozenset[str], signs: str, lead: str, byte: str = "") -> str:
+    """An escape in a key that is none of those known: only what none of them could be spelled with.
+
+    Args:
+        signs: what may stand behind the backslash for itself.
+        lead: the first digits of four.
+        byte: what stands before two digits.
+    """
+    if not all(map(_PLAIN.fullmatch, known)):
+        return ""
+    digit = "[0-9a-fA-F]"
+    two, four = f"{digit}{{2}}", f"[0{lead}]{digit}{{3}}"
+    if known:  # none of ASCII
+        two = f"[89a-fA-F]{digit}"
+        four = f"(0(0[89a-fA-F]|[1-9a-fA-F]{digit})|[{lead}]{digit}{{2}}){digit}"
+    return rf"\\({signs}|u{four}" + (f"|{byte}{two})" if byte else ")")
+
+
+_PLAIN = re.compile(r"[ !#-&(-.0-\[\]-~]*")
+"""A text that is escaped nowhere."""
 
 
 def unwritable(key: str) -> str:

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from lark import Token
 
-from ..formats.reader import MARKED, SPACE, control_pattern, marker, unmark
+from ..formats.reader import (
+    LEADING_SPACE,
+    MARKED,
+    SPACE,
+    control_pattern,
+    fixed_text,
+    marker,
+    unmark,
+)
 from ..formats.wire_format import WireFormat
 from ..report.report import State
 from .faults import RESPONSE, ROLES, Found, Place, control_there, name_control, name_in_call
@@ -18,12 +26,13 @@ from .turn import Call, Fault
 _ATTEMPTS = {"untagged_call", "foreign_format", "orphan_closer", "opener_as_word", "drifted_tag"}
 
 
-def diagnose(place: Place, last: Token | None) -> Found:
+def diagnose(place: Place, last: Token | None, called: bool) -> Found:
     """What the parser stumbled over.
 
     Args:
         place: where it did; its source is all of the turn, or as far as a control token behind.
         last: the token before.
+        called: a call is over, sound or not.
     """
     source, position, own = place.source, place.position, place.wire_format
     size = len(source)
@@ -45,13 +54,23 @@ def diagnose(place: Place, last: Token | None) -> Found:
         return name_control(place, control, reasoning)
     if place.body is not None:
         return name_in_call(replace(place, source=source[: mark.end()] if mark else source))
-    size = mark.end() if mark else size
+    return _name_around(place, last, called or place.named, mark.end() if mark else size)
+
+
+def _name_around(place: Place, last: Token | None, called: bool, size: int) -> Found:
+    """Text outside calls that cannot be there."""
+    source, position, own = place.source, place.position, place.wire_format
     rest = source[position:size]
-    if closer is None and rest[0] in SPACE:
-        message = "the turn opens with a run of white space"
-        return Found("blank_run", position, size, message, "around")
+    near = unmark(rest[:20], own.controls)
+    behind = position + len(rest) - len(rest.lstrip(SPACE))
+    start = len(source[:position].rstrip(SPACE))
+    if behind > position and behind - start > LEADING_SPACE:
+        message = "a run of white space where none may stand"
+        return Found("blank_run", start, behind, message, "around")
+    if control := control_there(replace(place, position=behind)):
+        message = f"white space in front of {unmark(control, own.controls)!r}, where none may stand"
+        return Found("blank_run", position, behind, message, "around")
     if last is None:
-        near = unmark(rest[:20], own.controls)
         message = f"no text can stand there: what opens it is missing before {near!r}"
         return Found("dropped_tag", position, size, message, "around")
     if re.match(RESPONSE, rest):
@@ -60,7 +79,10 @@ def diagnose(place: Place, last: Token | None) -> Found:
     if role := re.match(rf"(?:{ROLES})(?=[\s:]|$)", rest):
         message = f"{role[0]!r}: the turn goes on as another speaker's"
         return Found("run_on", position, size, message, "turn")
-    return Found("text_after_call", position, size, "text after the calls", "around")
+    if called:
+        return Found("text_after_call", position, size, "text after a call", "around")
+    message = f"the turn cannot go on with {near!r}"
+    return Found("dropped_tag", position, size, message, "around")
 
 
 def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None) -> Found:
@@ -83,7 +105,7 @@ def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None
         return Found("open_then_stop", start, size, message, "around")
     if not source.strip(SPACE):
         return Found("empty_turn", 0, size, "nothing at all", "turn")
-    if last is not None and last.type in ("FREE", "THOUGHT"):
+    if last is not None and last.type == "THOUGHT":
         return Found("unclosed_reasoning", 0, size, "the reasoning is never closed", "turn")
     payload = re.search(rf"\{{[^\udc00-\udcff]*\}}(?=[{SPACE}]*(?:<|[\udc00-\udcff]))", source)
     if not own.reasoning_closer and payload and _is_object(payload[0]):
@@ -93,7 +115,19 @@ def _at_the_end(place: Place, opener: tuple[int, int] | None, last: Token | None
         start = 0 if opener is None else opener[0]
         message = "the turn ends before its calls are over"
         return Found("missing_close", start, size, message, "call")
-    return Found("empty_turn", 0, size, "reasoning and nothing after it", "turn")
+    return Found("empty_turn", 0, size, nothing_after(source, own), "turn")
+
+
+def nothing_after(source: str, wire_format: WireFormat) -> str:
+    """What a turn ends in that says nothing, or too little."""
+    said = unmark(source, wire_format.controls).rstrip(SPACE)
+    if not said:
+        return "nothing but white space"
+    closings = (fixed_text(frame.closing).rstrip(SPACE) for frame in wire_format.reasonings)
+    if said.endswith(tuple(closings)):
+        return "reasoning and nothing after it"
+    ends = [control for control in wire_format.controls if said.endswith(control)]
+    return f"{max(ends, key=len, default=said[-20:])!r} and nothing after it"
 
 
 def _is_object(text: str) -> bool:

@@ -130,6 +130,9 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
         if is_role(spelled, own):
             message = f"{spelled!r}: the turn goes on as another speaker's"
             return place.found("run_on", size, message, "turn")
+        if spelled in own.ends:
+            message = f"{spelled!r} ends the turn, and it goes on"
+            return place.found("run_on", size, message, "turn")
         if spelled == own.closer:
             message = f"{spelled!r} closes a call that nothing opened"
             return place.found("orphan_closer", size, message, "around")
@@ -195,7 +198,7 @@ def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
         return place.found("equals_for_colon", size, f"'=' for ':' at {near!r}")
     if first == "," and _JOINED.search(before[-200:]):
         return place.found("equals_for_colon", 1, f"'=' inside the string before {near!r}")
-    if first in ")]}" and first == _open_bracket(before):
+    if first in ")]}" and first == open_bracket(before):
         return place.found("malformed_call", None, f"the call closes too early at {near!r}")
     if first in ")]}":
         return place.found("bracket_mismatch", 1, f"{first!r} closes no bracket of its kind")
@@ -297,7 +300,7 @@ def _unescaped(value: Any) -> Any:
 _ESCAPES: Mapping[str, str] = {"n": "\n", "t": "\t", '"': '"'}
 
 
-def _open_bracket(text: str) -> str:
+def open_bracket(text: str) -> str:
     """What would close the bracket of JSON that is open at the end of a text; empty if none is."""
     stack = [""]
     for sign in re.sub(_STRING, "", text):

@@ -38,7 +38,8 @@ from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
-from .diagnosis import diagnose, is_calling, turn_state
+from .diagnosis import diagnose, is_calling, nothing_after, turn_state
+from .ending import held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -53,6 +54,7 @@ from .events import (
 from .faults import Place, fused, line, refused, unknown
 from .head import Head
 from .opening import START, Known, Opened, longest, opened_by, shown
+from .quoted import quoted
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .values import TookInError, named_value, read_arguments
@@ -117,6 +119,8 @@ class TurnParser:
         self._ids: list[int] = []
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
+        self._end = ""  # of the text that was fed: an end token, or what may become one
+        self._quoting = True  # control tokens in quotes are words: no call has begun in the text
         opened = opened_by(None, wire_format, opened)
         self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
         self._sought = 0  # no control token begins before
@@ -154,14 +158,14 @@ class TurnParser:
         """Takes more of the turn. Token ids after one that ends it are ignored.
 
         Args:
-            chunk: text without an end token, control tokens spelled out or marked (see
-                `toolguard.formats.reader`); or token ids.
+            chunk: text, control tokens spelled out or marked (see `toolguard.formats.reader`); or
+                token ids. An end token at the very end of the text ends the turn.
 
         Raises:
             RequestError: ids, and the parser does not know what they say.
         """
         size = len(self._source)
-        self._source += chunk if isinstance(chunk, str) else self._text_of(chunk)
+        self._source += self._fed(chunk) if isinstance(chunk, str) else self._text_of(chunk)
         if self._awaited is None or self._awaited.search(
             self._source, max(0, size - self._overlap)
         ):
@@ -175,7 +179,7 @@ class TurnParser:
         if MARKED.search(text):
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
-            self._source = text
+            self._source = quoted("", text, self._format, final=True).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
                 self._go_behind(head, head.state)
@@ -191,6 +195,10 @@ class TurnParser:
                 ids were if there was an end token among them.
         """
         self._source += self._utf8.decode(b"", final=True)
+        if without_end(self._end, self._format):
+            self._source += self._end
+        elif self._end:
+            ended = True
         self._advance(final=True)
         self._close(self._ended is not False if ended is None else ended)
         spelled = unmark(self._source, self._format.controls)
@@ -253,12 +261,22 @@ class TurnParser:
 
     def is_open(self) -> bool:
         """Whether more arguments may come in the call that is being written."""
+        self._source, self._end = self._source + self._end, ""
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
 
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
         return tuple(events)
+
+    def _fed(self, text: str) -> str:
+        """What of the text fed is no end of the turn, as far as is known."""
+        text, rest = self._end + text, ""
+        if self._quoting:
+            text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
+        held = held_from(text, self._format)
+        self._end = text[held:] + rest
+        return text[:held]
 
     def _text_of(self, ids: Sequence[int]) -> str:
         if self._spelling is None:
@@ -416,7 +434,7 @@ class TurnParser:
             wire_format=self._format,
             toolset=self._toolset,
         )
-        self._found(*diagnose(place, self._last))
+        self._found(*diagnose(place, self._last, self._told > 0))
 
     def _complete(self) -> None:
         """Where the turn might have ended behind a control token, the call before it is complete,
@@ -572,7 +590,8 @@ class TurnParser:
         size = len(self._source)
         text = self._prose["FREE"].told
         if not (self._broken or self._calls or self._faults or text):
-            self._found("empty_turn", 0, size, "nothing but white space", "turn")
+            message = nothing_after(self._source, self._format)
+            self._found("empty_turn", 0, size, message, "turn")
         if not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
@@ -681,7 +700,7 @@ def calls_alone(text: str, wire_format: WireFormat, toolset: Toolset) -> tuple[S
 def _trial(text: str, wire_format: WireFormat, toolset: Toolset) -> TurnParser:
     """A parser that was fed all of a text, of which nobody is told."""
     parser = TurnParser(wire_format, toolset)
-    parser._source = text
+    parser._source = without_end(text, wire_format)
     parser._advance(final=True)
     return parser
 

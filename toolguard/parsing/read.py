@@ -16,6 +16,7 @@ from ..formats.wire_format import WireFormat
 from ..tools.toolset import Toolset
 from .canonical import read_canonical
 from .diagnosis import is_calling, turn_state
+from .ending import without_end
 from .events import TurnEnd
 from .faults import Found
 from .opening import Opened, opened_by, shown
@@ -39,8 +40,8 @@ def read_turn(
     """What an assistant turn says, and what is wrong with it.
 
     Args:
-        text: the turn without its end token. Control tokens are spelled out, or marked (see
-            `toolguard.formats.reader`).
+        text: the turn; an end token at its very end is not a part of it. Control tokens are spelled
+            out, or marked (see `toolguard.formats.reader`).
         opened: what the prompt had opened already: the reasoning (true), a reply (`reply`), or
             nothing (false). By default (`auto`) the prompt says so, or else the turn: text that is
             closed as reasoning was opened by the prompt.
@@ -50,6 +51,9 @@ def read_turn(
     Raises:
         RequestError: `opened` is none of these, or no prompt opens a reply in the format.
     """
+    bare = without_end(text, wire_format)
+    if bare != text:
+        text, ended = bare, True
     head = None
     known = opened_by(prompt, wire_format, opened)
     if known == "auto":

@@ -16,6 +16,7 @@ from ..formats.nodes import Literal, walk
 from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
 from ..tools.toolset import Toolset
+from .bare import is_bare
 from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
 from .turn import Call, Fault, FaultKind
 
@@ -74,7 +75,7 @@ def faults_of_turn(
         yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
     if not calls and toolset.any_named(raw):
-        yield from _attempts(raw, faults, wire_format, toolset, read)
+        yield from _attempts(raw, text, faults, wire_format, toolset, read)
 
 
 def _after(
@@ -160,6 +161,7 @@ def _period(text: str) -> int:
 
 def _attempts(
     raw: str,
+    text: str,
     faults: Sequence[Fault],
     wire_format: WireFormat,
     toolset: Toolset,
@@ -175,6 +177,10 @@ def _attempts(
     if not faults and torn is not None and torn.match(raw):
         message = "the turn is a call that its parser cannot follow"
         yield Found("malformed_call", 0, len(raw), message, "call")
+        return
+    if not faults and is_bare(text, toolset):
+        message = "a call, or what is left of one, without its control tokens"
+        yield Found("untagged_call", raw.find(text), len(raw), message, "around")
         return
     made_of = _quoted(toolset.names).search(raw)
     if made_of is None:

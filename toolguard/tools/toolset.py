@@ -9,7 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
+from math import isfinite
 from typing import Any, TypeAlias, cast
 
 import jsonschema
@@ -224,9 +226,20 @@ def _pattern(
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
+def _multiple_of(
+    validator: Validator, unit: float, instance: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """JSON Schema's `multipleOf`, of the decimals that are written: as floats 19.99 is no multiple
+    of 0.01."""
+    if not validator.is_type(instance, "number"):
+        return
+    if not isfinite(instance) or Fraction(str(instance)) % Fraction(str(unit)):
+        yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {unit!r}")
+
+
 _Draft = jsonschema.Draft202012Validator
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    _Draft, {"properties": _properties, "pattern": _pattern}
+    _Draft, {"properties": _properties, "pattern": _pattern, "multipleOf": _multiple_of}
 )
 
 
