@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ def repair(
             return Repair(
                 wire_format.name,
                 before,
-                before,
+                _without_calls(before),
                 "ambiguous",
                 candidates=tuple(after.calls for after, _ in found),
                 reason=f"{len(found)} repairs are as small as each other, and call differently",
@@ -103,7 +104,12 @@ def _unchanged(wire_format: WireFormat, turn: Turn) -> Repair:
     if not turn.faults:
         return Repair(wire_format.name, turn, turn, "exact")
     reason = f"{turn.faults[0].message}; no call in it can be proved"
-    return Repair(wire_format.name, turn, turn, "refused", reason=reason)
+    return Repair(wire_format.name, turn, _without_calls(turn), "refused", reason=reason)
+
+
+def _without_calls(turn: Turn) -> Turn:
+    """What may be run of a turn that keeps its faults: nothing, as its other calls are unknown."""
+    return replace(turn, calls=()) if turn.calls else turn
 
 
 def _mended(
