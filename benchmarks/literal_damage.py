@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console
@@ -50,25 +50,29 @@ STRINGS = (
 )
 _STAND_IN = re.compile(r"Zq(\d+)z")
 _SIGN = re.compile(r"[{}\[\]()\"',:=]|<\|\"\|>")
+_LOOKS_ESCAPED = re.compile(r"\\[nftbru]")
 _QUOTED = re.compile(r"([\"'])(Zq\d+z)\1")
 _SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:true|false|True|False)\b)[\"']?")
 
 
+Says = Literal["the calls", "the calls and more", "nobody knows"]
+
+
 class Damaged(NamedTuple):
-    """Text with stand-ins, and whether it still says what the calls were."""
+    """Text with stand-ins, and what it says."""
 
     text: str
-    provable: bool = True
+    says: Says = "the calls"
 
 
 class Turn(NamedTuple):
-    """A damaged turn: `text` was `calls`; `provable`: it says so still."""
+    """A damaged turn: `text` was `calls`."""
 
     wire_format: str
     damage: str
     text: str
     calls: list[Call]
-    provable: bool
+    says: Says
 
 
 Damage: TypeAlias = Callable[[str, Random], Damaged | None]
@@ -152,18 +156,19 @@ def nested_call(text: str, random: Random) -> Damaged | None:
         + (f"[{inner}][0]", f"{inner}.strip()", f"{inner} or now()", f"store(km={inner})")
         + (f"{{{inner}}}", "<path>", "...", f"{inner} if n else 1", "$n", f"{inner} % 9009")
     )
-    return Damaged(_changed(text, *value.span(), new), False) if value else None
+    return Damaged(_changed(text, *value.span(), new), "nobody knows") if value else None
 
 
 def trailing_junk(text: str, random: Random) -> Damaged | None:
     """What follows a value or a bracket reads as an argument or a call that the turn has not."""
     after = _somewhere(re.compile(rf"{_SCALAR.pattern}|[}})\]]"), text, random)
     junk = random.choice(
-        (', "n": 9008', " n=9008", ", n=9008", '"n": 9008', ' with n: 9008', ", note='x y'")
-        + ("; now()", ", now()", '\n{"name": "now", "arguments": {}}', " # n=9008", " // n=9008")
-        + (", 'n': 9008", " (n=9008)", " and edit(path='b')", "n:9008", ', {"n": 9008}')
+        (", n=9008", " with n: 9008", ", note='x y'", " # n=9008", " // n=9008", " (n=9008)")
+        + ("; now()", ", now()", " and edit(path='b')", "n:9008", ', {"n": 9008}', " n=9008")
     )
-    return Damaged(_changed(text, after.end(), after.end(), junk), False) if after else None
+    if not after:
+        return None
+    return Damaged(_changed(text, after.end(), after.end(), junk), "the calls and more")
 
 
 def pair_in_a_string(text: str, random: Random) -> Damaged | None:
@@ -210,8 +215,10 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         damaged = DAMAGES[name](text, random)
         if damaged is None or damaged.text == text:
             continue
+        if name == "raw_strings" and any(map(_LOOKS_ESCAPED.search, strings)):
+            continue  # it reads as something else, soundly
         written = _put_in(damaged.text, strings)
-        yield Turn(wire_format.name, name, written, calls, damaged.provable)
+        yield Turn(wire_format.name, name, written, calls, damaged.says)
 
 
 def repaired(turn: Turn) -> tuple[str, Repair]:
@@ -223,9 +230,24 @@ def repaired(turn: Turn) -> tuple[str, Repair]:
     made = made_calls(repair.after)
     if not made:
         return "refused", repair
-    return ("recovered" if turn.provable and made == turn.calls else "unsafe"), repair
+    more = turn.says == "the calls and more"
+    right = turn.calls == (_without_more(made) if more else made) and turn.says != "nobody knows"
+    return ("recovered" if right else "unsafe"), repair
 
 
+def _without_more(calls: list[Call]) -> list[Call]:
+    """Calls without what `trailing_junk` says, if they have it."""
+    kept = [
+        {**call, "arguments": {k: v for k, v in call["arguments"].items() if v not in _MORE}}
+        for call in calls
+        if call["arguments"] != {"path": "b"}
+    ]
+    if kept == calls and kept[-1]["arguments"] == {}:
+        return kept[:-1]
+    return [] if kept == calls else kept
+
+
+_MORE = (9008, "x y")
 TOOLSET = Toolset.of(TOOLS)
 
 

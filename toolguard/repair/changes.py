@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
 
@@ -18,6 +19,7 @@ from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
+from ..parsing.literals import read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
 from .evidence import QUOTES
@@ -59,7 +61,8 @@ _ROLE_BEFORE_CALL = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*")
 _PAIR = re.compile(r"(\w+)\s?[=:]\s?")
 _BARE_VALUE = re.compile(r"-?\d+(\.\d+)?|true|false|null")
 _AFTER_WORD = re.compile(r"\s*[:=,}\]]")
-_NO_ESCAPE = re.compile(r"\\(?![\"\\/bfnrtu])")
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_ESCAPES = frozenset("'\"\\/bfnrtu")
 _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
@@ -69,6 +72,7 @@ _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
 """Between two strings: what holds this is not one."""
 _STRUCTURE = "=:;,(){}[]<>|"
+_SEPARATORS = ":=,;)]}>"
 _CLOSED_BY = {"{": "}", "[": "]"}
 
 
@@ -235,9 +239,10 @@ class Changes:
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = _closing_quote("'").search(text, place + 1)
-            if closing:
+            inner = closing and _escaped(text[place + 1 : closing.start()])
+            if closing and inner is not None:
                 try:
-                    value = ast.literal_eval(text[place : closing.start() + 1])
+                    value = ast.literal_eval(f"'{inner}'")
                 except (SyntaxError, ValueError):
                     return
                 yield Change(place, closing.start() + 1, _quoted(value), "straight_quotes")
@@ -255,7 +260,10 @@ class Changes:
         end = _closing_quote('"').search(text, place + 1)
         if end:
             inner = text[place + 1 : end.start()]
-            fixed = _NO_ESCAPE.sub("", inner)
+            fixed = _escaped(inner)
+            if fixed is None:
+                return
+            fixed = _ESCAPE.sub(lambda escape: escape[0].replace("\\'", "'"), fixed)
             rule = "fix_escape" if fixed != inner else "escape_control"
             fixed = _UNESCAPED.sub(lambda m: json.dumps(m[0])[1:-1], fixed)
             if fixed != inner:
@@ -331,6 +339,10 @@ class Changes:
         pair = _PAIR.match(inner)
         if pair and pair[1] in self.keys:
             value = inner[pair.end() :]
+            if value[:1] in QUOTES or value[-1:] in QUOTES:
+                if value[0] != value[-1] or value[0] in value[1:-1]:
+                    return
+                value = value[1:-1]
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
                 yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
@@ -350,7 +362,8 @@ class Changes:
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
         if token.type in self.reader.strings:
-            yield from self._pair(token[1:-1], start, end)
+            with suppress(SyntaxError, ValueError):
+                yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
             closing = _closing_quote('"').search(text, end)
@@ -368,8 +381,8 @@ class Changes:
 
 
 def _meant_by(char: str) -> str:
-    """The signs that one may be written for: a bracket for its like, a comma for anything."""
-    return next((signs for signs in ("([{<", ")]}>", ":=") if char in signs), _STRUCTURE)
+    """The signs that one may be written for: its like, and none that would begin a value."""
+    return next((signs for signs in ("([{<", ")]}>", ":=") if char in signs), _SEPARATORS)
 
 
 @cache
@@ -413,6 +426,17 @@ def _closings(text: str, start: int, end: int) -> Iterator[Change]:
     for at in range(end - len(tail) + inside, end):
         if text[at] not in SPACE:
             yield Change(at, at, '"', "add_quote")
+
+
+def _escaped(inner: str) -> str | None:
+    """A string where a backslash that begins no escape is one, as in a pattern; None where nobody
+    can say: in `C:\\Dir\\new` what reads as a line end may be a name."""
+    escapes = {*_ESCAPE.findall(inner)}
+    if escapes <= _ESCAPES:
+        return inner
+    if escapes & {*_ESCAPES, "_"} - {'"'}:
+        return None
+    return _ESCAPE.sub(lambda escape: escape[0] if escape[1] == '"' else f"\\{escape[0]}", inner)
 
 
 def _quoted(text: str) -> str:
