@@ -1,4 +1,4 @@
-"""Literals damaged in every place of a call, in every format: none may be repaired into other calls.
+"""Literals damaged everywhere in a call, in every format: none may be repaired into other calls.
 
     python -m benchmarks.literal_damage [--turns 20000] [--seed 0] [--format NAME] [--show 20]
 
@@ -151,21 +151,19 @@ def nested_call(text: str, random: Random) -> Damaged | None:
     """The value is what another call would give."""
     value = _somewhere(_SCALAR, text, random)
     inner = value[0] if value else ""
-    new = random.choice(
-        ("now()", f"edit(path={inner})", f"2*{inner}", f"{inner} + 1", f"now()[{inner}]")
-        + (f"[{inner}][0]", f"{inner}.strip()", f"{inner} or now()", f"store(km={inner})")
-        + (f"{{{inner}}}", "<path>", "...", f"{inner} if n else 1", "$n", f"{inner} % 9009")
-    )
+    calls = "now()", f"edit(path={inner})", f"{inner} or now()", f"store(km={inner})"
+    more = f"2*{inner}", f"{inner} + 1", f"{inner}.strip()", f"[{inner}][0]", f"now()[{inner}]"
+    less = f"{{{inner}}}", "<path>", "...", "$n", f"{inner} if n else 1", f"{inner} % 9009"
+    new = random.choice((*calls, *more, *less))
     return Damaged(_changed(text, *value.span(), new), "nobody knows") if value else None
 
 
 def trailing_junk(text: str, random: Random) -> Damaged | None:
     """What follows a value or a bracket reads as an argument or a call that the turn has not."""
     after = _somewhere(re.compile(rf"{_SCALAR.pattern}|[}})\]]"), text, random)
-    junk = random.choice(
-        (", n=9008", " with n: 9008", ", note='x y'", " # n=9008", " // n=9008", " (n=9008)")
-        + ("; now()", ", now()", " and edit(path='b')", "n:9008", ', {"n": 9008}', " n=9008")
-    )
+    pairs = ", n=9008", " with n: 9008", ", note='x y'", " # n=9008", " // n=9008", "n:9008"
+    more = " (n=9008)", " n=9008", ', {"n": 9008}', "; now()", ", now()", " and edit(path='b')"
+    junk = random.choice((*pairs, *more))
     if not after:
         return None
     return Damaged(_changed(text, after.end(), after.end(), junk), "the calls and more")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,8 +19,10 @@ _PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_ta
 _CLOSING = {"}": "{", "]": "[", ")": "("}
 QUOTES = ('"', "'", '<|"|>')
 _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
-_STRUCTURE = "=:;,(){}[]<>|!?.\"'"
-_NEAR = 16
+_SEPARATORS = ":;,(){}[]\"'"
+_SIGNS = "|;=:,<>{}[]()*"
+_NEAR = 16  # characters
+_ALIKE = 0.6  # as `SequenceMatcher` has it
 _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -56,145 +58,197 @@ def spans_structure(call: Call) -> bool:
     return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
 
 
-def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str]) -> bool:
+def doubtful(
+    way: Way, source: str, turn: Turn, wire_format: WireFormat, keys: Collection[str]
+) -> bool:
     """Whether the edits leave something of the source without account: what was put in may be in
-    the turn already, out of its place, or what was left out says something.
+    the turn already, out of its place, or what no call has now says something.
 
     Args:
         way: the turn with the edits.
+        source: the turn without them.
         turn: what it says now.
         keys: what arguments may be called.
     """
-    put_in = {edit.after.strip(SPACE) for edit in way.edits} - {""}
-    if any(e.before.strip(SPACE) in put_in and not e.after for e in way.edits):
+    if not way.edits:
+        return False
+    places = list(_places(way, source, turn))
+    put_in = {place.piece for place in places} - {""}
+    if any(not place.edit.after and place.left_out in put_in for place in places):
         return True  # what was meant stood elsewhere: a closer, too early and then left out
-    arguments = _arguments(frozenset(keys))
-    values = [_Value(s, listed) for call in turn.calls for s, listed in _strings(call.arguments)]
-    longer = 0
-    for edit in way.edits:
-        place = edit.span[0] + longer
-        before, after = way.text[:place], way.text[place + len(edit.after) :]
-        longer += len(edit.after) - len(edit.before)
-        if _says(edit, before, after) or _takes_in(edit, before, after, values, arguments):
-            return True
-        if edit.rule in _PUT_IN and _stands(edit, before, after, values, put_in, wire_format):
-            return True
+    argument = _arguments(frozenset(keys))
+    if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
+        return True
+    if any(_stands(p, put_in, turn, wire_format) for p in places if p.edit.rule in _PUT_IN):
+        return True
     gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
-    if way.edits and turn.calls:
+    if turn.calls:
         gone.append(way.text[turn.calls[-1].span[1] :])
-    return bool(keys) and any(arguments.search(text) for text in gone)
+    return any(argument.search(text) for text in (*gone, turn.text))
 
 
-class _Value(NamedTuple):
+class _Place(NamedTuple):
+    """An edit, and what stands around it.
+
+    Attributes:
+        edit: the edit.
+        piece: what it put in, without white space; `left_out`: what it left out.
+        before: the turn in front of it, with the edits there; `after`: what follows.
+        left: the character in front of it in the source; `right`: the one behind it.
+        inside: it is among the arguments of a call.
+        strings: those of the calls that begin or end there.
+    """
+
+    edit: Edit
+    piece: str
+    left_out: str
+    before: str
+    after: str
+    left: str
+    right: str
+    inside: bool
+    strings: list[_String]
+
+
+class _String(NamedTuple):
     """A string of a call, and whether it is one of a list."""
 
     text: str
     listed: bool
 
 
-def _strings(value: Any, listed: bool = False) -> Iterator[tuple[str, bool]]:
+def _places(way: Way, source: str, turn: Turn) -> Iterator[_Place]:
+    strings = [said for call in turn.calls for said in _strings(call.arguments)]
+    longer = 0
+    for edit in way.edits:
+        place = edit.span[0] + longer
+        before, after = way.text[:place], way.text[place + len(edit.after) :]
+        longer += len(edit.after) - len(edit.before)
+        inside = any(
+            call.name in way.text[call.span[0] : place]
+            for call in turn.calls
+            if call.span[0] < place < call.span[1]
+        )
+        yield _Place(
+            edit,
+            edit.after.strip(SPACE),
+            edit.before.strip(SPACE),
+            before,
+            after,
+            source[edit.span[0] - 1 : edit.span[0]],
+            source[edit.span[1] : edit.span[1] + 1],
+            inside,
+            [said for said in strings if _is_beside(said.text, before, after)],
+        )
+
+
+def _strings(value: Any, listed: bool = False) -> Iterator[_String]:
     """The keys and the strings of a value."""
     match value:
         case Mapping():
             for key, inner in value.items():
-                yield key, False
+                yield _String(key, False)
                 yield from _strings(inner)
         case list():
             for inner in value:
                 yield from _strings(inner, True)
         case str():
-            yield value, listed
+            yield _String(value, listed)
 
 
-def _says(edit: Edit, before: str, after: str) -> bool:
-    """Whether a sign that was left out belongs to a value beside it, as in `2*3` or `$n`."""
-    sign = edit.before.strip(SPACE)
-    if edit.rule != "drop_stray" or sign in _STRUCTURE:
+def _is_beside(text: str, before: str, after: str) -> bool:
+    """Whether a string ends or begins there, with or without its quotes."""
+    return bool(text) and any(
+        before.endswith(written + quote) or after.startswith(quote + written)
+        for written in _spellings(text)
+        for quote in ("", *QUOTES)
+    )
+
+
+def _says(place: _Place) -> bool:
+    """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`."""
+    if place.edit.rule == "drop_control":
+        return place.inside and bool(re.search(r"\w\Z", place.left_out))
+    if place.edit.rule != "drop_stray" or place.left_out in _SEPARATORS or not place.inside:
         return False
-    return bool(re.search(r"[\w\"'][ \t]*\Z", before[-_NEAR:]) or re.match(r"[ \t]*[\w\"']", after))
+    beside = place.before[-_NEAR:].rstrip(" \t")[-1:] + place.after[:_NEAR].lstrip(" \t")[:1]
+    return bool(re.search(r"[\w\"']", beside))
 
 
-def _takes_in(
-    edit: Edit,
-    before: str,
-    after: str,
-    values: Sequence[_Value],
-    arguments: re.Pattern[str],
-) -> bool:
-    """Whether a string that an edit ends or begins holds what reads as more than one value."""
-    piece = edit.after.strip(SPACE)
-    if not piece:
-        return False
-    if piece in "," and re.search(r"[\"']\Z", before[-1:]) and re.match(r"\w", after):
-        return True  # the mark may begin a string, and the word be its prefix
-    if piece in "," and re.search(r"\w\Z", before[-1:]) and re.match(r"[\"']", after):
-        return True
-    for text, listed in values:
-        if not _ends_there(text, before, after):
-            continue
-        if piece in QUOTES and (
-            arguments.search(text) or _PAIR.search(text) or (listed and "," in text)
-        ):
+def _split(place: _Place) -> bool:
+    """Whether a comma was put in between a word and a quotation mark: in `f"a"` the word is no
+    value."""
+    sides = {place.left in _MARKS and "mark", place.right in _MARKS and "mark"}
+    word = place.left.isalpha() or place.right.isalpha()
+    return place.piece == "," and word and "mark" in sides
+
+
+def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
+    """Whether a string beside the edit holds what may not be its own."""
+    quote = place.piece in QUOTES
+    for text, listed in place.strings if place.piece else ():
+        said = text.strip(SPACE)
+        ends = {said[:1], said[-1:]}
+        if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
-        if text[:1] in _MARKS or (piece in QUOTES and text[-1:] in _MARKS):
+        if quote and (ends & {*_SIGNS} or (listed and "," in said)):
             return True
-        inside = text.rstrip(f"{SPACE},")
-        if text.rstrip(SPACE).endswith(",") or inside[-1:] in ("=", ":", "(", "[", "{"):
+        if quote and (argument.search(said) or _PAIR.search(said)):
             return True
+        inside = said.rstrip(f"{SPACE},")
         if any(inside.endswith(c) and inside.count(c) > inside.count(_CLOSING[c]) for c in "}])"):
             return True
     return False
 
 
-def _ends_there(text: str, before: str, after: str) -> bool:
-    """Whether a string stands on either side of an edit, with or without its quotes."""
-    if not text:
-        return False
-    for written in _spellings(text):
-        for quote in ("", *QUOTES):
-            if before.endswith(written + quote) or after.startswith(quote + written):
-                return True
-    return False
-
-
-def _stands(
-    edit: Edit,
-    before: str,
-    after: str,
-    values: Sequence[_Value],
-    put_in: Collection[str],
-    wire_format: WireFormat,
-) -> bool:
+def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
     """Whether what was put in may be in the turn already, or makes what nobody wrote."""
-    piece = edit.after.strip(SPACE)
+    piece, before, after = place.piece, place.before, place.after
+    strings = [said.text for call in turn.calls for said in _strings(call.arguments)]
+    if not piece:
+        return False
     if piece in QUOTES:
         # an empty string that nobody wrote, or one of what stands between strings
         empty = before.endswith(piece) or after.startswith(piece)
-        return empty or any(_is_structure(value.text, wire_format) for value in values)
-    if piece == "[" and "]" in put_in and before.rstrip(SPACE).endswith((":", "=")):
+        return empty or any(_is_structure(said, wire_format) for said in strings)
+    if piece == "[" and "]" in put_in and place.inside:
         return True  # a list that nobody wrote
-    if piece == "{" and "}" in put_in and not _FIELD.search(before):
+    if piece == "{" and "}" in put_in and place.inside and not _FIELD.search(before):
         return True  # an object that nobody wrote
     if piece in "[{" and after.lstrip(SPACE)[:1] in ("]", "}"):
         return True  # nor an empty one, or an empty object
     if len(piece) > 1:
-        near = after.lstrip(SPACE)[: len(piece) + 3]
-        like = SequenceMatcher(None, near, piece, autojunk=False).ratio() >= 0.6
-        return like or any(piece in value.text for value in values)
+        return _is_damaged(place, put_in) or any(piece in said for said in strings)
     if piece in _CLOSING:
-        doubled = rf"{re.escape(_CLOSING[piece])}\s*{re.escape(_CLOSING[piece])}"
-        ends = [value.text for value in values if value.text.rstrip().endswith(piece)]
-        return bool(re.search(doubled, before)) or any(
-            text.count(piece) > text.count(_CLOSING[piece]) for text in ends
+        opening = re.escape(_CLOSING[piece])
+        ends = [said for said in strings if said.rstrip().endswith(piece)]
+        return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
+            said.count(piece) > said.count(_CLOSING[piece]) for said in ends
         )
     return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
 
 
+def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
+    """Whether what is left of some markup stands beside where it was put in."""
+    following, said = place.after.lstrip(SPACE), [said.text for said in place.strings]
+    if place.edit.rule == "add_structure" and {*following[:2]} & {*place.piece} - {"<"}:
+        return any(text.lstrip(SPACE).startswith(following[:1]) for text in said)
+    return any(
+        SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
+        for piece in put_in
+        if len(piece) > 1
+        for near in (following[: len(piece) + 3], *(text[-len(piece) - 1 :] for text in said))
+    )
+
+
 @lru_cache(maxsize=256)
 def _arguments(keys: frozenset[str]) -> re.Pattern[str]:
-    """One of these names, as that of an argument."""
-    known = "|".join(map(re.escape, sorted(keys)))
-    return re.compile(rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S)")
+    """What reads as an argument: one of these names as its name, a field of JSON, a tag with an
+    attribute."""
+    known = "|".join(map(re.escape, sorted(keys))) or "(?!)"
+    return re.compile(
+        rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S|[\"'])|[\"']\w+[\"']\s*[:=]\s*|<\w[\w:]*[ =]"
+    )
 
 
 def _is_structure(said: str, wire_format: WireFormat) -> bool:
