@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
+from typing import Any
 
 from lark import UnexpectedInput
 from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
-from ..parsing.literals import read_literal
+from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
 from .evidence import QUOTES
@@ -66,6 +67,8 @@ _ESCAPES = frozenset("'\"\\/bfnrtu")
 _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
+_NOTHING = re.compile(r"(?:null|None)(?!\w)")
+_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}]""", re.DOTALL)
 _HEADING = 200  # how soon the body of a call has to say its name
 _TAIL = 32  # how many characters the brackets at the end of a call may take
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
@@ -193,7 +196,30 @@ class Changes:
             yield Change(place, word.end(), _CONSTANTS[word[0]], "python_constant")
         if char == '"' and "{" in written:
             yield from self._unwrapped(text, place)
+        if self.format.is_json:
+            yield from self._python(text, place)
+            yield from self._without_arguments(text, place, written)
         yield from self._values(text, place, expected)
+
+    def _python(self, text: str, place: int) -> Iterator[Change]:
+        """An object or a list as Python writes it, whole."""
+        start = len(text[:place].rstrip(SPACE)) - 1
+        end = _closed(text, start) if start >= 0 and text[start] in _CLOSED_BY else None
+        own = _escaped(text[start:end]) if end else None
+        if end and own is not None:
+            with suppress(ValueError):
+                value = read_literal(checked(own), False)
+                yield Change(start, end, _quoted(value), "python_literal")
+
+    def _without_arguments(
+        self, text: str, place: int, written: dict[str, str]
+    ) -> Iterator[Change]:
+        """Nothing for the arguments of a tool that has none."""
+        nothing = _NOTHING.match(text, place)
+        if nothing and "{" in written:
+            named = max(self.names, key=lambda name: text.rfind(f'"{name}"', 0, place))
+            if not self.toolset[named].parameters.get("properties"):
+                yield Change(place, nothing.end(), "{}", "no_arguments")
 
     def _ids(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
@@ -239,10 +265,10 @@ class Changes:
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = _closing_quote("'").search(text, place + 1)
-            inner = closing and _escaped(text[place + 1 : closing.start()])
-            if closing and inner is not None:
+            own = _escaped(text[place + 1 : closing.start()]) if closing else None
+            if closing and own is not None:
                 try:
-                    value = ast.literal_eval(f"'{inner}'")
+                    value = ast.literal_eval(f"'{own}'")
                 except (SyntaxError, ValueError):
                     return
                 yield Change(place, closing.start() + 1, _quoted(value), "straight_quotes")
@@ -439,5 +465,15 @@ def _escaped(inner: str) -> str | None:
     return _ESCAPE.sub(lambda escape: escape[0] if escape[1] == '"' else f"\\{escape[0]}", inner)
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _closed(text: str, start: int) -> int | None:
+    """Where the bracket that stands there is closed, past the brackets and the strings inside."""
+    depth = 0
+    for piece in _PIECE.finditer(text, start):
+        depth += (piece[0] in "{[") - (piece[0] in "}]")
+        if depth == 0:
+            return piece.end()
+    return None
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -291,3 +291,4 @@ def _spellings(text: str) -> Iterator[str]:
     yield text.replace("'", "\\'")
     yield text.replace("&", "&amp;").replace('"', "&quot;")
     yield text.replace("\\", "\\\\")
+    yield text.replace("_", "\\_")  # as in Markdown
