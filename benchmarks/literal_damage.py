@@ -51,8 +51,9 @@ STRINGS = (
 _STAND_IN = re.compile(r"Zq(\d+)z")
 _SIGN = re.compile(r"[{}\[\]()\"',:=]|<\|\"\|>")
 _LOOKS_ESCAPED = re.compile(r"\\[nftbru]")
+_UNESCAPED = ("raw_strings", "encoded_twice", "pair_in_a_string")
 _QUOTED = re.compile(r"([\"'])(Zq\d+z)\1")
-_SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:true|false|True|False)\b)[\"']?")
+_SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:false|False)\b)[\"']?")
 
 
 Says = Literal["the calls", "the calls and more", "nobody knows"]
@@ -213,7 +214,7 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         damaged = DAMAGES[name](text, random)
         if damaged is None or damaged.text == text:
             continue
-        if name == "raw_strings" and any(map(_LOOKS_ESCAPED.search, strings)):
+        if name in _UNESCAPED and any(map(_LOOKS_ESCAPED.search, strings)):
             continue  # it reads as something else, soundly
         written = _put_in(damaged.text, strings)
         yield Turn(wire_format.name, name, written, calls, damaged.says)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import Call, Turn
+from ..tools.toolset import Tool, Toolset
 from .edits import Edit
 from .search import Way
 
@@ -58,9 +59,7 @@ def spans_structure(call: Call) -> bool:
     return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
 
 
-def doubtful(
-    way: Way, source: str, turn: Turn, wire_format: WireFormat, keys: Collection[str]
-) -> bool:
+def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset: Toolset) -> bool:
     """Whether the edits leave something of the source without account: what was put in may be in
     the turn already, out of its place, or what no call has now says something.
 
@@ -68,7 +67,7 @@ def doubtful(
         way: the turn with the edits.
         source: the turn without them.
         turn: what it says now.
-        keys: what arguments may be called.
+        toolset: the tools that were offered.
     """
     if not way.edits:
         return False
@@ -76,10 +75,15 @@ def doubtful(
     put_in = {place.piece for place in places} - {""}
     if any(not place.edit.after and place.left_out in put_in for place in places):
         return True  # what was meant stood elsewhere: a closer, too early and then left out
-    argument = _arguments(frozenset(keys))
+    keys = {key for tool in toolset.tools for key in tool.keys}
+    argument = _arguments(toolset.names, frozenset(keys))
     if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
         return True
     if any(_stands(p, put_in, turn, wire_format) for p in places if p.edit.rule in _PUT_IN):
+        return True
+    if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
+        return True
+    if any(e.rule == "cut_text" and re.search(r"[{}\[\]]", e.before) for e in way.edits):
         return True
     gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
     if turn.calls:
@@ -176,11 +180,30 @@ def _says(place: _Place) -> bool:
 
 
 def _split(place: _Place) -> bool:
-    """Whether a comma was put in between a word and a quotation mark: in `f"a"` the word is no
-    value."""
-    sides = {place.left in _MARKS and "mark", place.right in _MARKS and "mark"}
-    word = place.left.isalpha() or place.right.isalpha()
-    return place.piece == "," and word and "mark" in sides
+    """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
+    if place.piece != ",":
+        return False
+    sides = place.left, place.right
+    marked = any(side in _MARKS for side in sides) and any(map(str.isalpha, sides))
+    return marked or all(map(str.isalnum, sides)) or place.right in ("[", "{")
+
+
+def _sank(call: Call, tool: Tool) -> bool:
+    """Whether an object inside the arguments has one of them: it was not closed in time."""
+    inner = (value for value in call.arguments.values() if isinstance(value, dict | list))
+    own = tool.parameters.get("properties", {})
+    return any(key in own for value in inner for key in _keys(value))
+
+
+def _keys(value: Any) -> Iterator[str]:
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                yield key
+                yield from _keys(inner)
+        case list():
+            for inner in value:
+                yield from _keys(inner)
 
 
 def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
@@ -191,13 +214,15 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         ends = {said[:1], said[-1:]}
         if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
-        if quote and (ends & {*_SIGNS} or (listed and "," in said)):
+        if quote and (ends & {*_SIGNS, *_MARKS} or (listed and "," in said)):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):
             return True
         inside = said.rstrip(f"{SPACE},")
-        if any(inside.endswith(c) and inside.count(c) > inside.count(_CLOSING[c]) for c in "}])"):
-            return True
+        for closing, opening in _CLOSING.items():
+            more = inside.count(closing) - inside.count(opening)
+            if (more > 0 and inside.endswith(closing)) or (more and quote):
+                return True
     return False
 
 
@@ -231,8 +256,10 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
 def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
     """Whether what is left of some markup stands beside where it was put in."""
     following, said = place.after.lstrip(SPACE), [said.text for said in place.strings]
-    if place.edit.rule == "add_structure" and {*following[:2]} & {*place.piece} - {"<"}:
-        return any(text.lstrip(SPACE).startswith(following[:1]) for text in said)
+    if place.piece.endswith(">") and place.edit.rule == "add_structure":
+        firsts = (text.strip(SPACE).partition("\n")[0] for text in said)
+        if any(">" in first and following.startswith(first) for first in firsts):
+            return True
     return any(
         SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
         for piece in put_in
@@ -242,12 +269,13 @@ def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _arguments(keys: frozenset[str]) -> re.Pattern[str]:
-    """What reads as an argument: one of these names as its name, a field of JSON, a tag with an
-    attribute."""
+def _arguments(names: tuple[str, ...], keys: frozenset[str]) -> re.Pattern[str]:
+    """What reads as an argument or a call: the name of one beside a sign, a field of JSON, a tag."""
     known = "|".join(map(re.escape, sorted(keys))) or "(?!)"
+    called = "|".join(map(re.escape, sorted(names))) or "(?!)"
     return re.compile(
-        rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S|[\"'])|[\"']\w+[\"']\s*[:=]\s*|<\w[\w:]*[ =]"
+        rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S|[\"'])|(?<![\w.])(?:{called})[({{\[\"']"
+        r"|[\"']\w+[\"']\s*[:=]|<\w[\w:]*[ =]"
     )
 
 

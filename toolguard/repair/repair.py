@@ -135,7 +135,7 @@ def _mended(
             return False
         if _was_thought(way, turn, text, wire_format):
             return False
-        if doubtful(way, text, turn, wire_format, changes.keys):
+        if doubtful(way, text, turn, wire_format, toolset):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
