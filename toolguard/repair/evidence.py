@@ -79,7 +79,9 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     argument = _arguments(toolset.names, frozenset(keys))
     if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
         return True
-    if any(_stands(p, put_in, turn, wire_format) for p in places if p.edit.rule in _PUT_IN):
+    added = [place for place in places if place.edit.rule in _PUT_IN]
+    pieces = {place.piece for place in added} - {""}
+    if any(_stands(place, pieces, turn, wire_format) for place in added):
         return True
     if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
         return True
@@ -270,7 +272,7 @@ def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _arguments(names: tuple[str, ...], keys: frozenset[str]) -> re.Pattern[str]:
-    """What reads as an argument or a call: the name of one beside a sign, a field of JSON, a tag."""
+    """What reads as an argument or a call: its name beside a sign, a field of JSON, a tag."""
     known = "|".join(map(re.escape, sorted(keys))) or "(?!)"
     called = "|".join(map(re.escape, sorted(names))) or "(?!)"
     return re.compile(
