@@ -71,7 +71,8 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     """
     if not way.edits:
         return False
-    places = list(_places(way, source, turn))
+    marks = ("", *QUOTES, *wire_format.controls)
+    places = list(_places(way, source, turn, marks))
     put_in = {place.piece for place in places} - {""}
     if any(not place.edit.after and place.left_out in put_in for place in places):
         return True  # what was meant stood elsewhere: a closer, too early and then left out
@@ -123,7 +124,7 @@ class _String(NamedTuple):
     listed: bool
 
 
-def _places(way: Way, source: str, turn: Turn) -> Iterator[_Place]:
+def _places(way: Way, source: str, turn: Turn, marks: tuple[str, ...]) -> Iterator[_Place]:
     strings = [said for call in turn.calls for said in _strings(call.arguments)]
     longer = 0
     for edit in way.edits:
@@ -144,7 +145,7 @@ def _places(way: Way, source: str, turn: Turn) -> Iterator[_Place]:
             source[edit.span[0] - 1 : edit.span[0]],
             source[edit.span[1] : edit.span[1] + 1],
             inside,
-            [said for said in strings if _is_beside(said.text, before, after)],
+            [said for said in strings if _is_beside(said.text, before, after, marks)],
         )
 
 
@@ -162,12 +163,12 @@ def _strings(value: Any, listed: bool = False) -> Iterator[_String]:
             yield _String(value, listed)
 
 
-def _is_beside(text: str, before: str, after: str) -> bool:
-    """Whether a string ends or begins there, with or without its quotes."""
+def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bool:
+    """Whether a string ends or begins there, with or without what marks its end."""
     return bool(text) and any(
-        before.endswith(written + quote) or after.startswith(quote + written)
+        before.endswith(written + mark) or after.startswith(mark + written)
         for written in _spellings(text)
-        for quote in ("", *QUOTES)
+        for mark in marks
     )
 
 
