@@ -174,7 +174,7 @@ def pair_in_a_string(text: str, random: Random) -> Damaged | None:
     pair = _somewhere(re.compile(r'["\']?(\w+)["\']?(\s?[:=]\s?)(["\'])(Zq\d+z)\3'), text, random)
     if not pair:
         return None
-    new = random.choice(('"{0}={1}"', "\"{0}='{1}'\"", "'{0}': {1}", '"{0}: {1}"', "\"{0}\"='{1}'"))
+    new = random.choice(('"{0}={1}"', "\"{0}='{1}'\"", '"{0}: {1}"', "\"{0}\"='{1}'"))
     return Damaged(_changed(text, *pair.span(), new.format(pair[1], pair[4])))
 
 
@@ -236,14 +236,20 @@ def repaired(turn: Turn) -> tuple[str, Repair]:
 
 def _without_more(calls: list[Call]) -> list[Call]:
     """Calls without what `trailing_junk` says, if they have it."""
-    kept = [
-        {**call, "arguments": {k: v for k, v in call["arguments"].items() if v not in _MORE}}
-        for call in calls
-        if call["arguments"] != {"path": "b"}
-    ]
+    kept = [_less(call) for call in calls if call["arguments"] != {"path": "b"}]
     if kept == calls and kept[-1]["arguments"] == {}:
         return kept[:-1]
     return [] if kept == calls else kept
+
+
+def _less(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _less(inner) for key, inner in value.items() if inner not in _MORE}
+        case list():
+            return [*map(_less, value)]
+        case _:
+            return value
 
 
 _MORE = (9008, "x y")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import Call, Turn
-from ..tools.toolset import Tool, Toolset
+from ..tools.toolset import Arguments, Tool, Toolset
 from .edits import Edit
 from .search import Way
 
@@ -25,6 +25,7 @@ _SIGNS = "|;=:,<>{}[]()*"
 _NEAR = 16  # characters
 _ALIKE = 0.6  # as `SequenceMatcher` has it
 _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
+_KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
@@ -83,6 +84,8 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     added = [place for place in places if place.edit.rule in _PUT_IN]
     pieces = {place.piece for place in added} - {""}
     if any(_stands(place, pieces, turn, wire_format) for place in added):
+        return True
+    if any(_repeats(call.arguments) for call in turn.calls):
         return True
     if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
         return True
@@ -198,6 +201,18 @@ def _sank(call: Call, tool: Tool) -> bool:
     return any(key in own for value in inner for key in _keys(value))
 
 
+def _repeats(value: Any) -> bool:
+    """Whether an object in it has a key twice: one of the two values is lost."""
+    match value:
+        case Mapping():
+            repeated = isinstance(value, Arguments) and bool(value.repeated)
+            return repeated or any(map(_repeats, value.values()))
+        case list():
+            return any(map(_repeats, value))
+        case _:
+            return False
+
+
 def _keys(value: Any) -> Iterator[str]:
     match value:
         case Mapping():
@@ -253,6 +268,11 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
             said.count(piece) > said.count(_CLOSING[piece]) for said in ends
         )
+    if re.match(rf"[\s\[{{(\"']*{re.escape(piece)}", after):
+        return True  # it went into the value
+    key = _KEY.search(before)
+    if key and piece in key[1]:
+        return True  # or into the key
     return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
 
 
