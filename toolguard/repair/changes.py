@@ -10,14 +10,17 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
+from typing import Any
 
 from lark import UnexpectedInput
 from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
+from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
 from .evidence import QUOTES
@@ -59,16 +62,20 @@ _ROLE_BEFORE_CALL = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*")
 _PAIR = re.compile(r"(\w+)\s?[=:]\s?")
 _BARE_VALUE = re.compile(r"-?\d+(\.\d+)?|true|false|null")
 _AFTER_WORD = re.compile(r"\s*[:=,}\]]")
-_NO_ESCAPE = re.compile(r"\\(?![\"\\/bfnrtu])")
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_ESCAPES = frozenset("'\"\\/bfnrtu")
 _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
+_NOTHING = re.compile(r"(?:null|None)(?!\w)")
+_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}]""", re.DOTALL)
 _HEADING = 200  # how soon the body of a call has to say its name
 _TAIL = 32  # how many characters the brackets at the end of a call may take
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
 """Between two strings: what holds this is not one."""
 _STRUCTURE = "=:;,(){}[]<>|"
+_SEPARATORS = ":=,;)]}>"
 _CLOSED_BY = {"{": "}", "[": "]"}
 
 
@@ -194,7 +201,30 @@ class Changes:
             yield Change(place, word.end(), _CONSTANTS[word[0]], "python_constant")
         if char == '"' and "{" in written:
             yield from self._unwrapped(text, place)
+        if self.format.is_json:
+            yield from self._python(text, place)
+            yield from self._without_arguments(text, place, written)
         yield from self._values(text, place, expected)
+
+    def _python(self, text: str, place: int) -> Iterator[Change]:
+        """An object or a list as Python writes it, whole."""
+        start = len(text[:place].rstrip(SPACE)) - 1
+        end = _closed(text, start) if start >= 0 and text[start] in _CLOSED_BY else None
+        own = _escaped(text[start:end]) if end else None
+        if end and own is not None:
+            with suppress(ValueError):
+                value = read_literal(checked(own), False)
+                yield Change(start, end, _quoted(value), "python_literal")
+
+    def _without_arguments(
+        self, text: str, place: int, written: dict[str, str]
+    ) -> Iterator[Change]:
+        """Nothing for the arguments of a tool that has none."""
+        nothing = _NOTHING.match(text, place)
+        if nothing and "{" in written:
+            named = max(self.names, key=lambda name: text.rfind(f'"{name}"', 0, place))
+            if not self.toolset[named].parameters.get("properties"):
+                yield Change(place, nothing.end(), "{}", "no_arguments")
 
     def _ids(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
@@ -240,9 +270,10 @@ class Changes:
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = _closing_quote("'").search(text, place + 1)
-            if closing:
+            own = _escaped(text[place + 1 : closing.start()]) if closing else None
+            if closing and own is not None:
                 try:
-                    value = ast.literal_eval(text[place : closing.start() + 1])
+                    value = ast.literal_eval(f"'{own}'")
                 except (SyntaxError, ValueError):
                     return
                 yield Change(place, closing.start() + 1, _quoted(value), "straight_quotes")
@@ -260,7 +291,10 @@ class Changes:
         end = _closing_quote('"').search(text, place + 1)
         if end:
             inner = text[place + 1 : end.start()]
-            fixed = _NO_ESCAPE.sub("", inner)
+            fixed = _escaped(inner)
+            if fixed is None:
+                return
+            fixed = _ESCAPE.sub(lambda escape: escape[0].replace("\\'", "'"), fixed)
             rule = "fix_escape" if fixed != inner else "escape_control"
             fixed = _UNESCAPED.sub(lambda m: json.dumps(m[0])[1:-1], fixed)
             if fixed != inner:
@@ -336,6 +370,10 @@ class Changes:
         pair = _PAIR.match(inner)
         if pair and pair[1] in self.keys:
             value = inner[pair.end() :]
+            if value[:1] in QUOTES or value[-1:] in QUOTES:
+                if value[0] != value[-1] or value[0] in value[1:-1]:
+                    return
+                value = value[1:-1]
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
                 yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
@@ -355,7 +393,8 @@ class Changes:
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
         if token.type in self.reader.strings:
-            yield from self._pair(token[1:-1], start, end)
+            with suppress(SyntaxError, ValueError):
+                yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
             closing = _closing_quote('"').search(text, end)
@@ -373,8 +412,8 @@ class Changes:
 
 
 def _meant_by(char: str) -> str:
-    """The signs that one may be written for: a bracket for its like, a comma for anything."""
-    return next((signs for signs in ("([{<", ")]}>", ":=") if char in signs), _STRUCTURE)
+    """The signs that one may be written for: its like, and none that would begin a value."""
+    return next((signs for signs in ("([{<", ")]}>", ":=") if char in signs), _SEPARATORS)
 
 
 @cache
@@ -420,5 +459,26 @@ def _closings(text: str, start: int, end: int) -> Iterator[Change]:
             yield Change(at, at, '"', "add_quote")
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _escaped(inner: str) -> str | None:
+    """A string where a backslash that begins no escape is one, as in a pattern; None where nobody
+    can say: in `C:\\Dir\\new` what reads as a line end may be a name."""
+    escapes = {*_ESCAPE.findall(inner)}
+    if escapes <= _ESCAPES:
+        return inner
+    if escapes & {*_ESCAPES, "_"} - {'"'}:
+        return None
+    return _ESCAPE.sub(lambda escape: escape[0] if escape[1] == '"' else f"\\{escape[0]}", inner)
+
+
+def _closed(text: str, start: int) -> int | None:
+    """Where the bracket that stands there is closed, past the brackets and the strings inside."""
+    depth = 0
+    for piece in _PIECE.finditer(text, start):
+        depth += (piece[0] in "{[") - (piece[0] in "}]")
+        if depth == 0:
+            return piece.end()
+    return None
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -33,8 +33,11 @@ class Repair:
 
     Attributes:
         wire_format: the name of the format it was read as, and is written in.
-        before: the turn as it was, with its faults.
-        after: the turn as it is now; the same object as `before` where nothing was changed.
+        before: the turn as it was, with its faults, and the calls that the parser could read.
+        after: the turn as it is now, with the calls that may be run; the same object as `before`
+            where nothing was changed. A turn that is refused or ambiguous keeps its text and its
+            faults, and has no calls: one that could be read beside one that could not may be half
+            of what was meant.
         text: the turn in its native format, without its end token: `after.raw`.
         confidence: `exact`: the calls stand in the source as they are given back, or there was
             nothing to repair; `minimal`: the one smallest repair; `ambiguous`: there are several,

@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import Call, Turn
+from ..tools.toolset import Arguments, Tool, Toolset
+from .edits import Edit
 from .search import Way
 
 _PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_tag", "wrong_sign")
 _CLOSING = {"}": "{", "]": "[", ")": "("}
 QUOTES = ('"', "'", '<|"|>')
+_MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
+_SEPARATORS = ":;,(){}[]\"'"
+_SIGNS = "|;=:,<>{}[]()*"
+_NEAR = 16  # characters
+_ALIKE = 0.6  # as `SequenceMatcher` has it
+_PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
+_KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
+_FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -49,59 +60,248 @@ def spans_structure(call: Call) -> bool:
     return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
 
 
-def doubtful(way: Way, turn: Turn, wire_format: WireFormat, keys: Collection[str]) -> bool:
-    """Whether what was put in may be in the turn already, out of its place: inside a string, or in
-    what no call has now.
+def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset: Toolset) -> bool:
+    """Whether the edits leave something of the source without account: what was put in may be in
+    the turn already, out of its place, or what no call has now says something.
 
     Args:
         way: the turn with the edits.
+        source: the turn without them.
         turn: what it says now.
-        keys: what arguments may be called.
+        toolset: the tools that were offered.
     """
-    strings = [s for call in turn.calls for s in _said(call.arguments) if isinstance(s, str)]
-    put_in = [edit.after.strip(SPACE) for edit in way.edits]
-    if any(
-        edit.rule == "drop_control" and edit.before.strip(SPACE) in put_in for edit in way.edits
-    ):
-        return True  # the call was closed too early, and its own end left out
-    stops = tuple(value.stop for value in wire_format.reader.values.values())
+    if not way.edits:
+        return False
+    marks = ("", *QUOTES, *wire_format.controls)
+    places = list(_places(way, source, turn, marks))
+    put_in = {place.piece for place in places} - {""}
+    if any(not place.edit.after and place.left_out in put_in for place in places):
+        return True  # what was meant stood elsewhere: a closer, too early and then left out
+    keys = {key for tool in toolset.tools for key in tool.keys}
+    argument = _arguments(toolset.names, frozenset(keys))
+    if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
+        return True
+    added = [place for place in places if place.edit.rule in _PUT_IN]
+    pieces = {place.piece for place in added} - {""}
+    if any(_stands(place, pieces, turn, wire_format) for place in added):
+        return True
+    if any(_repeats(call.arguments) for call in turn.calls):
+        return True
+    if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
+        return True
+    if any(e.rule == "cut_text" and re.search(r"[{}\[\]]", e.before) for e in way.edits):
+        return True
+    gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
+    if turn.calls:
+        gone.append(way.text[turn.calls[-1].span[1] :])
+    return any(argument.search(text) for text in (*gone, turn.text))
+
+
+class _Place(NamedTuple):
+    """An edit, and what stands around it.
+
+    Attributes:
+        edit: the edit.
+        piece: what it put in, without white space; `left_out`: what it left out.
+        before: the turn in front of it, with the edits there; `after`: what follows.
+        left: the character in front of it in the source; `right`: the one behind it.
+        inside: it is among the arguments of a call.
+        strings: those of the calls that begin or end there.
+    """
+
+    edit: Edit
+    piece: str
+    left_out: str
+    before: str
+    after: str
+    left: str
+    right: str
+    inside: bool
+    strings: list[_String]
+
+
+class _String(NamedTuple):
+    """A string of a call, and whether it is one of a list."""
+
+    text: str
+    listed: bool
+
+
+def _places(way: Way, source: str, turn: Turn, marks: tuple[str, ...]) -> Iterator[_Place]:
+    strings = [said for call in turn.calls for said in _strings(call.arguments)]
     longer = 0
     for edit in way.edits:
         place = edit.span[0] + longer
         before, after = way.text[:place], way.text[place + len(edit.after) :]
         longer += len(edit.after) - len(edit.before)
-        piece = edit.after.strip(SPACE)
-        if edit.rule not in _PUT_IN or not piece:
-            continue
-        if piece in QUOTES:
-            # an empty string that nobody wrote, or one of what stands between strings
-            empty = before.endswith(piece) or after.startswith(piece)
-            if empty or any(_is_structure(said, wire_format) for said in strings):
-                return True
-        elif piece == "[" and "]" in put_in and before.rstrip(SPACE).endswith((":", "=")):
-            return True  # a list that nobody wrote
-        elif piece in "[{" and after.lstrip(SPACE)[:1] in ("]", "}"):
-            return True  # nor an empty one, or an empty object
-        elif len(piece) > 1:
-            if any(piece in said for said in strings) or after.startswith(stops):
-                return True  # or it begins a value that nobody wrote
-        elif piece in _CLOSING:
-            ends = [said for said in strings if said.rstrip().endswith(piece)]
-            if any(said.count(piece) > said.count(_CLOSING[piece]) for said in ends):
-                return True
-        elif any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE))):
+        inside = any(
+            call.name in way.text[call.span[0] : place]
+            for call in turn.calls
+            if call.span[0] < place < call.span[1]
+        )
+        yield _Place(
+            edit,
+            edit.after.strip(SPACE),
+            edit.before.strip(SPACE),
+            before,
+            after,
+            source[edit.span[0] - 1 : edit.span[0]],
+            source[edit.span[1] : edit.span[1] + 1],
+            inside,
+            [said for said in strings if _is_beside(said.text, before, after, marks)],
+        )
+
+
+def _strings(value: Any, listed: bool = False) -> Iterator[_String]:
+    """The keys and the strings of a value."""
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                yield _String(key, False)
+                yield from _strings(inner)
+        case list():
+            for inner in value:
+                yield from _strings(inner, True)
+        case str():
+            yield _String(value, listed)
+
+
+def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bool:
+    """Whether a string ends or begins there, with or without what marks its end."""
+    return bool(text) and any(
+        before.endswith(written + mark) or after.startswith(mark + written)
+        for written in _spellings(text)
+        for mark in marks
+    )
+
+
+def _says(place: _Place) -> bool:
+    """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`."""
+    if place.edit.rule == "drop_control":
+        return place.inside and bool(re.search(r"\w\Z", place.left_out))
+    if place.edit.rule != "drop_stray" or place.left_out in _SEPARATORS or not place.inside:
+        return False
+    beside = place.before[-_NEAR:].rstrip(" \t")[-1:] + place.after[:_NEAR].lstrip(" \t")[:1]
+    return bool(re.search(r"[\w\"']", beside))
+
+
+def _split(place: _Place) -> bool:
+    """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
+    if place.piece != ",":
+        return False
+    sides = place.left, place.right
+    marked = any(side in _MARKS for side in sides) and any(map(str.isalpha, sides))
+    return marked or all(map(str.isalnum, sides)) or place.right in ("[", "{")
+
+
+def _sank(call: Call, tool: Tool) -> bool:
+    """Whether an object inside the arguments has one of them: it was not closed in time."""
+    inner = (value for value in call.arguments.values() if isinstance(value, dict | list))
+    own = tool.parameters.get("properties", {})
+    return any(key in own for value in inner for key in _keys(value))
+
+
+def _repeats(value: Any) -> bool:
+    """Whether an object in it has a key twice: one of the two values is lost."""
+    match value:
+        case Mapping():
+            repeated = isinstance(value, Arguments) and bool(value.repeated)
+            return repeated or any(map(_repeats, value.values()))
+        case list():
+            return any(map(_repeats, value))
+        case _:
+            return False
+
+
+def _keys(value: Any) -> Iterator[str]:
+    match value:
+        case Mapping():
+            for key, inner in value.items():
+                yield key
+                yield from _keys(inner)
+        case list():
+            for inner in value:
+                yield from _keys(inner)
+
+
+def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
+    """Whether a string beside the edit holds what may not be its own."""
+    quote = place.piece in QUOTES
+    for text, listed in place.strings if place.piece else ():
+        said = text.strip(SPACE)
+        ends = {said[:1], said[-1:]}
+        if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
-    gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
-    if way.edits and turn.calls:
-        gone.append(way.text[turn.calls[-1].span[1] :])
-    return bool(keys) and any(_arguments(frozenset(keys)).search(text) for text in gone)
+        if quote and (ends & {*_SIGNS, *_MARKS} or (listed and "," in said)):
+            return True
+        if quote and (argument.search(said) or _PAIR.search(said)):
+            return True
+        inside = said.rstrip(f"{SPACE},")
+        for closing, opening in _CLOSING.items():
+            more = inside.count(closing) - inside.count(opening)
+            if (more > 0 and inside.endswith(closing)) or (more and quote):
+                return True
+    return False
+
+
+def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
+    """Whether what was put in may be in the turn already, or makes what nobody wrote."""
+    piece, before, after = place.piece, place.before, place.after
+    strings = [said.text for call in turn.calls for said in _strings(call.arguments)]
+    if not piece:
+        return False
+    if piece in QUOTES:
+        # an empty string that nobody wrote, or one of what stands between strings
+        empty = before.endswith(piece) or after.startswith(piece)
+        return empty or any(_is_structure(said, wire_format) for said in strings)
+    if piece == "[" and "]" in put_in and place.inside:
+        return True  # a list that nobody wrote
+    if piece == "{" and "}" in put_in and place.inside and not _FIELD.search(before):
+        return True  # an object that nobody wrote
+    if piece in "[{" and after.lstrip(SPACE)[:1] in ("]", "}"):
+        return True  # nor an empty one, or an empty object
+    if len(piece) > 1:
+        stops = tuple(value.stop for value in wire_format.reader.values.values())
+        begins = after.startswith(stops)  # a value that nobody wrote
+        return begins or _is_damaged(place, put_in) or any(piece in said for said in strings)
+    if piece in _CLOSING:
+        opening = re.escape(_CLOSING[piece])
+        ends = [said for said in strings if said.rstrip().endswith(piece)]
+        return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
+            said.count(piece) > said.count(_CLOSING[piece]) for said in ends
+        )
+    if re.match(rf"[\s\[{{(\"']*{re.escape(piece)}", after):
+        return True  # it went into the value
+    key = _KEY.search(before)
+    if key and piece in key[1]:
+        return True  # or into the key
+    return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
+
+
+def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
+    """Whether what is left of some markup stands beside where it was put in."""
+    following, said = place.after.lstrip(SPACE), [said.text for said in place.strings]
+    if place.piece.endswith(">") and place.edit.rule == "add_structure":
+        firsts = (text.strip(SPACE).partition("\n")[0] for text in said)
+        if any(">" in first and following.startswith(first) for first in firsts):
+            return True
+    return any(
+        SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
+        for piece in put_in
+        if len(piece) > 1
+        for near in (following[: len(piece) + 3], *(text[-len(piece) - 1 :] for text in said))
+    )
 
 
 @lru_cache(maxsize=256)
-def _arguments(keys: frozenset[str]) -> re.Pattern[str]:
-    """One of these names, as that of an argument."""
-    known = "|".join(map(re.escape, sorted(keys)))
-    return re.compile(rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S)")
+def _arguments(names: tuple[str, ...], keys: frozenset[str]) -> re.Pattern[str]:
+    """What reads as an argument or a call: its name beside a sign, a field of JSON, a tag."""
+    known = "|".join(map(re.escape, sorted(keys))) or "(?!)"
+    called = "|".join(map(re.escape, sorted(names))) or "(?!)"
+    return re.compile(
+        rf"(?<![\w.])(?:{known})(?:[\"']?\s?[:=]|,\S|[\"'])|(?<![\w.])(?:{called})[({{\[\"']"
+        r"|[\"']\w+[\"']\s*[:=]|<\w[\w:]*[ =]"
+    )
 
 
 def _is_structure(said: str, wire_format: WireFormat) -> bool:
@@ -144,3 +344,4 @@ def _spellings(text: str) -> Iterator[str]:
     yield text.replace("'", "\\'")
     yield text.replace("&", "&amp;").replace('"', "&quot;")
     yield text.replace("\\", "\\\\")
+    yield text.replace("_", "\\_")  # as in Markdown

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,6 +15,7 @@ from ..errors import FormatError
 from ..formats.reader import SPACE, fixed_text
 from ..formats.render import render
 from ..formats.wire_format import WireFormat, guesses
+from ..parsing.literals import checked, read_literal
 from ..parsing.opening import Known, Opened, opened_by, shown
 from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
@@ -32,6 +36,10 @@ _LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
 _STRUCTURE = re.compile(r"[{}<>\[(\"]")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
+
+_LISTED = re.compile(r"\{\s*\"tool_calls\"\s*:\s*(\[.*\])\s*\}", re.DOTALL)
+_WRAPPED = re.compile(r"<(?:function_call|function_calls|tool_calls)>(.*)</\w+>", re.DOTALL)
+"""What models put around JSON that no format asks for."""
 
 
 def repair(
@@ -82,7 +90,7 @@ def repair(
             return Repair(
                 wire_format.name,
                 before,
-                before,
+                _without_calls(before),
                 "ambiguous",
                 candidates=tuple(after.calls for after, _ in found),
                 reason=f"{len(found)} repairs are as small as each other, and call differently",
@@ -103,7 +111,12 @@ def _unchanged(wire_format: WireFormat, turn: Turn) -> Repair:
     if not turn.faults:
         return Repair(wire_format.name, turn, turn, "exact")
     reason = f"{turn.faults[0].message}; no call in it can be proved"
-    return Repair(wire_format.name, turn, turn, "refused", reason=reason)
+    return Repair(wire_format.name, turn, _without_calls(turn), "refused", reason=reason)
+
+
+def _without_calls(turn: Turn) -> Turn:
+    """What may be run of a turn that keeps its faults: nothing, as its other calls are unknown."""
+    return replace(turn, calls=()) if turn.calls else turn
 
 
 def _mended(
@@ -122,7 +135,7 @@ def _mended(
             return False
         if _was_thought(way, turn, text, wire_format):
             return False
-        if doubtful(way, turn, wire_format, changes.keys):
+        if doubtful(way, text, turn, wire_format, toolset):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
@@ -194,11 +207,22 @@ def _starts(text: str, wire_format: WireFormat, toolset: Toolset, opened: Known)
     closed = closer and closer in way.text
     if way.text.lstrip(SPACE).startswith(opener):
         return
+    thought = _thought(way.text, wire_format)
     for at in _bodies(way.text, toolset.names):
-        before = way.text[:at].strip(SPACE)
+        before = way.text[thought:at].strip(SPACE)
         if before and not closed:
             return  # an example in prose, for all we know
         yield way.changed(Change(at, at, opener, "add_opener"), 0, way.state)
+
+
+def _thought(text: str, wire_format: WireFormat) -> int:
+    """Where the reasoning at the head of a turn ends."""
+    opening, closing = map(
+        fixed_text, (wire_format.reasoning.opening, wire_format.reasoning.closing)
+    )
+    if not (closing and text.lstrip(SPACE).startswith(opening)):
+        return 0
+    return text.find(closing) + len(closing) if closing in text else 0
 
 
 def _bodies(text: str, names: tuple[str, ...]) -> list[int]:
@@ -249,13 +273,16 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
     if not wire_format.is_json and inner.startswith(wire_format.markup):
         return  # the format's own: what is written alike in others means something else there
     others = [other for other in guesses() if other.name != wire_format.name]
-    tagless = [other for other in others if not other.opener]
+    tagless = [other for other in guesses() if not other.opener]
     yield (
         (other, each)
         for other in others
         if not other.opener or any(control in text for control in other.controls)
         for each in dict.fromkeys((body, text))
     )
+    listed = _LISTED.fullmatch(inner)
+    inner = (listed or _WRAPPED.fullmatch(inner) or [inner] * 2)[1].strip(SPACE)
+    inner = _unquoted(inner)
     yield ((other, inner) for other in tagless if inner != body)
     if len(inner) <= _LONGEST_UNTAGGED and inner[:1] in ("{", "[", "<"):
         yield (
@@ -263,6 +290,17 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
             for other in dict.fromkeys([*others, WireFormat.load("hermes")])
             if other.opener
         )
+
+
+def _unquoted(text: str) -> str:
+    """Python objects as JSON, and a list of calls in quotes without them."""
+    if text[:1] in ("{", "[") and len(text) <= _LONGEST_UNTAGGED and "\\" not in text:
+        with suppress(ValueError):
+            value = read_literal(checked(text), False)
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                return f"[{', '.join(value)}]"
+            return json.dumps(value, ensure_ascii=False)
+    return text
 
 
 def _alone(body: str, other: WireFormat, toolset: Toolset) -> tuple[Call, ...]:

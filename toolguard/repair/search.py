@@ -164,7 +164,7 @@ def solutions(
             if change.start == change.end == way.done and way.insertions >= _SAME_PLACE:
                 continue
             further: Callable[[], Way] = partial(
-                way.changed, change, *_resume(stumble, change.start)
+                way.changed, change, *_resume(stumble, change.start, change.new)
             )
             heapq.heappush(agenda, (way.cost + change.cost, next(order), further))
     # Among the ways that nobody looked at there may be another one as short.
@@ -187,11 +187,14 @@ def _itself(way: Way) -> Way:
     return way
 
 
-def _resume(stumble: Stumble, start: int) -> tuple[int, State]:
+def _resume(stumble: Stumble, start: int, new: str) -> tuple[int, State]:
     """The last place before `start` where it is known how the parser stood."""
     # White space in front may go together with what is put in, or with what follows.
-    blank = bool(stumble.tokens) and not stumble.tokens[0][0].strip()
-    if start >= stumble.place and not blank:
+    # A word may go on where something is left out.
+    last = stumble.tokens[0][0] if stumble.tokens else None
+    blank = last is not None and not last.strip()
+    cut = last is not None and not new and last.end_pos == start
+    if start >= stumble.place and not blank and not cut:
         return stumble.place, stumble.state
     for token, state in stumble.tokens:
         if stumble.way.done <= (token.start_pos or 0) <= start:

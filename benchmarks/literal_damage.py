@@ -1,0 +1,346 @@
+"""Literals damaged everywhere in a call, in every format: none may be repaired into other calls.
+
+    python -m benchmarks.literal_damage [--turns 20000] [--seed 0] [--format NAME] [--show 20]
+
+A call is rendered with stand-ins for its strings, so that damage meets quotes, brackets, commas and
+names, but never a value; then the values are put in. They are what looks like structure: code,
+patterns, text with commas and quotes. A repair may give back the calls as they were, or none: other
+calls, and any at all of damage that hides what was meant, are *unsafe*. Exits 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import toolguard
+from toolguard import FormatError, Repair, Toolset, WireFormat
+
+from .real_data import made_calls
+
+Call: TypeAlias = dict[str, Any]
+
+_TEXT, _NUMBER, _ANY = {"type": "string"}, {"type": "integer"}, {"type": "array"}
+TOOLS = [
+    {
+        "name": name,
+        "parameters": {"type": "object", "properties": properties, "required": [*properties][:1]},
+    }
+    for name, properties in {
+        "edit": {"path": _TEXT, "n": _NUMBER, "refs": _ANY, "note": _TEXT},
+        "route": {"start": _TEXT, "goal": _TEXT, "fast": {"type": "boolean"}},
+        "store": {"m": {"type": "object"}, "km": {"type": "number"}},
+        "log": {"rows": _ANY},
+        "now": {},
+    }.items()
+]
+STRINGS = (
+    *("a.txt", "Rome", "it's", 'say "hi", then go', "a, b", "x=1, y=2", "n: 3", "[draft] (old)"),
+    *(r"\d+", r"\.py$", r"C:\new\file", "f(a=1)", "for i in range(3):\n    print(i)", "null", "7"),
+    *("{a: 1}", "Oslo (N)", "50%", "über, „so“", "a/b", "=SUM(A1:B2)", "</b>", "True", "-"),
+)
+_STAND_IN = re.compile(r"Zq(\d+)z")
+_SIGN = re.compile(r"[{}\[\]()\"',:=]|<\|\"\|>")
+_LOOKS_ESCAPED = re.compile(r"\\[nftbru]")
+_UNESCAPED = ("raw_strings", "encoded_twice", "pair_in_a_string")
+_QUOTED = re.compile(r"([\"'])(Zq\d+z)\1")
+_SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:false|False)\b)[\"']?")
+
+
+Says = Literal["the calls", "the calls and more", "nobody knows"]
+
+
+class Damaged(NamedTuple):
+    """Text with stand-ins, and what it says."""
+
+    text: str
+    says: Says = "the calls"
+
+
+class Turn(NamedTuple):
+    """A damaged turn: `text` was `calls`."""
+
+    wire_format: str
+    damage: str
+    text: str
+    calls: list[Call]
+    says: Says
+
+
+Damage: TypeAlias = Callable[[str, Random], Damaged | None]
+
+
+def _changed(text: str, start: int, end: int, new: str) -> str:
+    return text[:start] + new + text[end:]
+
+
+def _somewhere(pattern: re.Pattern[str], text: str, random: Random) -> re.Match[str] | None:
+    found = list(pattern.finditer(text))
+    return random.choice(found) if found else None
+
+
+def sign_lost(text: str, random: Random) -> Damaged | None:
+    sign = _somewhere(_SIGN, text, random)
+    return Damaged(_changed(text, *sign.span(), "")) if sign else None
+
+
+def sign_doubled(text: str, random: Random) -> Damaged | None:
+    sign = _somewhere(_SIGN, text, random)
+    return Damaged(_changed(text, *sign.span(), sign[0] * 2)) if sign else None
+
+
+def sign_swapped(text: str, random: Random) -> Damaged | None:
+    sign = _somewhere(_SIGN, text, random)
+    other = random.choice("{}[]()\"',:=;|`*<")
+    return Damaged(_changed(text, *sign.span(), other)) if sign else None
+
+
+def sign_moved(text: str, random: Random) -> Damaged | None:
+    sign = _somewhere(_SIGN, text, random)
+    if not sign:
+        return None
+    rest = _changed(text, *sign.span(), "")
+    at = min(len(rest), max(0, sign.start() + random.choice((-3, -2, -1, 1, 2, 3))))
+    held = any(found.start() < at < found.end() for found in _STAND_IN.finditer(rest))
+    return None if held else Damaged(_changed(rest, at, at, sign[0]))
+
+
+def other_quotes(text: str, random: Random) -> Damaged | None:
+    string = _somewhere(_QUOTED, text, random)
+    pairs = ("''", '""', "\u201c\u201d", "\u2018\u2019", "``", "\u00ab\u00bb", "\u300c\u300d")
+    opening, closing = random.choice((*pairs, ('<|"|>',) * 2, ('"""',) * 2, ('\\"',) * 2))
+    if not string:
+        return None
+    return Damaged(_changed(text, *string.span(), f"{opening}{string[2]}{closing}"))
+
+
+def prefixed(text: str, random: Random) -> Damaged | None:
+    string = _somewhere(_QUOTED, text, random)
+    prefix = random.choice(("f", "r", "b", "u", "rb", "$", "@", "str "))
+    return Damaged(_changed(text, string.start(), string.start(), prefix)) if string else None
+
+
+def raw_strings(text: str, random: Random) -> Damaged | None:
+    """Values are put in without the escapes that their quotes need."""
+    return Damaged(_QUOTED.sub(r"\1Raw\2\1", text)) if _QUOTED.search(text) else None
+
+
+def python_literals(text: str, random: Random) -> Damaged | None:
+    changed = re.sub(r"\b(?:true|false)\b", lambda word: word[0].title(), text)
+    changed = re.sub(r'"([^"\n]{1,40})"', r"'\1'", changed)
+    return Damaged(changed) if changed != text else None
+
+
+def closed_early(text: str, random: Random) -> Damaged | None:
+    comma = _somewhere(re.compile(r",\s*"), text, random)
+    closing = random.choice("})]") + random.choice(("", ", ", ","))
+    if not comma:
+        return None
+    return Damaged(_changed(text, comma.start(), comma.start() + random.choice((0, 1)), closing))
+
+
+def nested_call(text: str, random: Random) -> Damaged | None:
+    """The value is what another call would give."""
+    value = _somewhere(_SCALAR, text, random)
+    inner = value[0] if value else ""
+    calls = "now()", f"edit(path={inner})", f"{inner} or now()", f"store(km={inner})"
+    more = f"2*{inner}", f"{inner} + 1", f"{inner}.strip()", f"[{inner}][0]", f"now()[{inner}]"
+    less = f"{{{inner}}}", "<path>", "...", "$n", f"{inner} if n else 1", f"{inner} % 9009"
+    new = random.choice((*calls, *more, *less))
+    return Damaged(_changed(text, *value.span(), new), "nobody knows") if value else None
+
+
+def trailing_junk(text: str, random: Random) -> Damaged | None:
+    """What follows a value or a bracket reads as an argument or a call that the turn has not."""
+    after = _somewhere(re.compile(rf"{_SCALAR.pattern}|[}})\]]"), text, random)
+    pairs = ", n=9008", " with n: 9008", ", note='x y'", " # n=9008", " // n=9008", "n:9008"
+    more = " (n=9008)", " n=9008", ', {"n": 9008}', "; now()", ", now()", " and edit(path='b')"
+    junk = random.choice((*pairs, *more))
+    if not after:
+        return None
+    return Damaged(_changed(text, after.end(), after.end(), junk), "the calls and more")
+
+
+def pair_in_a_string(text: str, random: Random) -> Damaged | None:
+    pair = _somewhere(re.compile(r'["\']?(\w+)["\']?(\s?[:=]\s?)(["\'])(Zq\d+z)\3'), text, random)
+    if not pair:
+        return None
+    new = random.choice(('"{0}={1}"', "\"{0}='{1}'\"", '"{0}: {1}"', "\"{0}\"='{1}'"))
+    return Damaged(_changed(text, *pair.span(), new.format(pair[1], pair[4])))
+
+
+def encoded_twice(text: str, random: Random) -> Damaged | None:
+    inner = _somewhere(re.compile(r"\[[^\[\]]{1,60}\]|\{[^{}]{1,80}\}"), text, random)
+    return Damaged(_changed(text, *inner.span(), json.dumps(inner[0]))) if inner else None
+
+
+def two_signs(text: str, random: Random) -> Damaged | None:
+    one = random.choice((sign_lost, sign_doubled, sign_swapped))
+    two = random.choice((sign_lost, sign_doubled, sign_swapped, sign_moved, prefixed))
+    first = one(text, random)
+    return two(first.text, random) if first else None
+
+
+DAMAGES: dict[str, Damage] = {
+    damage.__name__: damage
+    for damage in (
+        *(sign_lost, sign_doubled, sign_swapped, sign_moved, two_signs, other_quotes, prefixed),
+        *(raw_strings, python_literals, closed_early, nested_call, trailing_junk),
+        *(pair_in_a_string, encoded_twice),
+    )
+}
+
+
+def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
+    """Damaged turns without end, in these formats."""
+    random = Random(seed)
+    while True:
+        wire_format = WireFormat.load(random.choice(names))
+        calls = [_call(random) for _ in range(random.choice((1, 1, 1, 2, 3)))]
+        try:
+            text = toolguard.render(wire_format, _stood_in(calls, strings := []))
+        except FormatError:
+            continue
+        name = random.choice([*DAMAGES])
+        damaged = DAMAGES[name](text, random)
+        if damaged is None or damaged.text == text:
+            continue
+        if name in _UNESCAPED and any(map(_LOOKS_ESCAPED.search, strings)):
+            continue  # it reads as something else, soundly
+        written = _put_in(damaged.text, strings)
+        yield Turn(wire_format.name, name, written, calls, damaged.says)
+
+
+def repaired(turn: Turn) -> tuple[str, Repair]:
+    """What became of a turn: `recovered`, `refused`, `unsafe`; `unseen` where the damage shows as
+    no fault, so that there is nothing to repair."""
+    repair = toolguard.repair(turn.text, TOOLSET, turn.wire_format)
+    if not repair.before.faults and repair.after is repair.before:
+        return "unseen", repair
+    made = made_calls(repair.after)
+    if not made:
+        return "refused", repair
+    more = turn.says == "the calls and more"
+    right = turn.calls == (_without_more(made) if more else made) and turn.says != "nobody knows"
+    return ("recovered" if right else "unsafe"), repair
+
+
+def _without_more(calls: list[Call]) -> list[Call]:
+    """Calls without what `trailing_junk` says, if they have it."""
+    kept = [_less(call) for call in calls if call["arguments"] != {"path": "b"}]
+    if kept == calls and kept[-1]["arguments"] == {}:
+        return kept[:-1]
+    return [] if kept == calls else kept
+
+
+def _less(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _less(inner) for key, inner in value.items() if inner not in _MORE}
+        case list():
+            return [*map(_less, value)]
+        case _:
+            return value
+
+
+_MORE = (9008, "x y")
+TOOLSET = Toolset.of(TOOLS)
+
+
+def _call(random: Random) -> Call:
+    def text() -> str:
+        return random.choice(STRINGS)
+
+    def numbers() -> int:
+        return random.randrange(9000, 9008)
+
+    def array() -> list[Any]:
+        return [random.choice((text, numbers))() for _ in range(random.randrange(3))]
+
+    arguments: dict[str, dict[str, Callable[[], Any]]] = {
+        "edit": {"path": text, "n": numbers, "refs": array, "note": text},
+        "route": {"start": text, "goal": text, "fast": lambda: random.choice((True, False))},
+        "store": {"m": lambda: {"path": text(), "n": numbers()}, "km": numbers},
+        "log": {"rows": array},
+        "now": {},
+    }
+    name = random.choice(("edit", "edit", "route", "route", "store", "log", "now"))
+    first, *rest = [*arguments[name], ""]
+    chosen = [first, *(key for key in rest if random.random() < 0.6)]
+    return {"name": name, "arguments": {key: arguments[name][key]() for key in chosen if key}}
+
+
+def _stood_in(value: Any, strings: list[str]) -> Any:
+    """The calls with stand-ins for the strings in them, which are listed."""
+    match value:
+        case {"name": name, "arguments": arguments}:
+            return {"name": name, "arguments": _stood_in(arguments, strings)}
+        case dict():
+            return {key: _stood_in(inner, strings) for key, inner in value.items()}
+        case list():
+            return [_stood_in(inner, strings) for inner in value]
+        case str():
+            strings.append(value)
+            return f"Zq{len(strings) - 1}z"
+        case _:
+            return value
+
+
+def _put_in(text: str, strings: Sequence[str]) -> str:
+    """The text with the strings, escaped as the quotes around them want it."""
+    written, place = "", 0
+    for found in _STAND_IN.finditer(text):
+        value, raw = strings[int(found[1])], text[: found.start()].endswith("Raw")
+        before = text[place : found.start()].removesuffix("Raw")
+        quote = (written + before)[-1:]
+        if not raw and quote in ('"', "'"):
+            value = json.dumps(value, ensure_ascii=False)[1:-1]
+            value = value if quote == '"' else value.replace('\\"', '"').replace("'", "\\'")
+        written, place = written + before + value, found.end()
+    return written + text[place:]
+
+
+def main(
+    count: Annotated[int, typer.Option("--turns", min=1)] = 20_000,
+    seed: int = 0,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="Only these.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Print so many that are unsafe.")] = 20,
+) -> None:
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in DAMAGES}
+    unsafe: list[tuple[Turn, Repair]] = []
+    source = turns(formats or toolguard.format_names(), seed)
+    for _ in track(range(count), "turns", console=Console(stderr=True), transient=True):
+        turn = next(source)
+        outcome, repair = repaired(turn)
+        outcomes[turn.damage][outcome] += 1
+        if outcome == "unsafe":
+            unsafe.append((turn, repair))
+    table = Table(title=f"{count} damaged turns")
+    table.add_column("damage")
+    columns = ("unsafe", "recovered", "refused", "unseen")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, counted in outcomes.items():
+        table.add_row(name.replace("_", " "), *(str(counted[column]) for column in columns))
+    total = sum(outcomes.values(), Counter[str]())
+    table.add_row("all", *(str(total[column]) for column in columns))
+    Console().print(table)
+    for turn, repair in unsafe[:show]:
+        rules = "; ".join(f"{e.rule} {e.span[0]} {e.before!r} {e.after!r}" for e in repair.edits)
+        print(f"{turn.wire_format}, {turn.damage}: {turn.text!r}")
+        print(f"  was {turn.calls}\n  out {made_calls(repair.after)} ({rules})")
+    if unsafe:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,142 @@
+"""Repair takes nothing for granted: what it cannot account for, it refuses."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+
+import toolguard
+from benchmarks.literal_damage import repaired, turns
+from toolguard import FormatError, WireFormat
+
+TEXT, WHOLE, LIST = {"type": "string"}, {"type": "integer"}, {"type": "array"}
+TOOLS = [
+    {"name": name, "parameters": {"type": "object", "properties": keys, "required": required}}
+    for name, keys, required in (
+        ("edit", {"path": TEXT, "n": WHOLE, "refs": LIST}, ["path"]),
+        ("route", {"start": TEXT, "goal": TEXT}, ["start", "goal"]),
+        ("trip", {"start": TEXT, "goal": TEXT, "days": WHOLE}, ["start", "goal", "days"]),
+        ("now", {}, []),
+        ("count", {"n": WHOLE}, ["n"]),
+        ("log", {"rows": LIST}, ["rows"]),
+        ("fee", {"km": {"type": "number"}}, ["km"]),
+        ("store", {"m": {"type": "object"}}, ["m"]),
+    )
+]
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+def tagged(body: str) -> str:
+    return f"<tool_call>\n{body}\n</tool_call>"
+
+
+def calls(text: str, name: str = "hermes") -> Calls:
+    repair = toolguard.repair(text, TOOLS, name)
+    assert bool(repair.after.calls) == (repair.confidence in ("exact", "minimal"))
+    return [(call.name, call.arguments) for call in repair.after.calls]
+
+
+def count(n: int) -> str:
+    return f'{{"name": "count", "arguments": {{"n": {n}}}}}'
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_arguments_that_were_closed_too_early_lose_nothing(name: str) -> None:
+    call = {"name": "edit", "arguments": {"path": "a.txt"}}
+    try:
+        text = toolguard.render(WireFormat.load(name), [call])
+    except FormatError:
+        pytest.skip("the format cannot write it")
+    damaged = text.replace('{"path": "a.txt"}', '{"path": "a.txt"}, "n": 3}')
+    if damaged != text:
+        whole: Calls = [("edit", {"path": "a.txt", "n": 3})]
+        assert calls(damaged, name) in ([], whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "refs"),
+    [
+        *(("gemma4", '["b"]'), ("lfm2", '["b]'), ("pythonic", '["b]')),
+        *(("hermes", '[<|"|>b<|"|>]'), ("kimi_k2", '[<|"|>b<|"|>]')),
+    ],
+)
+def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> None:
+    arguments = {"path": "a.txt", "refs": ["Zq"], "n": 3}
+    text = toolguard.render(WireFormat.load(name), [{"name": "edit", "arguments": arguments}])
+    for quote in ('"', "'", '<|"|>'):
+        text = text.replace(f"[{quote}Zq{quote}]", refs)
+    assert refs in text
+    assert calls(text, name) in ([], [("edit", {"path": "a.txt", "refs": ["b"], "n": 3})])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lfm2", '<|tool_call_start|>[edit(path=f"a.txt", n=3)]<|tool_call_end|>'),
+        ("lfm2", '<|tool_call_start|>[edit(path="a", refs=["b], n=3)]<|tool_call_end|>'),
+        ("hermes", tagged("""{"name": "route", "arguments": {"start='Rome', goal='Oslo'"}}""")),
+        ("pythonic", "[log(rows=now())]"),
+        ("pythonic", "[fee(km=2*fee(km=10))]"),
+        ("gemma4", "<|tool_call>call:store{m:{a:1 b:2}}<tool_call|>"),
+        ("hermes", tagged('{"name": "now", "arguments": {}}') + "\n</think>\n\nIt is three."),
+        ("hermes", tagged(count(1)) + "\n" + tagged('{"name": "count", x: {"n": 2}}')),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "C:\\Users\\name"}}')),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": $n}}')),
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [f"a, b"]}}')),
+    ],
+)
+def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:
+    assert calls(text, name) == []
+
+
+@pytest.mark.parametrize("pattern", [r"\d+", r"\.py$", r"[\w.]+\(\)"])
+@pytest.mark.parametrize("quote", "\"'")
+def test_a_lone_backslash_stays_one(pattern: str, quote: str) -> None:
+    text = tagged(f'{{"name": "edit", "arguments": {{"path": {quote}{pattern}{quote}}}}}')
+    assert calls(text) == [("edit", {"path": pattern})]
+
+
+def test_pairs_in_strings_lose_their_quotes() -> None:
+    text = tagged("""{"name": "route", "arguments": {"start='Rome'", "goal='Oslo'"}}""")
+    assert calls(text) == [("route", {"start": "Rome", "goal": "Oslo"})]
+
+
+def test_a_call_between_two_that_were_read_is_not_lost() -> None:
+    text = f"{tagged(count(1))}\n</tool_call>\n{count(2)}\n{tagged(count(3))}"
+    assert calls(text) in ([], [("count", {"n": n}) for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "hermes",
+            tagged(
+                "{'name': 'trip', 'arguments': {'start': 'Rome', 'goal': \"L'Aquila\", 'days': 3}}"
+            ),
+            [("trip", {"start": "Rome", "goal": "L'Aquila", "days": 3})],
+        ),
+        (
+            "mistral_json",
+            "[TOOL_CALLS] [{'name': 'count', 'arguments': {'n': 1}}, "
+            "{'name': 'count', 'arguments': {'n': 2}}]",
+            [("count", {"n": 1}), ("count", {"n": 2})],
+        ),
+        ("pythonic", "['count(n=1)']", [("count", {"n": 1})]),
+        ("hermes", f'{{"tool_calls": [{count(1)}]}}', [("count", {"n": 1})]),
+        ("hermes", f"<function_call>\n{count(1)}\n</function_call>", [("count", {"n": 1})]),
+        ("hermes", tagged('{"name": "now", "arguments": null}'), [("now", {})]),
+        ("hermes", tagged('{"name": "edit", "arguments": null}'), []),
+        ("hermes", f"<think>\nHm.\n</think>\n{count(1)}", [("count", {"n": 1})]),
+    ],
+)
+def test_what_is_said_in_another_way_comes_back(name: str, text: str, expected: Calls) -> None:
+    assert calls(text, name) == expected
+
+
+def test_literals_damaged_anywhere_make_no_other_calls() -> None:
+    for turn in islice(turns(toolguard.format_names(), seed=19), 250):
+        outcome, repair = repaired(turn)
+        assert outcome != "unsafe", (turn, repair.edits)
