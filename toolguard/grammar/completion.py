@@ -565,9 +565,7 @@ def _region(stack: _Stack) -> Region:
 
 
 _BLANK = re.compile(rb"[ \t\r\n]{1,%d}" % LEADING_SPACE)
-_QUOTED = {
-    quote: re.compile(rb"(?:[^\\%b]+|\\[\s\S])*" % quote) for quote in (b'"', b"'")
-}
+_QUOTED = {quote: re.compile(rb"(?:[^\\%b]+|\\[\s\S])*" % quote) for quote in (b'"', b"'")}
 
 
 def _is_unclosed(text: bytes, quote: bytes, start: int, walked: int) -> bool:
