@@ -55,8 +55,7 @@ _Taken = Callable[[str, str], Taken | None]
 """What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
 MOST_SECONDS = 20
-"""How much time of a core the rules of all tools may take: hundreds of real tools take one or two.
-"""
+"""How many seconds of a core writing the rules of all tools may take: a bound, no measured need."""
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
