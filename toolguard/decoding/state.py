@@ -90,7 +90,7 @@ class GuardState:
         region = self.region
         controls = guard.control_texts
         last = self._last_control(len(self.ids))
-        blank = not guard.vocabulary.bytes_of(self.ids[last + 1 :]).strip()
+        blank = self._is_blank_behind(last)
         match region:
             case "reasoning":
                 return "reasoning"
@@ -118,9 +118,7 @@ class GuardState:
         """Whether the turn has yet to decide between a call and a reply: nothing but white space
         stands there, or nothing but that after the reasoning."""
         last = self._last_control(len(self.ids))
-        return (
-            self.before_calls and not self.guard.vocabulary.bytes_of(self.ids[last + 1 :]).strip()
-        )
+        return self.before_calls and self._is_blank_behind(last)
 
     def mask(self, preferred: Sequence[int] = ()) -> Mask:
         """The legal next tokens, one bit each, as int32 words of shape [(vocabulary + 31) // 32].
@@ -511,6 +509,11 @@ class GuardState:
         """Where the last control token stands before `end`; -1: nowhere."""
         places = (place for place in reversed(self._controls) if place < end)
         return next((place for place in places if place not in self.mentions), -1)
+
+    def _is_blank_behind(self, last: int) -> bool:
+        """Whether nothing but white space stands behind a place of the ids."""
+        spell = self.guard.vocabulary.bytes_of
+        return not any(spell([self.ids[at]]).strip() for at in range(last + 1, len(self.ids)))
 
     def _cut_text(self, kept: int) -> None:
         """Takes from the text what ids spell from there on."""

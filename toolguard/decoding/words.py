@@ -85,12 +85,12 @@ class Words:
 
     def opened(self, text: bytes, last: int) -> Span | None:
         """The opener that ends in the last bytes of a text, if no call is before it."""
-        start = max(0, text.find(self._opener, max(0, len(text) - last - len(self._opener) + 1)))
+        start = text.find(self._opener, max(0, len(text) - last - len(self._opener) + 1))
         return self._first(text, start, start + len(self._opener))
 
     def _first(self, text: bytes, start: int, end: int) -> Span | None:
         found = bool(self._opener) and start >= 0 and text.startswith(self._opener, start)
-        return (start, end) if found and self._opener not in text[:start] else None
+        return (start, end) if found and text.find(self._opener, 0, start) < 0 else None
 
     def said(self, text: bytes) -> bool:
         """Whether there are words in a text behind its last control token."""

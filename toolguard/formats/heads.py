@@ -212,9 +212,6 @@ def _inlined(path: Path, rules: Rules) -> Path:
                 found += _inlined((rules[rule],), rules)
             case Seq(items):
                 found += _inlined(items, rules)
-            case Repeat(item, low, high):
-                inner = _inlined((item,), rules)
-                found.append(Repeat(inner[0] if len(inner) == 1 else Seq(inner), low, high))
             case _:
                 inner = (_inlined((child,), rules) for child in children(node))
                 whole = tuple(path[0] if len(path) == 1 else Seq(path) for path in inner)

@@ -122,7 +122,9 @@ class Completer:
         The text holds control tokens spelled out.
 
         Args:
-            walked: how long that prefix was. Free text is not searched for control tokens again.
+            walked: how long that prefix was. Free text is not searched for control tokens again,
+                and a value that can be nothing else is not read again for every piece of it: where
+                nothing has come that might end it, `text` is taken to be legal.
         """
         size = len(text)
         reached: list[tuple[int, _Stack]] = []
@@ -152,7 +154,11 @@ class Completer:
                     elif data.startswith(text[position:]):
                         reached.append((position, stack))
                 case Pattern() | Scalar() | Free() | Raw() | Until() | Key():
-                    begun = isinstance(node, Free) and (position, id(stack)) in under_way
+                    begun = (position, id(stack)) in under_way
+                    if begun and len(frontier) == 1 and self._goes_on(node, text, position, walked):
+                        reached.append((position, stack))
+                        continue
+                    begun = begun and isinstance(node, Free)
                     start = max(position, unread) if begun else position
                     found = self._pattern(node).match(text, start)
                     matched = found.end() if found else start
@@ -243,6 +249,36 @@ class Completer:
         return bool(text.strip()) and (
             barred is None or self._suffix(Pattern(barred), text) is None
         )
+
+    def _goes_on(self, node: Node, text: bytes, position: int, walked: int) -> bool:
+        """Whether a terminal has not ended in what has come behind `walked`, as can be seen there.
+
+        Args:
+            position: where it begins.
+        """
+        match node:
+            case Free():
+                return not self.has_control(
+                    text[max(position, walked - self.longest_control + 1) :]
+                )
+            case Raw(stop=stop) | Until(stop=stop):
+                end = stop.encode()
+                return text.find(end, max(position, walked - len(end))) < 0
+            case Scalar() | Pattern():
+                quote = text[position : position + 1]
+                return (
+                    quote in _QUOTED
+                    and (isinstance(node, Scalar) or self._is_quoted(node, quote))
+                    and _is_unclosed(text, quote, position + 1, walked)
+                )
+            case _:
+                return False
+
+    def _is_quoted(self, node: Pattern, quote: bytes) -> bool:
+        """Whether a terminal is a string between quotes, with escapes."""
+        own = node.regex.encode()
+        quoted = len(own) > 1 and own.startswith(quote) and own.endswith(quote)
+        return quoted and bool(self._pattern(node).fullmatch(quote + b"\\" + quote + quote))
 
     def _begun_controls(self, node: Node, text: bytes, position: int) -> Iterator[int]:
         """Where a spelled-out control token may have begun at the end of free text."""
@@ -553,6 +589,19 @@ def _region(stack: _Stack) -> Region:
 
 
 _BLANK = re.compile(rb"[ \t\r\n]{1,%d}" % LEADING_SPACE)
+_QUOTED = {quote: re.compile(rb"(?:[^\\%b]+|\\[\s\S])*" % quote) for quote in (b'"', b"'")}
+
+
+def _is_unclosed(text: bytes, quote: bytes, start: int, walked: int) -> bool:
+    """Whether a string whose content begins at `start` goes on to the end of the text; it did to
+    `walked`, or a quotation mark ended it there."""
+    size = walked - text.endswith(quote, start, walked)
+    if text.endswith(b"\\", start, size):  # what it escapes may come behind
+        size = start + len(text[start:size].rstrip(b"\\"))
+    found = _QUOTED[quote].match(text, max(start, size))
+    return found is not None and text[found.end() :] in (b"", b"\\")
+
+
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"|[-+.0-9eE]+')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,8 @@ Reasoning = Choice["auto", "open", "none", "reply"]
 _Taken = Callable[[str, str], Taken | None]
 """What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
+MOST_SECONDS = 20
+"""How many seconds of a core writing the rules of all tools may take: a bound, no measured need."""
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
@@ -200,6 +203,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
 
     What is around that is the same for all: it is there once, however many tools are offered.
     """
+    started = time.thread_time()
     general = dict(rules)
     roots = [name for name in CALLS if name in rules]
     slotted: set[str] = set()
@@ -214,6 +218,11 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
+            if time.thread_time() - started > MOST_SECONDS:
+                raise RequestError(
+                    f"the rules of these tools take more than {MOST_SECONDS} s; they got as far as "
+                    f"tool {filler.tool.name!r}: offer fewer tools, or smaller schemas"
+                )
             filler.rules[name] = filler.fill(node)
         return Alt(tuple(map(Ref, own)))
 

@@ -67,7 +67,13 @@ _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
 UNTAGGED = "a call without its control tokens"
-_BEGUN_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+_STRING = re.compile(r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+"""What a string of JSON holds."""
+_QUOTED = {
+    quote: re.compile(rf"(?:[^\\{quote}{MARKED.pattern[1:-1]}]+|\\[^{MARKED.pattern[1:-1]}])*")
+    for quote in "\"'"
+}
+"""What stands between quotes, escapes and all: a text that goes on is matched from where it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,9 @@ class TurnParser:
         self._last: Token | None = None  # the last of them
         self._prose_begun: Token | None = None  # prose that the end of the source cuts off
         self._awaited: re.Pattern[str] | None = None  # without it nothing more becomes certain
+        # A string whose end is awaited: its quotation mark, and up to where it was looked for.
+        self._quote, self._unquoted = "", 0
+        self._string = (0, 0)  # a string of JSON, and up to where it was found to be one
         self._overlap = max(map(len, wire_format.controls))
         self._broken = False
         self._said = 0  # up to here prose was told
@@ -165,14 +174,25 @@ class TurnParser:
             RequestError: ids, and the parser does not know what they say.
         """
         size = len(self._source)
-        self._source += self._fed(chunk) if isinstance(chunk, str) else self._text_of(chunk)
-        if self._awaited is None or self._awaited.search(
-            self._source, max(0, size - self._overlap)
-        ):
+        more = self._fed(chunk) if isinstance(chunk, str) else self._text_of(chunk)
+        # Python adds to a string in place, without a copy of it, where a local name alone holds it.
+        source, self._source = self._source, ""
+        source += more
+        self._source = source
+        if self._may_advance(size):
             self._advance()
         if not self._broken:
             self._tell_unfinished()
         return self._taken()
+
+    def _may_advance(self, size: int) -> bool:
+        """Whether what has come since the source had that size makes anything certain."""
+        if self._quote:
+            found = _QUOTED[self._quote].match(self._source, self._unquoted)
+            self._unquoted = found.end() if found else self._unquoted
+            return self._source[self._unquoted : self._unquoted + 2] not in ("", "\\")
+        start = max(0, size - self._overlap)
+        return self._awaited is None or self._awaited.search(self._source, start) is not None
 
     def read(self, text: str, ended: bool = True, head: Head | None = None) -> Turn:
         """All of a turn at once, to a parser that was fed nothing; its head may be known."""
@@ -366,12 +386,15 @@ class TurnParser:
     def _await(self, pending: Token | None, place: int | None, expected: Iterable[str]) -> None:
         """Finds what has to come before it is worth while to look again."""
         self._prose_begun = self._awaited = None
+        self._quote = ""
         values = self._format.reader.values
         awaited: list[str] = []
         if place is not None:
-            quote = self._source[place]
+            if self._source[place] in _QUOTED:
+                self._quote, self._unquoted = self._source[place], place + 1
+                return
             stops = [values[terminal].stop for terminal in expected if terminal in values]
-            awaited = [quote] if quote in "\"'" else [re.escape(stop) for stop in stops]
+            awaited = [re.escape(stop) for stop in stops]
         elif pending is not None and pending.type in values:
             awaited = [re.escape(values[pending.type].stop)]
         elif pending is not None and self._is_prose(pending):
@@ -456,8 +479,13 @@ class TurnParser:
 
     def _tell_string(self) -> None:
         """A string of JSON that is not closed, as far as it is one."""
-        if self._begun.body.is_open and (begun := _BEGUN_STRING.match(self._source, self._at)):
-            self._tell_body(self._begun.body, begun.end())
+        start = self._at
+        if not (self._begun.body.is_open and self._source.startswith('"', start)):
+            return
+        known = self._string[1] if self._string[0] == start else start + 1
+        found = _STRING.match(self._source, known)
+        self._string = start, found.end() if found else known
+        self._tell_body(self._begun.body, self._string[1])
 
     def _is_prose(self, token: Token) -> bool:
         """Whether a token is prose, and cannot turn out to be how a call begins where no token
@@ -513,15 +541,14 @@ class TurnParser:
         if not begun.started:
             begun.started = True
             self._events.append(CallStart(index))
-        written = self._source[body.start or 0 : until or body.end or self._at]
         if body.leads:
-            self._write(written)
+            self._write_source(body, until)
         if body.name is not None and begun.name is None:
             self._tell_name(body.name)
         if begun.muted:
             return
         if body.start is not None:
-            self._write(written)
+            self._write_source(body, until)
         elif begun.name is not None:
             tool = self._toolset[begun.name]
             for tree in body.arguments[len(begun.arguments) :]:
@@ -530,8 +557,8 @@ class TurnParser:
                 except ValueError:
                     begun.muted = True  # the end of the call tells what is wrong
                     return
+                self._write(f"{', ' if begun.arguments else '{'}{_object([pair])[1:-1]}")
                 begun.arguments.append(pair)
-                self._write(_object(begun.arguments)[:-1])
 
     def _tell_name(self, name: Token) -> None:
         self._begun.name = str(name)
@@ -543,11 +570,15 @@ class TurnParser:
         kind, message = unknown(self._begun.name, self._toolset)
         self._found(kind, start, start + len(name), message, "call")
 
-    def _write(self, arguments: str) -> None:
-        """Tells the rest of the arguments' text."""
-        more = arguments[len(self._begun.written) :]
+    def _write_source(self, body: _Body, until: int | None) -> None:
+        """Tells the rest of arguments that are told as they are written."""
+        start = (body.start or 0) + self._begun.written
+        self._write(self._source[start : until or body.end or self._at])
+
+    def _write(self, more: str) -> None:
+        """Tells more of the arguments' text."""
         if more:
-            self._begun.written = arguments
+            self._begun.written += len(more)
             last = self._events[-1] if self._events else None
             if isinstance(last, ArgumentsDelta) and last.index == self._told:
                 more = last.text + more
@@ -581,7 +612,8 @@ class TurnParser:
         if not errors:
             call = Call(name, arguments, self._span(start, end))
             if body.start is None:
-                self._write(_object(self._begun.arguments or arguments.items()))
+                whole = _object(self._begun.arguments or arguments.items())
+                self._write(whole[self._begun.written :])
             self._calls.append(call)
             self._events.append(CallEnd(self._told, call))
 
@@ -669,7 +701,7 @@ class _Begun:
     started: bool = False
     name: str | None = None
     arguments: list[tuple[str, Any]] = field(default_factory=list)
-    written: str = ""
+    written: int = 0
     muted: bool = False
 
 
