@@ -26,7 +26,7 @@ from ..grammar.request import (
 from ..parsing.chat_template import template_end
 from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
-from ..parsing.read import finished
+from ..parsing.read import cut_short, finished
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
 from .state import GuardState
@@ -132,15 +132,20 @@ class Guard:
             )
         return GuardState(self, max_new_tokens)
 
-    def read(self, ids: Sequence[int], mentions: frozenset[int] = frozenset()) -> Turn:
+    def read(
+        self, ids: Sequence[int], mentions: frozenset[int] = frozenset(), *, cut: bool = False
+    ) -> Turn:
         """The turn that these ids say; what follows the first end token is ignored.
 
         Args:
             mentions: the places of ids that are words of prose (`GuardState.mentions`).
+            cut: the budget, not the model, ended what was being said (`GuardState.cut`): the last
+                call is none.
         """
         parser = self.parser(mentions)
         parser.feed(ids)
-        return finished(parser)
+        turn = finished(parser)
+        return cut_short(turn, self.format) if cut else turn
 
     def parser(self, mentions: frozenset[int] = frozenset()) -> TurnParser:
         """A parser of one turn, fed as it is sampled; `mentions` as for `read`."""

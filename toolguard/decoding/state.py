@@ -38,6 +38,9 @@ class GuardState:
         lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
             or the mask engine cannot follow it.
         opener_shift: by how much a calibration moved the opener's log-odds.
+        cut: at how many tokens the budget, not the model, began to end what was being said; None:
+            nowhere. From there on only the shortest completion is written. What is structure may be
+            closed by the budget: that cuts nothing.
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -51,6 +54,9 @@ class GuardState:
         self.mentions: frozenset[int] = frozenset()
         self.lost = False
         self.opener_shift = 0.0
+        self.cut: int | None = None
+        self._pressed: tuple[int, int | None] | None = None  # where the budget took something away
+        # from the model, and what the model wants most there
         self.matcher = guard.compiled.start()
         self._fed: list[int] = []  # the places of ids that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
@@ -199,6 +205,15 @@ class GuardState:
             return False
         if self.matcher.broken:
             return self._let_pass(token)
+        cuts = self._cuts(token)
+        if not self._taken(token):
+            return False
+        if cuts:
+            self.cut = len(self.ids) - 1
+        return True
+
+    def _taken(self, token: int) -> bool:
+        """Takes a token; False if it is illegal."""
         word, self._word = self._word, None
         if token == word:
             self.mentions |= {len(self.ids)}
@@ -291,6 +306,8 @@ class GuardState:
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
+            if self.cut is not None and self.cut >= kept:
+                self.cut = None
 
     @property
     def may_mention(self) -> bool:
@@ -490,13 +507,36 @@ class GuardState:
         return slack < step
 
     def narrow(self, legal: Sequence[int]) -> list[int]:
-        """Those of the legal tokens that leave room to end the turn; else the way to its end."""
-        self._follow()
-        kept = [token for token in legal if self._leaves_room(token)]
-        if kept:
-            return kept
+        """Those of the legal tokens that leave room to end the turn; else the way to its end.
+
+        Args:
+            legal: best first, by the model; of a turn that is cut, none of them matters.
+        """
+        if self.cut is None:
+            self._follow()
+            kept = [token for token in legal if self._leaves_room(token)]
+            lost = len(kept) < len(legal) or not kept
+            self._pressed = (len(self.ids), legal[0] if legal else None) if lost else None
+            if kept:
+                return kept
         completion = self._completion()
         return completion[:1] if completion else list(self.guard.vocabulary.end_ids)
+
+    def _cuts(self, token: int) -> bool:
+        """Whether a token, which is not what the model wants most, ends what it was saying because
+        the budget has no room for more."""
+        if self.cut is not None or self._pressed is None:
+            return False
+        place, wanted = self._pressed
+        return place == len(self.ids) and token != wanted and not self._is_said()
+
+    def _is_said(self) -> bool:
+        """Whether calls were written, and only structure is left of the last of them."""
+        parser = self.guard.parser(self.mentions)
+        parser.feed(self.ids)
+        calls = parser.calls_said()
+        closed = [*self.ids, *self._completion(), self.guard.vocabulary.end_ids[0]]
+        return calls > 0 and len(self.guard.read(closed, self.mentions).calls) == calls
 
     def _leaves_room(self, token: int) -> bool:
         if token in self.guard.vocabulary.end_ids:

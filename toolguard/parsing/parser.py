@@ -256,6 +256,15 @@ class TurnParser:
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
 
+    def calls_said(self) -> int:
+        """How many calls have all their arguments, and their name; 0 while more arguments may come
+        in the call that is being written."""
+        self._advance(final=True)
+        begun = self._begun
+        if not begun.started:
+            return self._told
+        return 0 if begun.name is None or begun.body.end is None else self._told + 1
+
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
         return tuple(events)
