@@ -221,6 +221,16 @@ class Guard:
         return self.vocabulary.ids_of(opener.encode())
 
     @cached_property
+    def only_call(self) -> bool:
+        """Whether there is but one call that can be made, so that nothing of it can be made up."""
+        chosen = self.tool_choice in self.toolset.names
+        names = (self.tool_choice,) if chosen else self.toolset.names
+        if len(names) != 1:
+            return False
+        schema = self.toolset[names[0]].parameters
+        return not schema.get("properties") and schema.get("additionalProperties") is False
+
+    @cached_property
     def shortest_turn(self) -> list[int]:
         """The ids of the shortest legal turn, without its end token."""
         return self.completion(())

@@ -55,8 +55,8 @@ class GuardState:
         self.lost = False
         self.opener_shift = 0.0
         self.cut: int | None = None
-        self._pressed: tuple[int, int | None] | None = None  # where the budget took something away
-        # from the model, and what the model wants most there
+        # where the budget last took tokens away, and those that the model wants more than them
+        self._pressed: tuple[int, Sequence[int]] = -1, ()
         self.matcher = guard.compiled.start()
         self._fed: list[int] = []  # the places of ids that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
@@ -306,6 +306,7 @@ class GuardState:
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
+            self._pressed = -1, ()
             if self.cut is not None and self.cut >= kept:
                 self.cut = None
 
@@ -510,25 +511,36 @@ class GuardState:
         """Those of the legal tokens that leave room to end the turn; else the way to its end.
 
         Args:
-            legal: best first, by the model; of a turn that is cut, none of them matters.
+            legal: best first, by the model. They do not matter where the turn is cut.
         """
         if self.cut is None:
             self._follow()
             kept = [token for token in legal if self._leaves_room(token)]
-            lost = len(kept) < len(legal) or not kept
-            self._pressed = (len(self.ids), legal[0] if legal else None) if lost else None
+            own = [token for token, best in zip(kept, legal, strict=False) if token == best]
+            lost = not kept or len(kept) < len(legal)
+            self._pressed = (len(self.ids), own) if lost else (-1, ())
             if kept:
                 return kept
         completion = self._completion()
         return completion[:1] if completion else list(self.guard.vocabulary.end_ids)
 
-    def _cuts(self, token: int) -> bool:
-        """Whether a token, which is not what the model wants most, ends what it was saying because
-        the budget has no room for more."""
-        if self.cut is not None or self._pressed is None:
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nothing but an end token is left to write, and it is the budget's, not the
+        model's."""
+        if self.done or self.lost or not self.tight() or self._completion():
             return False
-        place, wanted = self._pressed
-        return place == len(self.ids) and token != wanted and not self._is_said()
+        place, own = self._pressed
+        forced = place == len(self.ids) and not own
+        return self.cut is not None or (forced and not self._is_said())
+
+    def _cuts(self, token: int) -> bool:
+        """Whether a token ends what the model was saying, as the budget has no room for what it
+        wants more."""
+        place, own = self._pressed
+        if self.cut is not None or place != len(self.ids) or token in own:
+            return False
+        return not (self.guard.only_call or self._is_said())
 
     def _is_said(self) -> bool:
         """Whether calls were written, and only structure is left of the last of them."""
