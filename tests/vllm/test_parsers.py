@@ -187,3 +187,35 @@ def test_what_is_only_begun_as_a_call_leaves_no_tags_in_the_content() -> None:
     for text in ("<tool_call>", "I look.<tool_call>\n"):
         assert whole(text)[1] == text.partition("<")[0]
         assert pieces(text, [3, 9])[1] == text.partition("<")[0]
+
+
+@pytest.mark.parametrize("last", ["\n", "<|im_end|>"])
+def test_the_last_call_of_a_turn_that_the_budget_cut_off_is_none(last: str) -> None:
+    """The engine fills the budget with line ends, and never with an end token."""
+    (told,) = TOKENIZER.encode(last, add_special_tokens=False)
+    filled = "\n\n" if last == "\n" else ""
+    for text, sound in ((CALL, 0), (f"Both.\n{CALL}\n{CALL}", 1)):
+        reading = parser()
+        asked = reading.adjust_request(request(max_tokens=300))
+        _, content, calls = reading.parse(
+            text + filled, asked, enable_auto_tools=True, model_output_token_ids=[1, told]
+        )
+        assert len(calls or []) == (sound if filled else sound + 1)
+        assert "<tool_call>" not in (content or "")
+        # The same without a guard says no more than before.
+        assert len(parser().parse(text, request(), enable_auto_tools=True)[2]) == sound + 1
+
+
+def test_a_call_that_is_cut_off_while_it_streams_is_not_mended() -> None:
+    (filler,) = TOKENIZER.encode("\n", add_special_tokens=False)
+    reading = parser()
+    asked = reading.adjust_request(request(max_tokens=300))
+    told = [
+        reading.parse_delta(text, ids, asked, prompt_token_ids=[1], finished=finished)
+        for text, ids, finished in ((CALL, [1, 2], False), ("\n", [filler], True))
+    ]
+    # What was told stays told; vLLM says `length` where the turn has no end token.
+    assert [call.index for delta in told if delta for call in delta.tool_calls] == [0] * sum(
+        len(delta.tool_calls) for delta in told if delta
+    )
+    assert all("<tool_call>" not in (delta.content or "") for delta in told if delta)

@@ -546,9 +546,7 @@ class GuardState:
         """Whether calls were written, and only structure is left of the last of them."""
         parser = self.guard.parser(self.mentions)
         parser.feed(self.ids)
-        calls = parser.calls_said()
-        closed = [*self.ids, *self._completion(), self.guard.vocabulary.end_ids[0]]
-        return calls > 0 and len(self.guard.read(closed, self.mentions).calls) == calls
+        return parser.is_closed_by([*self._completion(), self.guard.vocabulary.end_ids[0]])
 
     def _leaves_room(self, token: int) -> bool:
         if token in self.guard.vocabulary.end_ids:
