@@ -134,7 +134,8 @@ class GuardState:
         Args:
             preferred: the ids that the model wants most, best first. When the budget is nearly
                 spent, only those of them stay legal that leave room to end the turn; where none
-                does, the first token of the shortest completion alone.
+                does, the first token of the shortest completion alone. Taking a token where the
+                budget has no room for one that is wanted more is a cut (`cut`).
         """
         words = self.matcher.mask()
         if self.tight():
