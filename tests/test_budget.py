@@ -150,9 +150,8 @@ def test_at_any_budget_a_call_is_the_models_own_or_none(
         assert made == wanted[: len(made)], (budget, turn)
         # It parses all the same, and says that it was cut.
         assert guard.read(state.ids, state.mentions).faults == ()
-        assert [fault.kind for fault in turn.faults] == ["unfinished_turn"] * (
-            state.cut is not None
-        )
+        kinds = [] if state.cut is None else ["unfinished_turn"]
+        assert [fault.kind for fault in turn.faults] == kinds
         assert turn.state == ("healthy_call" if state.cut is None else "polluted")
     state = healthy_turn(guard, script, len(script) + 1)
     assert (tuple(state.ids), state.cut) == (whole.ids, None)
