@@ -98,3 +98,89 @@ def test_a_model_that_would_end_in_time_is_left_alone_up_to_its_last_token(
         assert state.accept(token)
     assert state.done
     assert state.interventions == []
+
+
+MONEY = [
+    {
+        "name": "transfer",
+        "parameters": {
+            "properties": {
+                "amount": {"type": "number"},
+                "unit": {"enum": ["euro", "dollar"]},
+                "memo": {"type": "string"},
+            },
+            "required": ["amount"],
+        },
+    },
+    {"name": "transfer_all", "parameters": {"properties": {"to": {"type": "string"}}}},
+]
+SENT = [{"name": "transfer", "arguments": {"amount": 758.9, "memo": "flat 7", "unit": "euro"}}]
+TOLD = [{"name": "transfer_all", "arguments": {"to": "Ann"}}, *SENT]
+
+
+def healthy_turn(guard: Guard, script: list[int], budget: int) -> toolguard.GuardState:
+    """What a model says that would say the script, if the budget let it; else anything."""
+    state = guard.start(budget)
+    noise = torch.randn((1, len(guard.tokenizer)), generator=torch.Generator().manual_seed(budget))
+    while not state.done:
+        logits = noise.clone()
+        if state.ids == script[: len(state.ids)] != script:
+            logits[0, script[len(state.ids)]] = 20.0
+        toolguard.enforce([state], logits)
+        assert state.accept(int(logits.argmax()))
+    return state
+
+
+@pytest.mark.parametrize("calls", [SENT, TOLD])
+@pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "pythonic"])
+def test_at_any_budget_a_call_is_the_models_own_or_none(
+    tokenizer: PreTrainedTokenizerBase, name: str, calls: list[dict[str, Any]]
+) -> None:
+    guard = Guard.compile(name, MONEY, tokenizer, tool_choice="required")
+    text = toolguard.render(toolguard.WireFormat.load(name), calls)
+    script = [*tokenizer(text)["input_ids"], guard.vocabulary.end_ids[0]]
+    whole = guard.read(script)
+    wanted = [(call.name, call.arguments) for call in whole.calls]
+    assert len(wanted) == len(calls)
+    least = len(guard.completion(())) + 1
+    for budget in range(least, len(script) + 2, 1 if calls is SENT else 3):
+        state = healthy_turn(guard, script, budget)
+        turn = guard.read(state.ids, state.mentions, cut=state.cut is not None)
+        made = [(call.name, call.arguments) for call in turn.calls]
+        assert made == wanted[: len(made)], (budget, turn)
+        # It parses all the same, and says that it was cut.
+        assert guard.read(state.ids, state.mentions).faults == ()
+        kinds = [] if state.cut is None else ["unfinished_turn"]
+        assert [fault.kind for fault in turn.faults] == kinds
+        assert turn.state == ("healthy_call" if state.cut is None else "polluted")
+    state = healthy_turn(guard, script, len(script) + 1)
+    assert (tuple(state.ids), state.cut) == (whole.ids, None)
+
+
+def test_closing_what_is_structure_cuts_no_call(tokenizer: PreTrainedTokenizerBase) -> None:
+    guard = Guard.compile("hermes", MONEY, tokenizer)
+    call = '<tool_call>\n{"name": "transfer", "arguments": {"amount": 7}'
+    for said, cut in ((call, False), (call[:-1], True), (call + "}\n</tool_call>", False)):
+        ids = tokenizer(said)["input_ids"]
+        state = guard.start(len(ids) + len(guard.completion(ids)) + 1)
+        assert all(state.accept(token) for token in ids)
+        while not state.done:
+            logits = torch.zeros((1, len(tokenizer)))
+            logits[0, tokenizer(" \n")["input_ids"]] = 5.0  # and so on, for ever
+            logits[0, tokenizer(",")["input_ids"]] = 4.0
+            toolguard.enforce([state], logits)
+            assert state.accept(int(logits.argmax()))
+        turn = guard.read(state.ids, cut=state.cut is not None)
+        assert (state.cut == len(ids), len(turn.calls)) == (cut, 1 - cut)
+
+
+def test_a_cut_that_is_taken_back_is_none(tokenizer: PreTrainedTokenizerBase) -> None:
+    guard = Guard.compile("hermes", MONEY, tokenizer, tool_choice="required")
+    state = healthy_turn(guard, [], len(guard.completion(())) + 1)
+    assert state.cut == 0
+    copied = state.copy()
+    state.rollback(len(state.ids) - 1)
+    assert state.cut == 0
+    state.rollback(1)
+    assert state.cut is None
+    assert copied.cut == 0
