@@ -25,10 +25,8 @@ from benchmarks.conformance.reasons import Entry, listed
 from toolguard import FormatError, Toolset, WireFormat
 
 # What holds today: numbers are raised when more is read, and never lowered.
-LEAST_READ = 394  # of 469; the goal is 455
-MOST_CHANGED = 52  # healthy turns that repair changes: those whose prompt opened the reasoning; 0
-MOST_INVENTED = 1  # 0
-WORSE_THAN_THE_BEST = {"glm", "kimi", "qwen3-xml"}  # none
+LEAST_READ = 444  # of 469; the goal is 455
+WORSE_THAN_THE_BEST = {"qwen3-xml"}  # none
 
 
 def reads(case: Case) -> bool:
@@ -50,9 +48,7 @@ def test_what_comes_in_pieces_is_read_as_the_whole() -> None:
 
 
 def test_repair_harms_no_fixture() -> None:
-    found = Counter(kind for case in cases() for kind in harm_of_repair(case))
-    assert found["changed"] <= MOST_CHANGED
-    assert found["invented"] <= MOST_INVENTED
+    assert not [(case.id, kind) for case in cases() for kind in harm_of_repair(case)]
 
 
 def test_the_list_in_the_documentation_is_of_fixtures_that_fail() -> None:
