@@ -17,7 +17,9 @@ TEXTS = frozenset({"VALUE", "LINES", "CDATA", "STRING"})
 """The slots whose values are text as it stands."""
 
 _NEAR = 8
-_APART = re.compile(r"""(?: |\\[nt]|(?:^|[ (]|\\[nt])(?:\\?["'`*])+|[(«“‘„「])\Z""")
+_OPENING = "(\u00ab\u201c\u2018\u201e\u300c"  # what only opens
+_APART = re.compile(rf"""(?: |\\[nt]|(?:^|[ (]|\\[nt])(?:\\?["'`*])+|[{_OPENING}])\Z""")
+_OPENING_ENDS = tuple(sign.encode()[-1:] for sign in _OPENING)
 
 
 def is_word(content: str, control: str, words: Iterable[str]) -> bool:
@@ -40,8 +42,5 @@ def may_set_apart(end: bytes, quoted: bool) -> bool:
         quoted: all values stand in quotes, so that those in a value are escaped.
     """
     quotes = (b'\\"', b"\\'") if quoted else (b'"',)
-    ends = (b" ", b"'", b"`", b"*", b"(", b"\\n", b"\\t", *quotes, *_OPENING)
+    ends = (b" ", b"'", b"`", b"*", b"\\n", b"\\t", *quotes, *_OPENING_ENDS)
     return end.endswith(ends) or end in (b"n", b"t", b'"')
-
-
-_OPENING = tuple(sign.encode()[-1:] for sign in "«“‘„「")

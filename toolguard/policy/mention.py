@@ -1,5 +1,4 @@
-"""Mentions: control tokens that are words, in prose or in a value, as in an explanation of tool calls.
-"""
+"""Mentions: control tokens that are words of prose or of a value, as where tool calls are explained."""
 
 from __future__ import annotations
 

@@ -199,9 +199,7 @@ class Recovery:
         ids, words = state.ids[:end], state.mentions | state.quoted
         self._content = [*self._content[:kept], *[math.nan] * (len(ids) - kept)]
         self._openers = [
-            place
-            for place, token in enumerate(ids)
-            if token in self._opener and place not in words
+            place for place, token in enumerate(ids) if token in self._opener and place not in words
         ]
         self._mentions = state.mentions
         self._parser = self.guard.parser(state.mentions)
