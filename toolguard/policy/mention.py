@@ -1,4 +1,4 @@
-"""Mentions: control tokens that are words of prose or of a value, as where tool calls are explained."""
+"""Mentions: control tokens that are words of prose or of a value, as where calls are explained."""
 
 from __future__ import annotations
 
