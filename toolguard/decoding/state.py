@@ -35,6 +35,7 @@ class GuardState:
         interventions: what the guard did so far.
         steps: what the watch read so far, where it is to be kept.
         mentions: the places of ids that are, or spell, a control token that is a word of prose.
+        quoted: the places of control tokens that are words of a call's values.
         lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
             or the mask engine cannot follow it.
         opener_shift: by how much a calibration moved the opener's log-odds.
@@ -52,13 +53,14 @@ class GuardState:
         self.interventions: list[Intervention] = []
         self.steps: list[Step] | None = None
         self.mentions: frozenset[int] = frozenset()
+        self.quoted: frozenset[int] = frozenset()
         self.lost = False
         self.opener_shift = 0.0
         self.cut: int | None = None
         # where the budget last took tokens away, and those that the model wants more than them
         self._pressed: tuple[int, Sequence[int]] = -1, ()
         self.matcher = guard.compiled.start()
-        self._fed: list[int] = []  # the places of ids that the engine has taken
+        self._fed: list[int] = []  # the places of ids, for each token that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
         self._still = StillText(unsure=0)
         self._text = b""
@@ -66,6 +68,7 @@ class GuardState:
         self._frontier: Frontier = guard.completer.beginning
         self._walked = 0  # up to where in the text the frontier stands
         self._word: int | None = None  # a control token that may be the next word
+        self._said: int | None = None  # the same of a word in a value
         self._doubted: int | None = None  # where an opener stands that is likely to be a word
         # a shortest completion, and where it began
         self._way: list[int] | None = guard.shortest_turn
@@ -214,8 +217,15 @@ class GuardState:
     def _taken(self, token: int) -> bool:
         """Takes a token; False if it is illegal."""
         word, self._word = self._word, None
+        said, self._said = self._said, None
         if token == word:
             self.mentions |= {len(self.ids)}
+            self.ids.append(token)
+            return True
+        if token == said:
+            spelled = self._spelled_out(token)
+            self._fed += [len(self.ids)] * self.matcher.accept(spelled)
+            self.quoted |= {len(self.ids)}
             self.ids.append(token)
             return True
         still = self._still
@@ -297,6 +307,8 @@ class GuardState:
             if self.steps is not None:
                 del self.steps[len(self.ids) :]
             self.mentions = frozenset(place for place in self.mentions if place < kept)
+            self.quoted = frozenset(place for place in self.quoted if place < kept)
+            self._word = self._said = None
             self._still = self._still_at(kept)
             self.done = False
             if self._doubted is not None and self._doubted >= kept:
@@ -311,9 +323,13 @@ class GuardState:
 
     @property
     def may_mention(self) -> bool:
-        """Whether the next token may show that a control token is a word of prose: behind an
-        opener in prose, inside one that is being spelled, in quotes, and where there was a mention.
-        """
+        """Whether the next token may show that a control token is a word, or be one."""
+        return self._may_be_prose or self._may_be_quoted
+
+    @property
+    def _may_be_prose(self) -> bool:
+        """A word of prose: behind an opener there, inside one that is being spelled, in quotes, and
+        where there was a mention."""
         if self.guard.tool_choice != "auto" or not self.ids or self.done or self.lost:
             return False
         if self.mentions or self._doubted is not None:
@@ -324,22 +340,51 @@ class GuardState:
         )
 
     @property
+    def _may_be_quoted(self) -> bool:
+        """A word of a value: where words are set apart there, and where there was one."""
+        if not self.ids or self.done or self.lost:
+            return False
+        return bool(self.quoted) or self.guard.words.may_set_apart(self.ids[-1])
+
+    def _quotes(self, token: int) -> bool:
+        """Whether a control token may stand as a word of a value, which its schema allows."""
+        if not self._may_be_quoted or token not in self.guard.words.sayable:
+            return False
+        if self.region != "call":
+            return False
+        parser = self.guard.parser(self.mentions)
+        parser.feed(self.ids)
+        if not parser.says(token):
+            return False
+        spelled = self._spelled_out(token)
+        taken = self.matcher.accept(spelled)
+        return self.matcher.rollback(taken) and taken == len(spelled)
+
+    def _spelled_out(self, token: int) -> list[int]:
+        vocabulary = self.guard.vocabulary
+        return vocabulary.ids_of(vocabulary.bytes_of([token]))
+
+    @property
     def opened_in_prose(self) -> bool:
         """Whether an opener stands after words of prose, with nothing but white space after it, and
         need not be one."""
-        return self.may_mention and self._opened() is not None
+        return self._may_be_prose and self._opened() is not None
 
     def mention(self, token: int) -> int | None:
-        """Lets a control token stand as a word of prose, if `token`, which is illegal, shows it.
+        """Lets a control token stand as a word, if `token`, which is illegal, shows it.
 
-        It stands before the token, which goes on with other words; or the token completes it, or
-        is it. Of an opener in code, or one that is spelled although there is a token for it, all
-        that follows may be words, too; and the latter may end a reply.
+        It is a word of a value; or it is one of prose, and stands before the token, which goes on
+        with other words; or the token completes it, or is it. Of an opener in code, or one that is
+        spelled although there is a token for it, all that follows may be words, too; and the latter
+        may end a reply.
 
         Returns:
             Its place in the ids; None if there is none, and then nothing changes.
         """
-        if not self.may_mention:
+        if self._quotes(token):
+            self._said = token
+            return len(self.ids)
+        if not self._may_be_prose:
             return None
         words, text = self.guard.words, self._read()
         opened, ends = self._opened(), token in self.guard.vocabulary.end_ids
@@ -367,6 +412,8 @@ class GuardState:
         if found is None:
             return None
         ids = self._places(*found)
+        if ids[0] in self.quoted:
+            return None
         said = self._is_odd(ids[0]) or self.guard.words.said(self._text[: found[0]])
         return ids if said else None
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import Vocabulary
+from ..parsing.value_words import may_set_apart
 
 _SPACE = SPACE.encode()
 _OPENING = "|".join(["\\(", *"\u00ab\u201c\u2018\u201e\u300c"])  # what only opens
@@ -38,6 +39,7 @@ class Words:
     Attributes:
         has_opener: the opener is one token.
         quotable: the ids of those that stand inside calls or close them.
+        sayable: the ids of those that the text of a value may name.
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class Words:
         quotable = calls - {*wire_format.ends}
         self._quotable = {text.encode() for text in quotable}
         self.quotable = frozenset(token for text, token in ids.items() if text in quotable)
+        self.sayable = frozenset(t for text, t in ids.items() if text in wire_format.sayable)
+        self._in_quotes = not wire_format.reader.values
+        self._may_set_apart: dict[int, bool] = {}
         self.has_opener = wire_format.opener in ids
         self._may_follow: dict[int, bool] = {}
 
@@ -72,6 +77,13 @@ class Words:
                 or _QUOTED.search(b" " + said) is not None
             )
         return self._may_follow[token]
+
+    def may_set_apart(self, token: int) -> bool:
+        """Whether a word of a value may be set apart behind this token: a quick look, too."""
+        if token not in self._may_set_apart:
+            said = self._bytes_of([token])
+            self._may_set_apart[token] = bool(self.sayable) and may_set_apart(said, self._in_quotes)
+        return self._may_set_apart[token]
 
     def doubtful(self, text: bytes) -> bool:
         """Whether more of a text may show that a control token begun in it, or the next, is a

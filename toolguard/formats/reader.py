@@ -209,6 +209,7 @@ class Reader:
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
         written: what is written for a terminal that leaves no choice, but white space.
         strings: the terminals that are a whole string of JSON or of Python.
+        numbers: those that are a number: a value may stand where one does.
         heads: how the next argument or call begins, which no string without quotes holds.
     """
 
@@ -221,6 +222,7 @@ class Reader:
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
+    numbers: frozenset[str]
     heads: Heads
 
 
@@ -359,6 +361,11 @@ def build_reader(
     words = [f"(?:{regex})" for regex, name in names.items() if name in rivals]
     literals = [n for rule in rules.values() for n in walk(rule) if n == Slot("LITERAL")]
     strings = [name for regex, name in names.items() if re.fullmatch(regex, '"x y"')]
+    numbers = [
+        name
+        for regex, name in names.items()
+        if re.fullmatch(regex, "-1.5e+3") and not re.fullmatch(regex, "x")
+    ]
     return Reader(
         lark,
         keys,
@@ -369,6 +376,7 @@ def build_reader(
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),
+        frozenset(numbers) - {*values},
         heads_of({**libraries, **rules}),
     )
 

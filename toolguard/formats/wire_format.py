@@ -182,6 +182,13 @@ class WireFormat:
         return frozenset(used - {self.opener, self.closer})
 
     @cached_property
+    def sayable(self) -> frozenset[str]:
+        """The control tokens that the text of a value may name: those of calls and of reasoning.
+        What ends a turn, or frames a reply or what others say, is never a word."""
+        framed = {node.text for node in self._below("reply") if isinstance(node, Control)}
+        return frozenset(self.controls) - framed - self.framing - {*self.ends}
+
+    @cached_property
     def markup(self) -> tuple[str, ...]:
         """What else a call is written with, as far as it is not a word or punctuation."""
         texts = {node.text for node in self._below("call") if isinstance(node, Literal)}

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from lark import Token, Tree, UnexpectedInput, UnexpectedToken
 from lark.lexer import LexerState
@@ -26,9 +27,11 @@ from ..formats.reader import (
     CALLS,
     MARKED,
     SPACE,
+    STRAY,
     control_pattern,
     fixed_text,
     lexing,
+    marker,
     mention,
     unmark,
     words,
@@ -57,6 +60,7 @@ from .opening import START, Known, Opened, longest, opened_by, shown
 from .quoted import quoted
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
+from .value_words import TEXTS, is_word
 from .values import TookInError, named_value, read_arguments
 
 _PROSE: Mapping[str, type[TextDelta | ReasoningDelta]] = {
@@ -140,6 +144,8 @@ class TurnParser:
         self._string = (0, 0)  # a string of JSON, and up to where it was found to be one
         self._overlap = max(map(len, wire_format.controls))
         self._broken = False
+        self._value: _OpenValue | None = None
+        self._words: list[tuple[int, str, str]] = []  # control tokens in values: place, text, mark
         self._said = 0  # up to here prose was told
         self._measured = (0, 0)  # a place in the source, and how long it is up to there, unmarked
         self._prose = {kind: _Prose() for kind in _PROSE}
@@ -319,16 +325,57 @@ class TurnParser:
                 break
             self._ids.append(token)
             mark = self._spelling.marks.get(token)
-            is_word = len(self._ids) - 1 in self._mentions
+            in_prose = len(self._ids) - 1 in self._mentions
             if token in self._spelling.end_ids:
                 self._ended = True
             elif mark is not None:
-                mark = mention(mark) if is_word else mark
-                parts += [self._utf8.decode(b"", final=True), mark]
+                parts.append(self._utf8.decode(b"", final=True))
+                if in_prose:
+                    parts.append(mention(mark))
+                    continue
+                if mark in self._sayable:
+                    self._source += "".join(parts)
+                    parts = [self._word_or(mark)]
+                else:
+                    parts.append(mark)
             else:
                 said = self._utf8.decode(self._spelling.bytes_of([token]))
-                parts.append(words(said) if is_word else said)
+                parts.append(words(said) if in_prose else said)
         return "".join(parts)
+
+    @cached_property
+    def _sayable(self) -> Mapping[str, str]:
+        """The control tokens that the text of a value may name, by their markers."""
+        controls = self._format.controls
+        return {marker(controls.index(text)): text for text in self._format.sayable}
+
+    def says(self, token: int) -> bool:
+        """Whether a control token would be a word of a value if it came next; after ids alone."""
+        assert self._spelling is not None
+        mark = self._spelling.marks.get(token, STRAY)
+        return self._is_word(mark) and token not in self._spelling.end_ids
+
+    def _is_word(self, mark: str) -> bool:
+        if mark not in self._sayable or self._broken:
+            return False
+        self._advance()
+        if self._value is None:
+            return False
+        content, said = self._source[self._value.start :], self._sayable[mark]
+        return said not in self._value.stops and is_word(content, said, self._format.sayable)
+
+    def _word_or(self, mark: str) -> str:
+        """What stands for a control token: what it spells where it is a word of a value."""
+        if not self._is_word(mark):
+            return mark
+        self._words.append((len(self._source), self._sayable[mark], mark))
+        return self._sayable[mark]
+
+    def _unsay(self, position: int) -> None:
+        """The value that is not over never comes to its end: no control token in it is a word."""
+        while self._words and self._words[-1][0] >= max(self._at, position):
+            place, said, mark = self._words.pop()
+            self._source = self._source[:place] + mark + self._source[place + len(said) :]
 
     # Tokens: what is certain goes to the parser
 
@@ -396,6 +443,7 @@ class TurnParser:
         """Finds what has to come before it is worth while to look again."""
         self._prose_begun = self._awaited = None
         self._quote = ""
+        self._value = self._open_value(pending, place, expected)
         values = self._format.reader.values
         awaited: list[str] = []
         if place is not None:
@@ -411,6 +459,24 @@ class TurnParser:
             awaited = [control_pattern(self._format.controls)]
         if awaited:
             self._awaited = re.compile("|".join([*awaited, MARKED.pattern]))
+
+    def _open_value(
+        self, pending: Token | None, place: int | None, expected: Iterable[str]
+    ) -> _OpenValue | None:
+        """The text of a value that is not over, if there the source ends."""
+        reader = self._format.reader
+        if place is None:
+            start = 0 if pending is None else pending.start_pos or 0
+            expected = () if pending is None else (pending.type,)
+        else:
+            start, expected = place, (*expected,)
+        found = [reader.values[terminal] for terminal in expected if terminal in reader.values]
+        texts = [value.stop for value in found if value.slot in TEXTS]
+        if texts:
+            return _OpenValue(start, texts)
+        if place is not None and self._source[place] in "\"'" and reader.numbers & {*expected}:
+            return _OpenValue(place + 1, ())
+        return None
 
     def _begins_string(self, place: int | None) -> bool:
         """Whether a string of JSON begins there that is not closed yet."""
@@ -443,6 +509,7 @@ class TurnParser:
         if self._broken:
             return
         self._broken = True
+        self._unsay(position)
         self._complete()
         self._tell_calls()
         self._tell_string()
@@ -491,8 +558,10 @@ class TurnParser:
         start = self._at
         if not (self._begun.body.is_open and self._source.startswith('"', start)):
             return
+        words = (place for place, *_ in self._words if place >= start)
+        end = min(words, default=len(self._source))  # they may turn out to be none
         known = self._string[1] if self._string[0] == start else start + 1
-        found = _STRING.match(self._source, known)
+        found = _STRING.match(self._source, known, end)
         self._string = start, found.end() if found else known
         self._tell_body(self._begun.body, self._string[1])
 
@@ -661,6 +730,13 @@ class TurnParser:
         size += len(unmark(self._source[at:place], self._format.controls))
         self._measured = place, size
         return size
+
+
+class _OpenValue(NamedTuple):
+    """The text of a value that is not over: where it begins, and what would end it."""
+
+    start: int
+    stops: Sequence[str]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Mentions: control tokens in prose that are words of it, as in an explanation of tool calls."""
+"""Mentions: control tokens that are words of prose or of a value, as where calls are explained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ..report.report import Intervention
 def leave_mentions(
     states: Sequence[GuardState], logits: torch.Tensor, bitmask: torch.Tensor
 ) -> None:
-    """Lets a control token in prose stand as a word where the model goes on with ordinary text.
+    """Lets a control token stand as a word: in prose where the model goes on with ordinary text, in
+    a value where the model wants it (see `parsing.value_words`).
 
     What follows an opener decides: mass on the body of a call makes it one, and so does mass on
     control tokens, which is how a damaged model goes on.
@@ -56,6 +57,8 @@ def leave_mentions(
         spelled = state.guard.vocabulary.text_of(ids).strip()
         reason = f"what follows is prose (mass {share:.3f}), not the body of a call"
         if place == len(state.ids):
+            reason = f"a word of a value (mass {share:.3f})"
+        if place == len(state.ids) and state.region == "text":
             reason = f"a word in quotes, or beside an opener that is one (mass {share:.3f})"
         state.interventions.append(
             Intervention(place, state.region, spelled, ids[0], None, "mention", reason)

@@ -102,9 +102,9 @@ class Recovery:
             The state to go on from: the same one, perhaps rolled back, or an earlier copy.
         """
         if state.mentions != self._mentions:
-            self._reread(state.ids[:-1], state.mentions, len(self._content))
+            self._reread(state, len(state.ids) - 1, len(self._content))
         self._content.append(content)
-        if state.ids[-1] in self._opener:
+        if state.ids[-1] in self._opener and len(state.ids) - 1 not in state.quoted:
             self._openers.append(len(state.ids) - 1)
         tripped = self._trip(state, settled)
         if tripped is not None and self.retries < RETRIES:
@@ -193,17 +193,16 @@ class Recovery:
 
     def resume(self, state: GuardState, kept: int) -> None:
         """Takes up a turn that was changed behind its first `kept` tokens."""
-        self._reread(state.ids, state.mentions, kept)
+        self._reread(state, len(state.ids), kept)
 
-    def _reread(self, ids: Sequence[int], mentions: frozenset[int], kept: int) -> None:
+    def _reread(self, state: GuardState, end: int, kept: int) -> None:
+        ids, words = state.ids[:end], state.mentions | state.quoted
         self._content = [*self._content[:kept], *[math.nan] * (len(ids) - kept)]
         self._openers = [
-            place
-            for place, token in enumerate(ids)
-            if token in self._opener and place not in mentions
+            place for place, token in enumerate(ids) if token in self._opener and place not in words
         ]
-        self._mentions = mentions
-        self._parser = self.guard.parser(mentions)
+        self._mentions = state.mentions
+        self._parser = self.guard.parser(state.mentions)
         events = self._parser.feed(ids)
         self.begun = _begun(events)
         self._made = [_canonical(event) for event in events if isinstance(event, CallEnd)]
