@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar
 
 from ..formats.nodes import (
@@ -410,32 +411,36 @@ _STRING = frozenset({"string"})
 _OTHERS = _ALL - _STRING
 _NUMBERS = frozenset(("integer", "number"))
 
-VALUES: Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]] = {
-    "PYTHON": ((PythonDialect(), _ALL),),
-    "LITERAL": ((PythonDialect(), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
-    "VALUE": (
-        (RawDialect(), _STRING),
-        (JsonDialect(), _OTHERS),
-        (PythonDialect(), _OTHERS - _NUMBERS),
-    ),
-    "LINES": (
-        (RawDialect(lined=True), _STRING),
-        (JsonDialect(), _OTHERS),
-        (PythonDialect(), _OTHERS - _NUMBERS),
-    ),
-    "TYPED": ((TypedDialect(), _ALL),),
-    "CDATA": (
-        (RawDialect(barred=CDATA[0]), _STRING),
-        (JsonDialect(), _OTHERS),
-        (PythonDialect(), _OTHERS - _NUMBERS),
-    ),
-    "STRING": ((RawDialect(), _STRING),),
-    "OTHER": ((JsonDialect(), _OTHERS),),
-    "NUMBER": ((JsonDialect(), _NUMBERS),),
-    "BOOLEAN": ((JsonDialect(), frozenset({"boolean"})),),
-    "OBJECT": ((JsonDialect(), frozenset({"object"})),),
-    "ARRAY": ((JsonDialect(), frozenset({"array"})),),
-    "NULL": ((JsonDialect(), frozenset({"null"})),),
-}
-"""The slots of single values: the dialects that they may be written in, and the types that each of
-them may write there."""
+
+@cache
+def value_dialects() -> Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]]:
+    """The slots of single values: the dialects that they may be written in, and the types that each
+    of them may write there. They read grammar files, so they are made when they are first asked
+    for."""
+    return {
+        "PYTHON": ((PythonDialect(), _ALL),),
+        "LITERAL": ((PythonDialect(), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
+        "VALUE": (
+            (RawDialect(), _STRING),
+            (JsonDialect(), _OTHERS),
+            (PythonDialect(), _OTHERS - _NUMBERS),
+        ),
+        "LINES": (
+            (RawDialect(lined=True), _STRING),
+            (JsonDialect(), _OTHERS),
+            (PythonDialect(), _OTHERS - _NUMBERS),
+        ),
+        "TYPED": ((TypedDialect(), _ALL),),
+        "CDATA": (
+            (RawDialect(barred=CDATA[0]), _STRING),
+            (JsonDialect(), _OTHERS),
+            (PythonDialect(), _OTHERS - _NUMBERS),
+        ),
+        "STRING": ((RawDialect(), _STRING),),
+        "OTHER": ((JsonDialect(), _OTHERS),),
+        "NUMBER": ((JsonDialect(), _NUMBERS),),
+        "BOOLEAN": ((JsonDialect(), frozenset({"boolean"})),),
+        "OBJECT": ((JsonDialect(), frozenset({"object"})),),
+        "ARRAY": ((JsonDialect(), frozenset({"array"})),),
+        "NULL": ((JsonDialect(), frozenset({"null"})),),
+    }

@@ -41,12 +41,12 @@ from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .arguments import UNWRITABLE, ArgumentRules, Relaxation
 from .dialects import (
-    VALUES,
     Dialect,
     ElementsDialect,
     GemmaDialect,
     JsonDialect,
     unwritable,
+    value_dialects,
 )
 from .raw_strings import stopped
 
@@ -353,7 +353,7 @@ class _Filler:
     def value(self, slot: str, schema: Any, path: str) -> Node:
         """A value in every dialect that the slot may be written in."""
         options: list[Node] = []
-        for number, (dialect, kinds) in enumerate(VALUES[slot]):
+        for number, (dialect, kinds) in enumerate(value_dialects()[slot]):
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
             builder = ArgumentRules(self.tool, name, dialect, kinds)
             node = builder.value(schema, path, ())
@@ -393,7 +393,7 @@ def _run_on(items: Sequence[Node], filled: Sequence[Node], taken: _Taken) -> tup
     result: list[Node] = []
     for index, node in enumerate(filled):
         before = items[index - 1] if index else None
-        value = isinstance(before, Slot) and before.name in VALUES
+        value = isinstance(before, Slot) and before.name in value_dialects()
         if value and isinstance(node, Literal | Control):
             result[-1] = _stopped(result[-1], node, taken)
         else:
