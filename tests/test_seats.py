@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from toolguard import Case, Drift, Profile, WireFormat
-from toolguard.integrations.vllm.request import FILLER, GuardRequest
+from toolguard.integrations.vllm.request import GuardRequest
 from toolguard.integrations.vllm.seats import Seats
 from toolguard.integrations.vllm.stats import OTHER, Stats, added, engine_of
 
@@ -138,36 +138,3 @@ def test_a_turn_ends_only_where_the_engine_stops(
     end, text = added["<|im_end|>"], added["<|endoftext|>"]
     for stops, ends in (([end, text], {end, text}), ([end, 7], {end}), ([text, 7], {text})):
         assert {*request.guard(tokenizer, stops).vocabulary.end_ids} == ends
-
-
-def test_a_turn_that_the_budget_cuts_off_does_not_end_in_an_end_token(
-    tokenizer: PreTrainedTokenizerBase, case: Case
-) -> None:
-    hermes, end = WireFormat.load("hermes"), tokenizer.eos_token_id
-    (filler,) = tokenizer(FILLER)["input_ids"]
-    request = GuardRequest.checked(hermes, case.toolset.definitions)
-    script = [*tokenizer(toolguard.render(hermes, case.calls[:1]))["input_ids"], end]
-    for budget in (len(script) + 1, len(script) - 4, len(script) // 2):
-        seats, ids = Seats(tokenizer, LOGGER), list[int]()
-        seats.enter(0, "r1", request, ids, budget=budget, stops=[end], prompt=[])
-        while len(ids) < budget and end not in ids:  # as an engine stops
-            logits = torch.zeros(1, len(tokenizer))
-            if ids == script[: len(ids)]:
-                logits[0, script[len(ids)]] = 10.0
-            seats.hold([(0, 0, [])], logits)
-            ids.append(int(logits.argmax()))
-        state = seats[0].state
-        seats.leave(0)
-        assert state is not None
-        assert not state.lost
-        if budget > len(script):
-            assert ids == script
-            continue
-        assert len(ids) == budget
-        assert ids[-1] == filler
-        written = ids[: len(state.ids)]
-        assert written == state.ids
-        assert {*ids[len(written) :]} == {filler}
-        turn = state.guard.read(written, cut=True)
-        assert turn.calls == ()
-        assert "unfinished_turn" in [fault.kind for fault in turn.faults]

@@ -187,39 +187,3 @@ def test_what_is_only_begun_as_a_call_leaves_no_tags_in_the_content() -> None:
     for text in ("<tool_call>", "I look.<tool_call>\n"):
         assert whole(text)[1] == text.partition("<")[0]
         assert pieces(text, [3, 9])[1] == text.partition("<")[0]
-
-
-@pytest.mark.parametrize("last", ["\n", "<|im_end|>"])
-def test_the_last_call_of_a_turn_that_the_budget_cut_off_is_none(last: str) -> None:
-    """The engine fills the budget with line ends, and never with an end token."""
-    (told,) = TOKENIZER.encode(last, add_special_tokens=False)
-    filled = "\n\n" if last == "\n" else ""
-    for text, sound in ((CALL, 0), (f"Both.\n{CALL}\n{CALL}", 1)):
-        reading = parser()
-        asked = reading.adjust_request(request(max_tokens=300))
-        _, content, calls = reading.parse(
-            text + filled, asked, enable_auto_tools=True, model_output_token_ids=[1, told]
-        )
-        assert len(calls or []) == (sound if filled else sound + 1)
-        assert "<tool_call>" not in (content or "")
-        # The same without a guard says no more than before.
-        assert len(parser().parse(text, request(), enable_auto_tools=True)[2]) == sound + 1
-
-
-def test_of_a_cut_turn_that_streams_no_call_is_made_up_at_its_end() -> None:
-    # What was told stays told: vLLM says `length` of a turn that has no end token.
-    (filler,) = TOKENIZER.encode("\n", add_special_tokens=False)
-    for text in (CALL, TURNS[4], TURNS[5]):
-        told = []
-        for options in ({"max_tokens": 300}, {}):
-            asked = request(**options)
-            reading = parser()
-            asked = reading.adjust_request(asked) if options else asked
-            parts = ((text[:30], [1], False), (text[30:], [2], False), ("\n", [filler], True))
-            deltas = [
-                reading.parse_delta(part, ids, asked, prompt_token_ids=[1], finished=finished)
-                for part, ids, finished in parts
-            ]
-            told.append(deltas[-1].tool_calls if deltas[-1] else [])
-        assert told[0] == []
-        assert told[1]  # no guard: what can be proved of it is told at last

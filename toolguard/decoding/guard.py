@@ -26,7 +26,7 @@ from ..grammar.request import (
 from ..parsing.chat_template import template_end
 from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
-from ..parsing.read import cut_short, finished
+from ..parsing.read import finished
 from ..parsing.turn import Turn
 from ..tools.toolset import ToolLike, Toolset
 from .state import GuardState
@@ -132,20 +132,15 @@ class Guard:
             )
         return GuardState(self, max_new_tokens)
 
-    def read(
-        self, ids: Sequence[int], mentions: frozenset[int] = frozenset(), *, cut: bool = False
-    ) -> Turn:
+    def read(self, ids: Sequence[int], mentions: frozenset[int] = frozenset()) -> Turn:
         """The turn that these ids say; what follows the first end token is ignored.
 
         Args:
             mentions: the places of ids that are words of prose (`GuardState.mentions`).
-            cut: the budget, not the model, ended what was being said (`GuardState.cut`): the last
-                call is none.
         """
         parser = self.parser(mentions)
         parser.feed(ids)
-        turn = finished(parser)
-        return cut_short(turn, self.format) if cut else turn
+        return finished(parser)
 
     def parser(self, mentions: frozenset[int] = frozenset()) -> TurnParser:
         """A parser of one turn, fed as it is sampled; `mentions` as for `read`."""
@@ -219,16 +214,6 @@ class Guard:
         if opener in self.control_ids:
             return [self.control_ids[opener]]
         return self.vocabulary.ids_of(opener.encode())
-
-    @cached_property
-    def only_call(self) -> bool:
-        """Whether there is but one call that can be made, so that nothing of it can be made up."""
-        chosen = self.tool_choice in self.toolset.names
-        names = (self.tool_choice,) if chosen else self.toolset.names
-        if len(names) != 1:
-            return False
-        schema = self.toolset[names[0]].parameters
-        return not schema.get("properties") and schema.get("additionalProperties") is False
 
     @cached_property
     def shortest_turn(self) -> list[int]:

@@ -39,9 +39,6 @@ class GuardState:
         lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
             or the mask engine cannot follow it.
         opener_shift: by how much a calibration moved the opener's log-odds.
-        cut: at how many tokens the budget, not the model, began to end what was being said; None:
-            nowhere. From there on only the shortest completion is written. What is structure may be
-            closed by the budget: that cuts nothing.
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -56,9 +53,6 @@ class GuardState:
         self.quoted: frozenset[int] = frozenset()
         self.lost = False
         self.opener_shift = 0.0
-        self.cut: int | None = None
-        # where the budget last took tokens away, and those that the model wants more than them
-        self._pressed: tuple[int, Sequence[int]] = -1, ()
         self.matcher = guard.compiled.start()
         self._fed: list[int] = []  # the places of ids, for each token that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
@@ -135,8 +129,7 @@ class GuardState:
         Args:
             preferred: the ids that the model wants most, best first. When the budget is nearly
                 spent, only those of them stay legal that leave room to end the turn; where none
-                does, the first token of the shortest completion alone. Taking a token where the
-                budget has no room for one that is wanted more is a cut (`cut`).
+                does, the first token of the shortest completion alone.
         """
         words = self.matcher.mask()
         if self.tight():
@@ -207,15 +200,6 @@ class GuardState:
             return False
         if self.matcher.broken:
             return self._let_pass(token)
-        cuts = self._cuts(token)
-        if not self._taken(token):
-            return False
-        if cuts:
-            self.cut = len(self.ids) - 1
-        return True
-
-    def _taken(self, token: int) -> bool:
-        """Takes a token; False if it is illegal."""
         word, self._word = self._word, None
         said, self._said = self._said, None
         if token == word:
@@ -317,9 +301,6 @@ class GuardState:
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
-            self._pressed = -1, ()
-            if self.cut is not None and self.cut >= kept:
-                self.cut = None
 
     @property
     def may_mention(self) -> bool:
@@ -554,45 +535,13 @@ class GuardState:
         return slack < step
 
     def narrow(self, legal: Sequence[int]) -> list[int]:
-        """Those of the legal tokens that leave room to end the turn; else the way to its end.
-
-        Args:
-            legal: best first, by the model. They do not matter where the turn is cut.
-        """
-        if self.cut is None:
-            self._follow()
-            kept = [token for token in legal if self._leaves_room(token)]
-            own = [token for token, best in zip(kept, legal, strict=False) if token == best]
-            lost = not kept or len(kept) < len(legal)
-            self._pressed = (len(self.ids), own) if lost else (-1, ())
-            if kept:
-                return kept
+        """Those of the legal tokens that leave room to end the turn; else the way to its end."""
+        self._follow()
+        kept = [token for token in legal if self._leaves_room(token)]
+        if kept:
+            return kept
         completion = self._completion()
         return completion[:1] if completion else list(self.guard.vocabulary.end_ids)
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether nothing but an end token is left to write, and it is the budget's, not the
-        model's."""
-        if self.done or self.lost or not self.tight() or self._completion():
-            return False
-        place, own = self._pressed
-        forced = place == len(self.ids) and not own
-        return self.cut is not None or (forced and not self._is_said())
-
-    def _cuts(self, token: int) -> bool:
-        """Whether a token ends what the model was saying, as the budget has no room for what it
-        wants more."""
-        place, own = self._pressed
-        if self.cut is not None or place != len(self.ids) or token in own:
-            return False
-        return not (self.guard.only_call or self._is_said())
-
-    def _is_said(self) -> bool:
-        """Whether calls were written, and only structure is left of the last of them."""
-        parser = self.guard.parser(self.mentions)
-        parser.feed(self.ids)
-        return parser.is_closed_by([*self._completion(), self.guard.vocabulary.end_ids[0]])
 
     def _leaves_room(self, token: int) -> bool:
         if token in self.guard.vocabulary.end_ids:

@@ -151,7 +151,6 @@ class TurnParser:
         self._prose = {kind: _Prose() for kind in _PROSE}
         self._may_be_barred = True
         self._told = 0  # how many calls are over
-        self._said_all = 0  # up to here stand the name and the arguments of the last of them
         self._begun = _Begun()
         self._calls: list[Call] = []
         self._faults: list[Fault] = []
@@ -291,14 +290,6 @@ class TurnParser:
         self._source, self._end = self._source + self._end, ""
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
-
-    def is_closed_by(self, rest: Sequence[int]) -> bool:
-        """Whether the ids that end the turn add nothing to its calls, of which there are some: the
-        last one's name and arguments are there already, and what is left of it is structure."""
-        size = len(self._source)
-        self.feed(rest)
-        self.finish()
-        return 0 < self._said_all <= size
 
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
@@ -669,8 +660,6 @@ class TurnParser:
         if name is None or name not in self._toolset.names:
             return
         start, end = tree.meta.start_pos, tree.meta.end_pos
-        named = 0 if body.name is None else body.name.end_pos or 0
-        self._said_all = end if body.end is None else max(body.end, named)
         others = {str(node.children[0]) for node in tree.find_data("name_")} - {name}
         if others:
             message = f"the call is to {name!r} and to {others.pop()!r}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from ..formats.reader import LEADING_SPACE, SPACE
@@ -74,21 +73,6 @@ def finished(parser: TurnParser, ended: bool | None = None) -> Turn:
     end = parser.finish(ended)[-1]
     assert isinstance(end, TurnEnd)
     return end.turn
-
-
-def cut_short(turn: Turn, wire_format: WireFormat) -> Turn:
-    """A turn whose end the budget wrote, not the model: its last call is no call of the model's.
-
-    Such a turn parses, but a value, a name or a whole argument may be cut or made up.
-    """
-    if not turn.calls:
-        return turn
-    *calls, last = turn.calls
-    message = f"the budget ended the call to {last.name!r}, not the model: it is not to be executed"
-    fault = Fault("unfinished_turn", last.span, message, "turn", wire_format.name)
-    faults = (*turn.faults, fault)
-    state = turn_state(turn.raw, calls, faults, wire_format)
-    return replace(turn, calls=tuple(calls), faults=faults, state=state)
 
 
 def _at_a_glance(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn | None:

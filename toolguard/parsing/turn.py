@@ -118,8 +118,7 @@ class Turn:
         raw: the whole turn, control tokens spelled out, without its end token.
         text: the prose of it, stripped; of several messages, a line end between two.
         reasoning: what stood between the reasoning tags, likewise; empty if nothing did.
-        calls: the calls that parse and validate, in order, also those of a faulty turn. A call that
-            the budget ended, not the model, is none of them: it is an `unfinished_turn`.
+        calls: the calls that parse and validate, in order, also those of a faulty turn.
         calling: it makes a call, or tries to: there is an opener, or a call without one.
         state: one of the four structural states of arXiv 2606.26027, section 4.3.
         faults: what is wrong with it; empty in the healthy states.

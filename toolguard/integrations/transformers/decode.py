@@ -53,8 +53,7 @@ class Row:
 
     def turn(self, policy: Policy) -> Turn:
         """The finished turn, with its report."""
-        cut = self.state.cut is not None
-        turn = self.guard.read(self.ids, self.state.mentions, cut=cut)
+        turn = self.guard.read(self.ids, self.state.mentions)
         report = self.state.report(self.passes, self.seconds, self.forced)
         before = self.guard.read(self.heading).state if self.heading else None
         report = replace(

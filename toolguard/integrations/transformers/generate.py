@@ -78,7 +78,6 @@ def generate(
         messages: a conversation (OpenAI-style messages), or a list of conversations: a batch.
         tools: the tools offered (see `Toolset.of`), or a list with those of each conversation.
         max_new_tokens: the budget of a turn; every guarded turn ends closed within it.
-            What the budget had to end, and not the model, is none of the turn's calls.
         policy: `enforce`; `recover`, which also takes back and tries again what the model itself is
             not sure of, and cleans the history of corrupt turns; or `observe`, which changes no
             logit.

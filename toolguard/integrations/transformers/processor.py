@@ -158,11 +158,8 @@ class GuardLogitsProcessor(LogitsProcessor):
         for index, ids in enumerate(generated):
             prompt = index // per_guard
             state = self._state_of(prompt, ids)
-            if state is None:
-                turn = self._guards[prompt].read(ids)
-            else:
-                cut = state.cut is not None
-                turn = self._guards[prompt].read(ids, state.mentions, cut=cut)
+            turn = self._guards[prompt].read(ids, state.mentions if state else frozenset())
+            if state is not None:
                 report = state.report(len(turn.ids), self._last - self._started)
                 turn = replace(turn, report=replace(report, tokens=len(turn.ids)))
             turns.append(turn)

@@ -14,12 +14,10 @@ from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
 from ...tools.toolset import ToolLike, Toolset
 from .environment import MODE
-from .request import FILLER, NAME, GuardRequest
+from .request import NAME, GuardRequest
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
-
-    from ...decoding.guard import Guard
 
 __all__ = ["chat"]
 
@@ -103,7 +101,6 @@ def chat(
     if setup.watches:
         params.extra_args = {**(params.extra_args or {}), **request.to_extra(), NAME: "offline"}
         GuardProcessor.validate_params(params)
-    held = setup.mode == "processor" and policy == "enforce"
     one = isinstance(messages[0], Mapping)
     outputs = llm.chat(
         [[*messages]] if one else [[*each] for each in messages],
@@ -114,13 +111,5 @@ def chat(
     turns = []
     for output in outputs:
         guard = request.guard(tokenizer, stops, output.prompt_token_ids[-PROMPT_END:])
-        turns.append(_read(guard, output.outputs[0].token_ids, held))
+        turns.append(guard.read(output.outputs[0].token_ids))
     return turns[0] if one else turns
-
-
-def _read(guard: Guard, ids: Sequence[int], held: bool) -> Turn:
-    """The turn that these ids say, without what fills its budget."""
-    written = len(ids)
-    while held and written and guard.vocabulary.text_of(ids[written - 1 : written]) == FILLER:
-        written -= 1
-    return guard.read(ids[:written], cut=written < len(ids))

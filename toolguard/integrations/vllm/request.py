@@ -28,9 +28,6 @@ NAME = "toolguard_request"
 """Under this one what the log may call the request."""
 KEPT, BANNED = "toolguard_kept", "toolguard_banned"
 """And under these where a turn is taken up that was taken back (`Resumption`)."""
-FILLER = "\n"
-"""A turn that the budget cut off ends in this token, up to the budget, and not in an end token: so
-the engine itself says that it was the length that ended it."""
 LARGEST, NODES, DEPTH = 1_000_000, 100_000, 60
 """How many characters, values and levels the tools of a request may have, so that the time to
 compile them is bounded; `toolguard.grammar.request.MOST_SECONDS` bounds it where they are odd."""

@@ -21,7 +21,7 @@ from ...decoding.watch import Watch
 from ...errors import ProfileError, RequestError, ToolguardError
 from ...policy.drift import Drift
 from ...policy.enforce import ban, hold, note, observe
-from .request import FILLER, GuardRequest, Resumption
+from .request import GuardRequest, Resumption
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -177,9 +177,7 @@ class Seats:
                 continue
             if drafts:
                 state = state.copy()
-                for place, token in enumerate(drafts):
-                    if place and state.tight():
-                        state.narrow(())  # what the model wanted here is not known
+                for token in drafts:
                     state.watch(token)
             else:
                 self._follow(seat, state)
@@ -200,9 +198,6 @@ class Seats:
                 for place, (_, seat, state) in enumerate(members):
                     if state is seat.state and not seat.ids and seat.resumption.banned:
                         ban(part[place], seat.resumption.banned)
-                    if state.is_cut_off:
-                        part[place] = float("-inf")
-                        part[place, _filler(state)] = 0
                 if not every:
                     logits[index] = part
             for place, (_, seat, state) in enumerate(members):
@@ -251,18 +246,13 @@ class Seats:
         for token in seat.ids[seat.taken :]:
             if state.done or state.lost:
                 break
-            if seat.request.policy == "enforce" and state.is_cut_off:
-                return  # what fills the budget is no part of the turn
             if seat.read is not None:
                 self._note(seat.read, state, token)
                 seat.read = None
-            elif seat.request.policy == "enforce" and state.tight():
-                state.narrow(())  # what the model wanted here is not known
             if seat.request.policy == "observe":
                 state.watch(token)
             elif not state.accept(token):
                 state.lost = True
-            seat.taken += 1
         seat.taken = len(seat.ids)
 
     def _note(self, read: tuple[_Step, int], state: GuardState, token: int) -> None:
@@ -305,7 +295,3 @@ class Seats:
         if self._log_text:
             line["text"] = state.guard.vocabulary.text_of(state.ids)
         self._logger.info("toolguard intervened: %s", json.dumps(line))
-
-
-def _filler(state: GuardState) -> int:
-    return state.guard.vocabulary.ids_of(FILLER.encode())[0]

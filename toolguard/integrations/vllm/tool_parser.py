@@ -48,14 +48,14 @@ from ...parsing.events import (
 )
 from ...parsing.opening import Known, shown
 from ...parsing.parser import TurnParser
-from ...parsing.read import cut_short, read_turn
+from ...parsing.read import read_turn
 from ...parsing.recognise import recognise
 from ...parsing.turn import Turn
 from ...repair.repair import repair
 from ...tools.toolset import Toolset
 from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_turn, count_unguarded
 from .plugin import PARSER
-from .request import FILLER, KEY, NAME, POLICIES, GuardRequest
+from .request import KEY, NAME, POLICIES, GuardRequest
 from .setup import current
 
 logger = logging.getLogger("vllm.toolguard")
@@ -99,7 +99,6 @@ class GuardToolParser(ToolParser):
         self.format = wire_format(self.setting, tokenizer)
         self.setup.check(self.format, tokenizer)
         self._stream: _Stream | None = None
-        self.last: int | None = None  # the turn's last token; None: not told
 
     @cached_property
     def toolset(self) -> Toolset:
@@ -168,8 +167,8 @@ class GuardToolParser(ToolParser):
         self, model_output: str, request: Request
     ) -> ExtractedToolCallInformation:
         """What a finished turn says."""
-        written = self._read(model_output, request)
-        turn = self.mended(written, request)
+        written = self._read(model_output)
+        turn = self.mended(written)
         count_turn(written, turn)
         calls = [
             ToolCall(
@@ -178,7 +177,7 @@ class GuardToolParser(ToolParser):
             )
             for number, call in enumerate(turn.calls)
         ]
-        if calls or not turn.faults or self.is_said(turn) or self.is_cut_off(request):
+        if calls or not turn.faults or self.is_said(turn):
             content = self._thoughts(turn) + turn.text
         else:
             content = turn.raw
@@ -200,39 +199,24 @@ class GuardToolParser(ToolParser):
         if request.tool_choice == "none" or not request.tools:
             return DeltaMessage(content=delta_text) if delta_text else None
         if self._stream is None:
-            self._stream = _Stream(self, request)
-        if delta_token_ids:
-            self.last = delta_token_ids[-1]
+            self._stream = _Stream(self, _is_held(request))
         return self._stream.feed(delta_text)
 
     def finish_streaming(self) -> DeltaMessage | None:
         """What the end of the turn says."""
         return None if self._stream is None else self._stream.finish()
 
-    def _read(self, text: str, request: Request) -> Turn:
-        if not self.is_cut_off(request):
-            return read_turn(self._without_end(text), self.format, self.toolset)
-        turn = read_turn(text.rstrip(FILLER), self.format, self.toolset)
-        return cut_short(turn, self.format)
-
-    def is_cut_off(self, request: Request) -> bool:
-        """Whether the budget ended a turn that the engine holds to its grammar, and not the
-        model: its last call is none."""
-        if self.last is None or not _is_held(request):
-            return False
-        return bool(self.model_tokenizer.decode([self.last]) == FILLER)
+    def _read(self, text: str) -> Turn:
+        return read_turn(self._without_end(text), self.format, self.toolset)
 
     def _without_end(self, text: str) -> str:
         for end in self._ends:
             text = text.removesuffix(end)
         return text
 
-    def mended(self, turn: Turn, request: Request) -> Turn:
-        """The turn, or what of it can be proved if it has no call and is faulty.
-
-        A turn that is cut off is not mended: its last call would come back.
-        """
-        if not turn.faults or turn.calls or self.is_cut_off(request):
+    def mended(self, turn: Turn) -> Turn:
+        """The turn, or what of it can be proved if it has no call and is faulty."""
+        if not turn.faults or turn.calls:
             return turn
         return repair(turn.raw, self.toolset, self.format).after
 
@@ -253,9 +237,8 @@ class _Stream:
     one. A call that the engine guards is told as it comes, too; any other once it is sound.
     """
 
-    def __init__(self, parser: GuardToolParser, request: Request) -> None:
-        self._parser, self._request = parser, request
-        self._guarded = _is_held(request)
+    def __init__(self, parser: GuardToolParser, guarded: bool) -> None:
+        self._parser, self._guarded = parser, guarded
         self._turn = TurnParser(parser.format, parser.toolset, opened=False)
         self._known: Known | None = None  # what the turn shows that the prompt had opened
         self._text = ""
@@ -289,9 +272,7 @@ class _Stream:
         assert isinstance(end, TurnEnd)
         turn = end.turn
         content, calls = self._told(events)
-        if self._parser.is_cut_off(self._request):
-            turn = cut_short(turn, self._parser.format)
-        mended = turn if self._numbers else self._parser.mended(turn, self._request)
+        mended = turn if self._numbers else self._parser.mended(turn)
         count_turn(turn, mended)
         if self._numbers:
             content += self._thoughts_over()
@@ -301,8 +282,7 @@ class _Stream:
         for number, call in enumerate(mended.calls):
             calls.append(_started(number, call.name, _id(number, mended.raw)))
             calls.append(_argued(number, _json(call.arguments)))
-        told = self._parser.is_said(turn) or self._parser.is_cut_off(self._request)
-        if not calls and turn.faults and not told:
+        if not calls and turn.faults and not self._parser.is_said(turn):
             content += turn.raw[self._end_in(turn.raw) :]
         return _message(content, calls)
 
@@ -468,19 +448,6 @@ def _told_prompt(parser: DelegatingParser, prompt_token_ids: Sequence[int]) -> N
 
 
 DelegatingParser.set_prompt_token_ids = _told_prompt
-
-_parse = DelegatingParser.parse
-
-
-def _told_ids(parser: DelegatingParser, *args: Any, **options: Any) -> Any:
-    """It gets the ids of a whole turn, too, and passes them on to nobody."""
-    ids = options.get("model_output_token_ids")
-    if ids and isinstance(parser.tool_parser, GuardToolParser):
-        parser.tool_parser.last = ids[-1]
-    return _parse(parser, *args, **options)
-
-
-DelegatingParser.parse = _told_ids
 
 
 def __getattr__(name: str) -> Any:
