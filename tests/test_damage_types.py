@@ -21,7 +21,7 @@ def rendered(name: str) -> Rendered:
 
 def damaged(damage: str, name: str = "hermes") -> set[str | None]:
     """What a damage makes of the turn under some seeds."""
-    return {DAMAGES[damage](rendered(name), Random(seed)) for seed in range(200)}
+    return {DAMAGES[damage](rendered(name), Random(seed)) for seed in range(400)}
 
 
 @pytest.mark.parametrize(

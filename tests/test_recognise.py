@@ -130,7 +130,7 @@ def test_each_kind_of_template_is_recognised(kind: str, other: PreTrainedTokeniz
     [
         (template(""), r"leaves calls out \(it renders '<\|im_end\|>\\n'\): name the wire format"),
         (template("{{ nothing.at.all }}"), "cannot render a tool call .*nothing.*: name the wire"),
-        (template(HERMES + "!"), "no format reads .*near misses: .*hermes: text after the calls"),
+        (template(HERMES + "!"), "no format reads .*near misses: .*hermes: text after a call"),
         (
             template(HERMES.replace("arguments | tojson", "name | tojson")),
             "near misses: .*hermes: ",

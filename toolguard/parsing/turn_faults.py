@@ -176,7 +176,7 @@ def _attempts(
     torn = _torn(wire_format, toolset.names)
     if not faults and torn is not None and torn.match(raw):
         message = "the turn is a call that its parser cannot follow"
-        yield Found("malformed_call", 0, len(raw), message, "call")
+        yield Found("untagged_call", 0, len(raw), message, "around")
         return
     if not faults and is_bare(text, toolset):
         message = "a call, or what is left of one, without its control tokens"
