@@ -24,6 +24,7 @@ from ..grammar.request import (
     request_grammar,
 )
 from ..parsing.chat_template import template_end
+from ..parsing.faults import line
 from ..parsing.opening import OPENED
 from ..parsing.parser import Spelling, TurnParser
 from ..parsing.read import finished
@@ -297,7 +298,7 @@ def _compile(
         compiled = CompiledGrammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
     except ValueError as error:
         raise RequestError(
-            f"the mask engine refuses the grammar of these tools: {error}. Simplify the largest "
+            f"the mask engine refuses the grammar of these tools: {line(error)}. Simplify the largest "
             "schema, or offer fewer tools"
         ) from error
     guard = Guard(
