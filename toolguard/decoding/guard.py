@@ -298,8 +298,8 @@ def _compile(
         compiled = CompiledGrammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
     except ValueError as error:
         raise RequestError(
-            f"the mask engine refuses the grammar of these tools: {line(error)}. Simplify the largest "
-            "schema, or offer fewer tools"
+            f"the mask engine refuses the grammar of these tools: {line(error)}. Simplify the "
+            "largest schema, or offer fewer tools"
         ) from error
     guard = Guard(
         wire_format,
