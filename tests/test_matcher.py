@@ -123,3 +123,17 @@ def test_a_tokenizer_may_have_gaps_in_its_ids(tokenizer: PreTrainedTokenizerBase
         assert not legal[1499]
         assert state.accept(1500)
         assert guard.read(state.ids).state == "healthy_response"
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_error_is_noticed_where_no_mask_is_asked_for(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    other, spoiler = guard.compiled.start(), guard.compiled.start()
+    for token in spoiling(tokenizer):
+        spoiler.mask()
+        spoiler.accept([token])
+    text = tokenizer("some text of another")["input_ids"]
+    assert other.copy().accepts(text[0])
+    assert other.accept(text) == len(text)
+    assert not other.broken

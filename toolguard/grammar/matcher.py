@@ -80,7 +80,7 @@ class Matcher:
         taken = 0
         if not self.broken:
             taken = self._engine.try_consume_tokens(list(tokens))
-            if taken < len(tokens) and self._fails():
+            if taken < len(tokens) and self._refuses_all():
                 taken = self._engine.try_consume_tokens(list(tokens))
         taken = len(tokens) if self.broken else taken
         self._taken += tokens[:taken]
@@ -89,7 +89,7 @@ class Matcher:
     def accepts(self, token: int) -> bool:
         """Whether a token is legal."""
         legal = self._engine.validate_tokens([token]) == 1
-        if not legal and self._fails():
+        if not legal and self._refuses_all():
             legal = self._engine.validate_tokens([token]) == 1
         return legal or bool(self.broken)
 
@@ -113,6 +113,13 @@ class Matcher:
         words = np.empty((1, (self._compiled.vocabulary.size + 31) // 32), np.int32)
         fill([(self, 0)], words)
         return words.reshape(-1)
+
+    def _refuses_all(self) -> bool:
+        """Whether a token is refused because the engine has met an error: one that cannot go on
+        refuses everything, and says why only when it is asked for a mask."""
+        if not self.broken and not self._engine.is_stopped():
+            self._engine.compute_bitmask()
+        return self._fails()
 
     def _fails(self, kept: int | None = None) -> bool:
         """Whether the engine has met an error. Then another one has taken the first `kept` tokens
