@@ -14,11 +14,11 @@ from typing import TypeAlias
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import Vocabulary
+from ..parsing.quoted import QUOTE
 from ..parsing.value_words import may_set_apart
 
 _SPACE = SPACE.encode()
-_OPENING = "|".join(["\\(", *"\u00ab\u201c\u2018\u201e\u300c"])  # what only opens
-_QUOTED = re.compile(rf"""(?:(?:^|[{SPACE}(])[`'"*]+|{_OPENING})\Z""".encode())
+_QUOTED = re.compile(QUOTE.encode())
 _FENCE = re.compile(rb"```\w*")
 _NEAR = 8
 """How many bytes before a word show whether it is in quotes."""

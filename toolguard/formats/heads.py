@@ -116,7 +116,7 @@ class Heads:
 @lru_cache(maxsize=256)
 def lost(heads: Heads, names: Names) -> re.Pattern[str]:
     """Where a value took in what is no part of it, in a call whose arguments have these names."""
-    openers = (rf"\A{_escaped(opener)}" for opener in heads.openers)
+    openers = (rf"\A{re.escape(opener)}" for opener in heads.openers)
     return re.compile("|".join(filter(None, (heads.inside(names), *openers))) or "(?!)")
 
 
@@ -227,11 +227,6 @@ def _is_blank(node: Node) -> bool:
             return habit is not None and not habit.strip()
         case _:
             return False
-
-
-def _escaped(text: str) -> str:
-    """A text as a regular expression on one line."""
-    return re.escape(text).replace("\\\n", r"\n")
 
 
 def _start(path: Sequence[Node]) -> str:

@@ -100,7 +100,7 @@ class Taken:
     def regex(self) -> str:
         """All such strings."""
         held = [f"(?s:.*)({self.inside})(?s:.*)"] if self.inside else []
-        begun = [f"{re.escape(text)}(?s:.*)".replace("\\\n", r"\n") for text in self.openers]
+        begun = [f"{re.escape(text)}(?s:.*)" for text in self.openers]
         return "|".join(held + begun)
 
 

@@ -104,6 +104,14 @@ def fixed_text(nodes: Fixed) -> str:
     return "".join(node.text for node in nodes)
 
 
+def begun_length(text: str, tokens: Iterable[str]) -> int:
+    """How many characters at the end of a text may be the beginning of one of these tokens."""
+    ends = (
+        size for token in tokens for size in range(1, len(token)) if text.endswith(token[:size])
+    )
+    return max(ends, default=0)
+
+
 def unmark(marked: str, controls: Sequence[str]) -> str:
     """Marked text as a reader sees it: control tokens spelled out."""
     others = {STRAY: "\N{REPLACEMENT CHARACTER}", _NOTHING: ""}
@@ -346,7 +354,7 @@ def build_reader(
     # Where a format's own word may stand as well as a tool's name, it is that word.
     names[TOOL_NAME] += ".-1"
     names = {regex: "BLANK.1" if name == "BLANK" else name for regex, name in names.items()}
-    lines += [f"{name}: {_delimited(regex)}" for regex, name in names.items()]
+    lines += [f"{name}: {delimited(regex)}" for regex, name in names.items()]
     lark = Lark(
         "\n".join(lines),
         start=[rule for rule in STARTS if rule in rules],
@@ -399,5 +407,6 @@ def _unmarked(regex: str) -> str:
     return regex.replace("[^", rf"[^{MARKED.pattern[1:-1]}")
 
 
-def _delimited(regex: str) -> str:
+def delimited(regex: str) -> str:
+    """A regular expression between slashes, on one line, as lark and the engine take it."""
     return "/" + regex.replace("/", r"\/").replace("\\\n", r"\n") + "/"

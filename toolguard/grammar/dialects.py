@@ -27,7 +27,7 @@ from ..formats.nodes import (
     Strings,
     optional,
 )
-from ..formats.reader import CDATA
+from ..formats.reader import CDATA, delimited
 from ..formats.render import python_text
 from ..formats.wire_format import library
 from .automaton import shortest_end, times
@@ -378,7 +378,7 @@ def _searched(bounds: Mapping[str, Any]) -> str | None:
     if "pattern" not in bounds:
         return None
     whole = "|".join(map(_whole, _options(bounds["pattern"])))
-    if reason := refusal(f"/{whole.replace('/', chr(92) + '/')}/"):
+    if reason := refusal(delimited(whole)):
         raise RefusedError(reason.splitlines()[0])
     return whole
 

@@ -25,7 +25,7 @@ from ..formats.nodes import (
     Until,
     walk,
 )
-from ..formats.reader import LEADING_SPACE
+from ..formats.reader import LEADING_SPACE, delimited
 from .witnesses import witnesses
 
 MOST_MEMBERS = 64
@@ -105,7 +105,7 @@ class _Writer:
             case Literal(text):
                 return json.dumps(text)
             case Pattern(regex, also):
-                return self.terminal(_regex(regex) + _also(also))
+                return self.terminal(delimited(regex) + _also(also))
             case Seq(items):
                 return self.sequence(items)
             case Ref(rule):
@@ -118,10 +118,12 @@ class _Writer:
             case Members():
                 return self.members(node)
             case Free("BLANK"):
-                return self.terminal(_regex(_FREE["BLANK"]))
+                return self.terminal(delimited(_FREE["BLANK"]))
             case Free(name, barred):
                 bar = _bar(barred)
-                text = self.terminal(f"{_regex(_FREE[name])} & {self.without(self.controls)}{bar}")
+                text = self.terminal(
+                    f"{delimited(_FREE[name])} & {self.without(self.controls)}{bar}"
+                )
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(regex, stop, also, taken):
@@ -129,12 +131,12 @@ class _Writer:
                 whole = None if also is None else f"({also}){end}"
                 barred = f"(?s:.*){end}(?s:.+)" + (f"|({taken.regex}){end}" if taken else "")
                 text = self.terminal(
-                    f"{_regex(f'({regex}){end}')}{_also(whole)} & ~{_regex(barred)}"
+                    f"{delimited(f'({regex}){end}')}{_also(whole)} & ~{delimited(barred)}"
                 )
                 return self.anything(text, node)
             case Key():
                 known = "".join(f" & ~{json.dumps(key)}" for key in node.spelled)
-                return self.terminal(_regex(node.regex) + known)
+                return self.terminal(delimited(node.regex) + known)
             case Control(text):
                 return self.token(text)
             case Scalar(schema):
@@ -170,7 +172,7 @@ class _Writer:
             spelled = self.write(Until(node.regex, text, node.also, node.taken))
             written = self.raw(node, text)
         elif any(part == Free("BLANK") for part in walk(node)):
-            spelled = self.terminal(f"{_regex(before)} {json.dumps(text)}")
+            spelled = self.terminal(f"{delimited(before)} {json.dumps(text)}")
             written = self.write(node)
         else:
             # As a condition on the text alone: one on text and token takes the engine ten times as
@@ -183,7 +185,7 @@ class _Writer:
             ]
             (free,) = (inner for inner in walk(node) if isinstance(inner, Free))
             condition = f"{self.without(self.controls, begun)}{_bar(free.barred)}"
-            spelled = self.terminal(f"({_regex(before)} & {condition}) {json.dumps(text)}")
+            spelled = self.terminal(f"({delimited(before)} & {condition}) {json.dumps(text)}")
             blank = free.name == "REASONING"
             spelled = self.witnessed(spelled, witnesses(self.controls, blank, free.barred))
             written = self.write(node)
@@ -193,9 +195,9 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        taken = f" & ~{_regex(node.taken.regex)}" if node.taken else ""
+        taken = f" & ~{delimited(node.taken.regex)}" if node.taken else ""
         conditions = f"{_also(node.also)} & {self.without([stop])}{taken}"
-        name = self.terminal(f"{_regex(node.regex)} & /(?s:.+)/{conditions}")
+        name = self.terminal(f"{delimited(node.regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
 
@@ -212,13 +214,13 @@ class _Writer:
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
-        names = [self.terminal(_regex(regex)) for regex in regexes]
+        names = [self.terminal(delimited(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
 
     def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
         """Text that has none of the control tokens in it, and none of the endings at its end."""
-        ended = f" & ~{_regex(f'(?s:.*)({_any(endings)})')}" if endings else ""
-        return f"~{_regex(f'(?s:.*)({_any(controls)})(?s:.*)')}{ended}"
+        ended = f" & ~{delimited(f'(?s:.*)({_any(endings)})')}" if endings else ""
+        return f"~{delimited(f'(?s:.*)({_any(controls)})(?s:.*)')}{ended}"
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
@@ -279,19 +281,15 @@ def _text(node: Node) -> str | None:
 
 def _bar(barred: str | None) -> str:
     """The condition that free text does not begin so."""
-    return "" if barred is None else f" & ~{_regex(f'({barred})(?s:.*)')}"
+    return "" if barred is None else f" & ~{delimited(f'({barred})(?s:.*)')}"
 
 
 def _any(texts: Sequence[str]) -> str:
     return "|".join(map(re.escape, texts))
 
 
-def _regex(regex: str) -> str:
-    return "/" + regex.replace("/", r"\/").replace("\\\n", r"\n") + "/"
-
-
 def _also(regex: str | None) -> str:
-    return "" if regex is None else f" & {_regex(regex)}"
+    return "" if regex is None else f" & {delimited(regex)}"
 
 
 def _all(conditions: Sequence[str]) -> str:

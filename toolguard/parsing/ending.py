@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ..formats.reader import LEADING_SPACE, SPACE, marker
+from ..formats.reader import LEADING_SPACE, SPACE, begun_length, marker
 from ..formats.wire_format import WireFormat
 
 _MOST = 256
@@ -20,17 +20,9 @@ def without_end(text: str, wire_format: WireFormat) -> str:
 def held_from(text: str, wire_format: WireFormat) -> int:
     """Where that begins which may turn out to be the end of a turn, if no more text comes, or if
     some does: end tokens, the last of them perhaps begun only."""
-    begun = max(
-        (
-            size
-            for end in _ends(wire_format)
-            for size in range(1, len(end))
-            if text.endswith(end[:size])
-        ),
-        default=0,
-    )
     # What ends the text may begin an end token, too: minimax's `[e~[`.
-    return min(_cut(text, size, wire_format) for size in (len(text), len(text) - begun))
+    sizes = len(text), len(text) - begun_length(text, _ends(wire_format))
+    return min(_cut(text, size, wire_format) for size in sizes)
 
 
 def _cut(text: str, size: int, wire_format: WireFormat) -> int:

@@ -28,6 +28,7 @@ from ..formats.reader import (
     MARKED,
     SPACE,
     STRAY,
+    begun_length,
     control_pattern,
     fixed_text,
     lexing,
@@ -540,7 +541,8 @@ class TurnParser:
         """What can be said of a token that is not complete."""
         prose = self._prose_begun
         if prose is not None:
-            self._say(prose.type, prose.start_pos or 0, len(self._source) - self._held())
+            held = begun_length(self._source, self._format.controls)
+            self._say(prose.type, prose.start_pos or 0, len(self._source) - held)
         else:
             self._tell_string()
 
@@ -568,16 +570,6 @@ class TurnParser:
             self._may_be_barred = shortest_suffix(grammar, begun) is not None
             return not self._may_be_barred
         return True
-
-    def _held(self) -> int:
-        """How many characters at the end may turn out to be the beginning of a control token."""
-        ends = (
-            size
-            for control in self._format.controls
-            for size in range(1, len(control))
-            if self._source.endswith(control[:size])
-        )
-        return max(ends, default=0)
 
     def _say(self, kind: str, start: int, end: int) -> None:
         prose = self._prose[kind]

@@ -19,7 +19,11 @@ _CLOSING = {
     **{"\u00ab": "\u00bb", "\u201c": "\u201d", "\u2018": "\u2019", "\u201e": "\u201c\u201d"},
     **{"\u300c": "\u300d", "(": ")"},
 }
-_QUOTE = re.compile(rf"(?:(?:^|[{SPACE}(])[`'\"*]+|[(\u00ab\u201c\u2018\u201e\u300c])\Z")
+OPENING = "(\u00ab\u201c\u2018\u201e\u300c"
+"""The quotation marks that only open."""
+QUOTE = rf"""(?:(?:^|[{SPACE}(])[`'"*]+|{"|".join(map(re.escape, OPENING))})\Z"""
+"""Where a text ends in a quotation mark that opens: a regular expression, of bytes as of text."""
+_QUOTE = re.compile(QUOTE)
 _NEAR = 8
 
 

@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterable
 
 from ..formats.reader import SPACE
+from .quoted import OPENING
 
 TEXTS = frozenset({"VALUE", "LINES", "CDATA", "STRING"})
 """The slots whose values are text as it stands."""
 
 _NEAR = 8
-_OPENING = "(\u00ab\u201c\u2018\u201e\u300c"  # what only opens
-_APART = re.compile(rf"""(?: |\\[nt]|(?:^|[ (]|\\[nt])(?:\\?["'`*])+|[{_OPENING}])\Z""")
-_OPENING_ENDS = tuple(sign.encode()[-1:] for sign in _OPENING)
+_APART = re.compile(rf"""(?: |\\[nt]|(?:^|[ (]|\\[nt])(?:\\?["'`*])+|[{OPENING}])\Z""")
+_OPENING_ENDS = tuple(sign.encode()[-1:] for sign in OPENING)
 
 
 def is_word(content: str, control: str, words: Iterable[str]) -> bool:

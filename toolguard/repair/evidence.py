@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
@@ -37,7 +37,7 @@ def invented(call: Call, source: str) -> str | None:
     written otherwise, as long as their value is the same.
     """
     numbers: set[float] | None = None
-    for said in (call.name, *_said(call.arguments)):
+    for said in (call.name, *(part.said for part in _parts(call.arguments))):
         match said:
             case str():
                 if not any(spelling in source for spelling in _spellings(said)):
@@ -56,7 +56,7 @@ def invented(call: Call, source: str) -> str | None:
 
 def spans_structure(call: Call) -> bool:
     """Whether a string of it ends as what comes before a string does: it took in what was lost."""
-    texts = (said for said in _said(call.arguments) if isinstance(said, str))
+    texts = (part.said for part in _strings(call.arguments))
     return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
 
 
@@ -117,18 +117,18 @@ class _Place(NamedTuple):
     left: str
     right: str
     inside: bool
-    strings: list[_String]
+    strings: list[_Part]
 
 
-class _String(NamedTuple):
-    """A string of a call, and whether it is one of a list."""
+class _Part(NamedTuple):
+    """What a value is made of: a key, or a scalar that is an item of a list, or else a value."""
 
-    text: str
-    listed: bool
+    said: Any
+    place: Literal["key", "item", "value"]
 
 
 def _places(way: Way, source: str, turn: Turn, marks: tuple[str, ...]) -> Iterator[_Place]:
-    strings = [said for call in turn.calls for said in _strings(call.arguments)]
+    strings = [part for call in turn.calls for part in _strings(call.arguments)]
     longer = 0
     for edit in way.edits:
         place = edit.span[0] + longer
@@ -148,22 +148,27 @@ def _places(way: Way, source: str, turn: Turn, marks: tuple[str, ...]) -> Iterat
             source[edit.span[0] - 1 : edit.span[0]],
             source[edit.span[1] : edit.span[1] + 1],
             inside,
-            [said for said in strings if _is_beside(said.text, before, after, marks)],
+            [part for part in strings if _is_beside(part.said, before, after, marks)],
         )
 
 
-def _strings(value: Any, listed: bool = False) -> Iterator[_String]:
-    """The keys and the strings of a value."""
+def _parts(value: Any, place: Literal["item", "value"] = "value") -> Iterator[_Part]:
+    """The keys and the scalars of a value."""
     match value:
         case Mapping():
             for key, inner in value.items():
-                yield _String(key, False)
-                yield from _strings(inner)
+                yield _Part(key, "key")
+                yield from _parts(inner)
         case list():
             for inner in value:
-                yield from _strings(inner, True)
-        case str():
-            yield _String(value, listed)
+                yield from _parts(inner, "item")
+        case _:
+            yield _Part(value, place)
+
+
+def _strings(value: Any) -> Iterator[_Part]:
+    """The keys and the strings of a value."""
+    return (part for part in _parts(value) if isinstance(part.said, str))
 
 
 def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bool:
@@ -198,7 +203,9 @@ def _sank(call: Call, tool: Tool) -> bool:
     """Whether an object inside the arguments has one of them: it was not closed in time."""
     inner = (value for value in call.arguments.values() if isinstance(value, dict | list))
     own = tool.parameters.get("properties", {})
-    return any(key in own for value in inner for key in _keys(value))
+    return any(
+        part.place == "key" and part.said in own for value in inner for part in _parts(value)
+    )
 
 
 def _repeats(value: Any) -> bool:
@@ -213,26 +220,15 @@ def _repeats(value: Any) -> bool:
             return False
 
 
-def _keys(value: Any) -> Iterator[str]:
-    match value:
-        case Mapping():
-            for key, inner in value.items():
-                yield key
-                yield from _keys(inner)
-        case list():
-            for inner in value:
-                yield from _keys(inner)
-
-
 def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     """Whether a string beside the edit holds what may not be its own."""
     quote = place.piece in QUOTES
-    for text, listed in place.strings if place.piece else ():
+    for text, where in place.strings if place.piece else ():
         said = text.strip(SPACE)
         ends = {said[:1], said[-1:]}
         if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
-        if quote and (ends & {*_SIGNS, *_MARKS} or (listed and "," in said)):
+        if quote and (ends & {*_SIGNS, *_MARKS} or (where == "item" and "," in said)):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):
             return True
@@ -247,7 +243,7 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
 def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
     """Whether what was put in may be in the turn already, or makes what nobody wrote."""
     piece, before, after = place.piece, place.before, place.after
-    strings = [said.text for call in turn.calls for said in _strings(call.arguments)]
+    strings = [part.said for call in turn.calls for part in _strings(call.arguments)]
     if not piece:
         return False
     if piece in QUOTES:
@@ -280,7 +276,7 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
 
 def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
     """Whether what is left of some markup stands beside where it was put in."""
-    following, said = place.after.lstrip(SPACE), [said.text for said in place.strings]
+    following, said = place.after.lstrip(SPACE), [part.said for part in place.strings]
     if place.piece.endswith(">") and place.edit.rule == "add_structure":
         firsts = (text.strip(SPACE).partition("\n")[0] for text in said)
         if any(">" in first and following.startswith(first) for first in firsts):
@@ -316,20 +312,6 @@ def _in_string(text: str, sign: str) -> bool:
             inside = text[len(quote) :]
             return inside.lstrip(SPACE).startswith(sign) or inside.startswith(quote)
     return False
-
-
-def _said(value: Any) -> Iterator[Any]:
-    """The keys and the scalars of a value."""
-    match value:
-        case Mapping():
-            for key, inner in value.items():
-                yield key
-                yield from _said(inner)
-        case list():
-            for inner in value:
-                yield from _said(inner)
-        case _:
-            yield value
 
 
 def _spellings(text: str) -> Iterator[str]:
