@@ -22,6 +22,7 @@ from ..formats.nodes import (
     Rules,
     Scalar,
     Seq,
+    Taken,
     Until,
     walk,
 )
@@ -127,11 +128,9 @@ class _Writer:
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(regex, stop, also, taken):
-                end = re.escape(stop)
-                whole = None if also is None else f"({also}){end}"
-                barred = f"(?s:.*){end}(?s:.+)" + (f"|({taken.regex}){end}" if taken else "")
                 text = self.terminal(
-                    f"{delimited(f'({regex}){end}')}{_also(whole)} & ~{delimited(barred)}"
+                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(taken)}) "
+                    f"{json.dumps(stop)}"
                 )
                 return self.anything(text, node)
             case Key():
@@ -175,16 +174,8 @@ class _Writer:
             spelled = self.terminal(f"{delimited(before)} {json.dumps(text)}")
             written = self.write(node)
         else:
-            # As a condition on the text alone: one on text and token takes the engine ten times as
-            # long. So the text does not end where a control token would run on into this one.
-            begun = [
-                control.removesuffix(text[:i])
-                for control in self.controls
-                for i in range(1, len(text))
-                if control.endswith(text[:i])
-            ]
             (free,) = (inner for inner in walk(node) if isinstance(inner, Free))
-            condition = f"{self.without(self.controls, begun)}{_bar(free.barred)}"
+            condition = f"{self.before(text, self.controls)}{_bar(free.barred)}"
             spelled = self.terminal(f"({delimited(before)} & {condition}) {json.dumps(text)}")
             blank = free.name == "REASONING"
             spelled = self.witnessed(spelled, witnesses(self.controls, blank, free.barred))
@@ -195,8 +186,7 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        taken = f" & ~{delimited(node.taken.regex)}" if node.taken else ""
-        conditions = f"{_also(node.also)} & {self.without([stop])}{taken}"
+        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(node.taken)}"
         name = self.terminal(f"{delimited(node.regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
@@ -216,6 +206,21 @@ class _Writer:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
         names = [self.terminal(delimited(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
+
+    def before(self, end: str, controls: Sequence[str] = ()) -> str:
+        """Text that has none of the control tokens, nor `end`, before the end of this one.
+
+        A condition on the text alone: one on text and end takes the engine thirty times as long. So
+        the text does not end where a control token would run on into `end`, either.
+        """
+        controls = controls or [end]
+        begun = [
+            control.removesuffix(end[:i])
+            for control in controls
+            for i in range(1, len(end))
+            if control.endswith(end[:i])
+        ]
+        return self.without(controls, begun)
 
     def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
         """Text that has none of the control tokens in it, and none of the endings at its end."""
@@ -290,6 +295,10 @@ def _any(texts: Sequence[str]) -> str:
 
 def _also(regex: str | None) -> str:
     return "" if regex is None else f" & {delimited(regex)}"
+
+
+def _not(taken: Taken | None) -> str:
+    return f" & ~{delimited(taken.regex)}" if taken else ""
 
 
 def _all(conditions: Sequence[str]) -> str:
