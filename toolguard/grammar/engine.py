@@ -220,6 +220,7 @@ def source(grammar: str) -> str:
     return _OPTIONS + grammar
 
 
+@lru_cache(maxsize=4096)
 def refusal(expression: str) -> str:
     """Why the engine refuses an expression, as one of its grammars' rules; empty if it takes it."""
     return LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: {expression}"))

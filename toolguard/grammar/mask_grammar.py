@@ -70,21 +70,22 @@ def _rule(name: str) -> str:
 
 
 class _Writer:
-    """Writes nodes. Equal terminals are written once, and so are equal rules of several options:
-    the engine takes its time for each, and tools have much in common."""
+    """Writes nodes. Equal terminals are written once, and so are equal rules of several options and
+    equal members: the engine takes its time for each, and tools have much in common."""
 
     def __init__(self, controls: Sequence[str], ids: Mapping[str, int]) -> None:
         self.controls = tuple(controls)
         self.ids = ids
         self.terminals: dict[str, str] = {}
         self.rules: dict[str, str] = {}
-        self.objects: list[str] = []
+        self.objects: dict[tuple[object, ...], str] = {}
+        self.members_of: list[str] = []
 
     def definitions(self) -> list[str]:
         named = {**self.rules, **self.terminals}
         return [
             _NEVER,
-            *self.objects,
+            *self.members_of,
             *(f"{name}: {expression}" for expression, name in named.items()),
         ]
 
@@ -229,34 +230,38 @@ class _Writer:
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
-        written = [self.write(member.node) for member in node.members]
+        written = tuple(self.write(member.node) for member in node.members)
         extra = None if node.extra is None else self.write(node.extra)
-        name = f"m_{len(self.objects)}"
-        if len(written) > MOST_MEMBERS:
-            self.objects.append(_in_order(name, node, separator, written, extra))
-            return name
-        count = len(written)
-        needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
-        low = max(node.low, 1)
-        options = [
-            f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)
-        ]
-        more = ""
-        if extra is None:
-            if low > len(needed):
-                needed.append(f"bit_count_ge([0:{count}], {low})")
-            most = count if node.high is None else min(node.high, count)
-            more = f" %if bit_count_lt([0:{count}], {most})"
-        else:
-            options.append(f"{extra} {name}_::_")
-        done = f" %if {_all(needed)}" if needed else ""
-        self.objects.append(
-            f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {separator} {name}::_{more}'
-        )
-        return f"{name}::0x0"
+        needed = tuple(i for i, member in enumerate(node.members) if member.required)
+        key = (written, needed, separator, extra, node.low, node.high)
+        name = self.objects.get(key)
+        if name is None:
+            name = self.objects[key] = f"m_{len(self.objects)}"
+            make = _in_order if len(written) > MOST_MEMBERS else _in_any_order
+            self.members_of.append(make(name, node, separator, written, extra))
+        return name if len(written) > MOST_MEMBERS else f"{name}::0x0"
 
 
-def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str | None) -> str:
+def _in_any_order(
+    name: str, node: Members, sep: str, written: Sequence[str], extra: str | None
+) -> str:
+    count = len(written)
+    needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
+    low = max(node.low, 1)
+    options = [f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)]
+    more = ""
+    if extra is None:
+        if low > len(needed):
+            needed.append(f"bit_count_ge([0:{count}], {low})")
+        most = count if node.high is None else min(node.high, count)
+        more = f" %if bit_count_lt([0:{count}], {most})"
+    else:
+        options.append(f"{extra} {name}_::_")
+    done = f" %if {_all(needed)}" if needed else ""
+    return f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {sep} {name}::_{more}'
+
+
+def _in_order(name: str, node: Members, sep: str, written: Sequence[str], extra: str | None) -> str:
     """Members in the schema's order: `_i` is what may stand from member i on, `_i_c` after one."""
     more = f"({sep} {extra}){{0,}}" if extra is not None else '""'
     alone = f" | {extra} {more}" if extra is not None else ""
