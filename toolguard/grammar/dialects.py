@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
+    Taken,
     optional,
 )
 from ..formats.reader import CDATA, delimited
@@ -68,6 +70,11 @@ class Dialect(ABC):
         Raises:
             RefusedError: it cannot be said.
         """
+
+    def within(self, taken: Callable[[str], Taken | None]) -> Dialect:
+        """The same in a call where no string is `taken`, by what ends it: of those that end it
+        themselves, where no markup of the format does."""
+        return self
 
     def key(self, name: str) -> Node:
         """The key of a member."""
@@ -250,12 +257,18 @@ class TypedDialect(Dialect):
         assert isinstance(name, Pattern)
         self.name = name.regex
         self.comma = EMPTY
+        self.taken: Taken | None = None
+
+    def within(self, taken: Callable[[str], Taken | None]) -> TypedDialect:
+        other = copy(self)
+        other.taken = taken(self.end)
+        return other
 
     def text(self, value: str) -> Node:
         return Seq((Literal('raw">'), Literal(value + self.end)))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), None)))
+        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), self.taken)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup
