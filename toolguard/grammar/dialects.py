@@ -234,7 +234,9 @@ class ElementsDialect(Dialect):
     def member(self, key: str, value: Node) -> Node:
         if not re.fullmatch(self.name, key):
             raise RefusedError(unwritable(key))
-        return Seq((Literal(f"<{key}>"), value, Literal(f"</{key}>"), self.lead))
+        opening, closing = f"<{key}>", f"</{key}>"
+        inner = _but_once(value, opening, closing)
+        return Seq((Literal(opening), inner, Literal(closing), self.lead))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
         tags = (Key(known, "", self.name, left, ">") for left in ("<", "</"))
@@ -242,6 +244,20 @@ class ElementsDialect(Dialect):
 
     def item(self, value: Node) -> Node:
         return self.member("item", value)
+
+
+def _but_once(value: Node, opening: str, closing: str) -> Node:
+    """A value; if it is any string, one that does not open its element again, or closes that."""
+    match value:
+        case Alt(options):
+            return Alt(tuple(_but_once(option, opening, closing) for option in options))
+        case Seq((Seq((Raw(strings=None) as raw, stop)),)):
+            again = rf"{re.escape(opening)}{ANY}*{re.escape(closing)}{ANY}*"
+            once = replace(raw, taken=Taken("", (), (opening,)))
+            options = once, replace(raw, regex=again, strings=Strings(again))
+            return Seq((Alt(tuple(Seq((option, stop)) for option in options)),))
+        case _:
+            return value
 
 
 class TypedDialect(Dialect):
