@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from random import Random
 from typing import Any, NamedTuple
 
 import toolguard
@@ -36,69 +37,78 @@ TOOLS = Toolset.of(
 Calls = list[dict[str, Any]]
 
 
-def weather(**arguments: Any) -> dict[str, Any]:
-    return {"name": "get_weather", "arguments": arguments}
-
-
-ZONE = {"name": "get_time", "arguments": {"zone": "UTC"}}
-PING = {"name": "ping", "arguments": {}}
-NESTED = weather(city="Oslo", options={"metric": True, "tags": ["sun", "two days"]})
-
-
 class Case(NamedTuple):
+    """A turn before it is rendered."""
+
     calls: Calls
     text: str = ""
     reasoning: str = ""
 
 
-CASES = {
-    "arguments": Case([weather(city="Berlin", unit="celsius", days=3)]),
-    "calls": Case([weather(city="Berlin", unit="celsius"), ZONE]),
-    "alike": Case([weather(city="Berlin"), weather(city="Rome")]),
-    "nested": Case([NESTED]),
-    "empty": Case([PING, ZONE]),
-    "said": Case([weather(city="Berlin", unit="celsius")], "I look it up. "),
-    "thought": Case([weather(city="Berlin", unit="celsius")], "", "They want the weather."),
-    "thought and said": Case([weather(city="Rome"), ZONE], "Let me see. ", "Two calls."),
-}
+class Damaged(NamedTuple):
+    """A rendered case with one token out of place.
 
+    Attributes:
+        case: what it was.
+        whole: how that is rendered.
+        text: the same, damaged.
+        how: what was done to it.
+    """
 
-def rendered(wire_format: WireFormat, case: Case) -> str | None:
-    """The turn; None where the format cannot say it."""
-    try:
-        return toolguard.render(
-            wire_format, case.calls, case.text, reasoning=case.reasoning
-        )
-    except toolguard.FormatError:
-        return None
-
-
-def pieces(text: str, wire_format: WireFormat) -> list[str]:
-    """A turn, cut at its structural tokens: they have the odd places."""
-    fixed = {*wire_format.controls, *wire_format.markup, *wire_format.reader.written.values()}
-    signs = [each for each in fixed if not each.strip().isalnum()]
-    known = "|".join(map(re.escape, sorted(signs, key=len, reverse=True)))
-    return re.split(rf"({known}|</?[\w:]+>|[{{}}\[\]\",:'=()<>])", text)
-
-
-class Damage(NamedTuple):
-    what: str
+    case: Case
+    whole: str
     text: str
+    how: str
 
 
-def damaged(text: str, wire_format: WireFormat) -> Iterator[Damage]:
-    parts = pieces(text, wire_format)
+def _weather(**arguments: Any) -> dict[str, Any]:
+    return {"name": "get_weather", "arguments": arguments}
+
+
+_ZONE = {"name": "get_time", "arguments": {"zone": "UTC"}}
+_PING: dict[str, Any] = {"name": "ping", "arguments": {}}
+CASES = (
+    Case([_weather(city="Berlin", unit="celsius", days=3)]),
+    Case([_weather(city="Berlin", unit="celsius"), _ZONE]),
+    Case([_weather(city="Berlin"), _weather(city="Rome")]),
+    Case([_weather(city="Oslo", options={"metric": True, "tags": ["sun", "two days"]})]),
+    Case([_PING, _ZONE]),
+    Case([_weather(city="Berlin", unit="celsius")], "I look it up. "),
+    Case([_weather(city="Berlin", unit="celsius")], "", "They want the weather."),
+    Case([_weather(city="Rome"), _ZONE], "Let me see. ", "Two calls."),
+)
+
+
+def some_damaged(wire_format: WireFormat, most: int) -> list[Damaged]:
+    """So many at random, the same each time, of all that the format can say."""
+    found: dict[str, Damaged] = {}
+    for case in CASES:
+        try:
+            whole = toolguard.render(wire_format, case.calls, case.text, reasoning=case.reasoning)
+        except toolguard.FormatError:
+            continue
+        for how, text in _damages(whole, wire_format):
+            if text != whole:
+                found.setdefault(text, Damaged(case, whole, text, how))
+    every = list(found.values())
+    return Random(wire_format.name).sample(every, min(most, len(every)))
+
+
+def _damages(text: str, wire_format: WireFormat) -> Iterator[tuple[str, str]]:
+    fixed = {*wire_format.controls, *wire_format.markup, *wire_format.reader.written.values()}
+    signs = sorted((each for each in fixed if not each.strip().isalnum()), key=len, reverse=True)
+    known = "|".join(map(re.escape, signs))
+    parts = re.split(rf"({known}|</?[\w:]+>|[{{}}\[\]\",:'=()<>])", text)
     own = dict.fromkeys(parts[1::2])
     for i in range(1, len(parts), 2):
         before, piece, behind = "".join(parts[:i]), parts[i], "".join(parts[i + 1 :])
-        yield Damage(f"delete {piece!r}", before + behind)
-        yield Damage(f"double {piece!r}", before + piece + piece + behind)
+        yield f"{piece!r} deleted", before + behind
+        yield f"{piece!r} doubled", before + piece + piece + behind
         if i + 2 < len(parts):
-            a, between, b = parts[i : i + 3]
-            yield Damage(f"swap {a!r} {b!r}", before + b + between + a + "".join(parts[i + 3 :]))
+            swapped = parts[i : i + 3][::-1]
+            yield f"{piece!r} swapped", "".join([*parts[:i], *swapped, *parts[i + 3 :]])
         for other in own:
-            if other != piece:
-                yield Damage(f"replace {piece!r} {other!r}", before + other + behind)
+            yield f"{piece!r} replaced by {other!r}", before + other + behind
 
 
 def called(turn: toolguard.Turn) -> Calls:

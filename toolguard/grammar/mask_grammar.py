@@ -126,7 +126,7 @@ class _Writer:
                 )
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(_, stop, also, taken):
+            case Until(_, stop, also):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
                 regex, not_taken = _but(node)

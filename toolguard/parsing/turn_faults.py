@@ -248,7 +248,7 @@ def _torn(wire_format: WireFormat, names: tuple[str, ...]) -> re.Pattern[str] | 
     return re.compile(
         rf"{signs}(?:(?:{words}){signs})*(?:{named})"
         rf"(?:\"\s*[,:}}]|\s*[(\[]|\w+=)[\s\S]*{ends[-1]}\s*\Z"
-        rf"|\s*\[\s*(?:{named})\s*[)'\"][\s\S]*{ends[-1]}\s*\Z"
+        rf"|\s*\[\s*(?:{named})\s*(?:[)'\"={{]|[^\w\]]{{0,3}}\w+=)[\s\S]*{ends[-1]}\s*\Z"
     )
 
 
