@@ -108,6 +108,8 @@ def _damages(text: str, wire_format: WireFormat) -> Iterator[tuple[str, str]]:
             swapped = parts[i : i + 3][::-1]
             yield f"{piece!r} swapped", "".join([*parts[:i], *swapped, *parts[i + 3 :]])
         for other in own:
+            if piece in other:
+                continue  # something is put in beside it, which may be said
             yield f"{piece!r} replaced by {other!r}", before + other + behind
 
 

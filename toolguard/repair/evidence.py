@@ -18,7 +18,7 @@ from .search import Way
 
 _PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_tag", "wrong_sign")
 _CLOSING = {"}": "{", "]": "[", ")": "("}
-QUOTES = ('"', "'", '<|"|>')
+QUOTES = ('"', "'", '<|"|>', "<escape>")
 _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 _SEPARATORS = ":;,(){}[]\"'"
 _SIGNS = "|;=:,<>{}[]()*"
