@@ -43,7 +43,7 @@ from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, nothing_after, turn_state
-from .ending import held_from, without_end
+from .ending import ends_at, held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -502,7 +502,7 @@ class TurnParser:
             return
         self._broken = True
         self._unsay(position)
-        self._complete()
+        self._complete(position)
         self._tell_calls()
         self._tell_string()
         body, last = self._begun.body, self._last
@@ -525,13 +525,17 @@ class TurnParser:
             wire_format=self._format,
             toolset=self._toolset,
         )
-        self._found(*diagnose(place, self._last, self._told > 0))
+        found = diagnose(place, self._last, self._told > 0)
+        self._found(*found)
+        if found.kind == "text_after_call" and not self._begun.started:
+            self._say_behind(position)
 
-    def _complete(self) -> None:
-        """Where the turn might have ended behind a control token, the call before it is complete,
-        whatever stands there; the parser would wait for a token that is right."""
+    def _complete(self, position: int) -> None:
+        """Where the turn might have ended behind a control token, or an end token stands, the call
+        before it is complete, whatever follows; the parser would wait for a token that is right."""
         end = Token("$END", "")
-        if self._last is not None and self._last.type.startswith("CONTROL_"):
+        controlled = self._last is not None and self._last.type.startswith("CONTROL_")
+        if controlled or ends_at(self._source, position, self._format):
             with suppress(UnexpectedToken):
                 self._state.value_stack[:] = [self._state.feed_token(end, True)]
 
@@ -573,13 +577,19 @@ class TurnParser:
 
     def _say(self, kind: str, start: int, end: int) -> None:
         prose = self._prose[kind]
-        if start >= self._said:
+        if start >= self._said and self._format.answer.opening:
             prose.fresh = True
         said = unmark(self._source[max(start, self._said) : end], self._format.controls)
         text = prose.more(said)
         self._said = max(self._said, end)
         if text:
             self._events.append(_PROSE[kind](text))
+
+    def _say_behind(self, position: int) -> None:
+        """Text behind a call that the format has no place for: text all the same."""
+        control = re.compile(control_pattern(self._format.controls)).search(self._source, position)
+        end = len(self._source) if control is None else control.start()
+        self._say("FREE", len(self._source[:position].rstrip(SPACE)), end)
 
     def _tell_calls(self) -> None:
         """What the parser knows of calls by now."""
@@ -628,7 +638,7 @@ class TurnParser:
             return
         self._begun.muted = True
         start = name.start_pos or 0
-        kind, message = unknown(self._begun.name, self._toolset)
+        kind, message = unknown(self._begun.name, self._toolset, self._format)
         self._found(kind, start, start + len(name), message, "call")
 
     def _write_source(self, body: _Body, until: int | None) -> None:
@@ -722,7 +732,8 @@ class _OpenValue(NamedTuple):
 
 @dataclass(slots=True)
 class _Prose:
-    """Prose without the white space around it; a line end stands between that of two messages."""
+    """Prose without the white space around it; a line end stands between that of two messages,
+    which a format has that opens them."""
 
     told: str = ""
     space: str = ""

@@ -191,7 +191,7 @@ class Changes:
                     rule = {"=": "equals_to_colon", ")": "bracket_kind", "]": "bracket_kind"}
                     yield Change(place, end, sign, rule.get(char, "wrong_sign"))
         yield from self._fields(text, place, written)
-        yield from self._ids(text, place, written)
+        yield from self._ids(stumble, written)
         yield from self._tags(text, place, written)
         strings = self.reader.strings.intersection(expected)
         if strings or '"' in written:
@@ -226,16 +226,19 @@ class Changes:
             if not self.toolset[named].parameters.get("properties"):
                 yield Change(place, nothing.end(), "{}", "no_arguments")
 
-    def _ids(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
+    def _ids(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
-        before = text.count(_ID, 0, place)
-        if _ID in written:
-            found = _id(self.names).match(text, place)
-            if found:
-                number = found[2] or before
-                yield Change(place, found.end(), f"{_ID}{found[1]}:{number}", "restore_id")
-        elif ":" in written and before:
-            yield Change(place, place, f":{before - 1}", "restore_id")
+        named = stumble.tokens[0][0] if stumble.tokens else None
+        if not self.format.about["call ids"].startswith(_ID) or ":" not in written:
+            return
+        if named is None or named.type != self.reader.tool or named.start_pos is None:
+            return
+        text, place, start = stumble.way.text, stumble.place, named.start_pos
+        found = _id(self.names).match(text, start)
+        if found and found.end() == place:
+            number = found[2] or text.count(_ID, 0, start - len(_ID))
+            prefix = "" if text.endswith(_ID, 0, start) else _ID
+            yield Change(start, place, f"{prefix}{found[1]}:{number}", "restore_id")
 
     def _fields(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
         """A field of the format in another word, or between other quotes."""
