@@ -59,6 +59,7 @@ from .faults import Place, fused, line, refused, unknown
 from .head import Head
 from .opening import START, Known, Opened, longest, opened_by, shown
 from .quoted import quoted
+from .thought_words import ThoughtWords
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .value_words import TEXTS, is_word
@@ -131,6 +132,7 @@ class TurnParser:
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
         self._end = ""  # of the text that was fed: an end token, or what may become one
+        self._thought = ThoughtWords(wire_format, opened)
         self._quoting = True  # control tokens in quotes are words: no call has begun in the text
         opened = opened_by(None, wire_format, opened)
         self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
@@ -206,6 +208,7 @@ class TurnParser:
         if MARKED.search(text):
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
+            text = self._thought.feed(text, final=True)
             self._source = quoted("", text, self._format, final=True).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
@@ -222,6 +225,7 @@ class TurnParser:
                 ids were if there was an end token among them.
         """
         self._source += self._utf8.decode(b"", final=True)
+        self._source += self._fed("", final=True)
         if without_end(self._end, self._format):
             self._source += self._end
         elif self._end:
@@ -238,6 +242,7 @@ class TurnParser:
             self._format,
             self._toolset,
             calls_alone,
+            thought=self._thought.found,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)
@@ -296,9 +301,9 @@ class TurnParser:
         events, self._events = self._events, []
         return tuple(events)
 
-    def _fed(self, text: str) -> str:
+    def _fed(self, text: str, final: bool = False) -> str:
         """What of the text fed is no end of the turn, as far as is known."""
-        text, rest = self._end + text, ""
+        text, rest = self._end + self._thought.feed(text, final), ""
         if self._quoting:
             text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
         held = held_from(text, self._format)
