@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from vllm.entrypoints.generate.base.protocol import DeltaMessage, FunctionCall
@@ -31,6 +31,9 @@ def guarding(composed: type[Parser] | None) -> type[Parser] | None:
     return composed
 
 
+_end_texts = lru_cache(maxsize=8)(end_texts)  # it reads the chat template
+
+
 class GuardParser(DelegatingParser):
     """Reads a turn in one go: what its calls are follows from where its reasoning ends, and both
     from what its prompt has opened."""
@@ -48,10 +51,6 @@ class GuardParser(DelegatingParser):
         parser = self.tool_parser or self.reasoning_parser
         assert isinstance(parser, GuardToolParser | GuardReasoningParser)
         return parser.format
-
-    @cached_property
-    def _ends(self) -> tuple[str, ...]:
-        return tuple(end_texts(self.format, self.model_tokenizer))
 
     def adjust_request(self, request: Request) -> Request:
         """Has the control tokens shown that a turn is read by, and the engine guard it."""
@@ -114,7 +113,8 @@ class GuardParser(DelegatingParser):
 
     def _without_end(self, text: str) -> str:
         """A text without the end token, which a client may ask to be shown."""
-        end = next((end for end in self._ends if text.endswith(end)), "")
+        ends = _end_texts(self.format, self.model_tokenizer)
+        end = next((end for end in ends if text.endswith(end)), "")
         return text.removesuffix(end)
 
     def _count(self, request: Request, called: bool, streamed: bool) -> None:

@@ -35,7 +35,7 @@ from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_unguarded
 from .plugin import PARSER
 from .reading import Reading
 from .request import KEY, NAME, POLICIES, GuardRequest
-from .setup import current
+from .setup import Setup, current
 
 logger = logging.getLogger("vllm.toolguard")
 
@@ -59,6 +59,14 @@ def wire_format(setting: str, tokenizer: TokenizerLike) -> WireFormat:
     return WireFormat.load(name) if name else recognise(fast_tokenizer(tokenizer))
 
 
+@lru_cache(maxsize=8)
+def _checked(setup: Setup, setting: str, tokenizer: TokenizerLike) -> WireFormat:
+    """The same, if its turns can end in a server that is set up so."""
+    found = wire_format(setting, tokenizer)
+    setup.check(found, tokenizer)
+    return found
+
+
 def prompt_end(ids: Sequence[int], tokenizer: TokenizerLike) -> str:
     """The end of a prompt, which tells what it has opened."""
     return tokenizer.decode([*ids[-PROMPT_END:]])
@@ -78,8 +86,7 @@ class GuardToolParser(ToolParser):
     def __init__(self, tokenizer: TokenizerLike, tools: list[Tool] | None = None) -> None:
         super().__init__(tokenizer, tools)
         self.setup = current()
-        self.format = wire_format(self.setting, tokenizer)
-        self.setup.check(self.format, tokenizer)
+        self.format = _checked(self.setup, self.setting, tokenizer)
         self._reading: Reading | None = None
 
     @cached_property
