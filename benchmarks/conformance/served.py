@@ -27,11 +27,11 @@ plugin.register()  # as vLLM does in each of its processes
 _cached = lru_cache(get_cached_tokenizer)  # and in its server
 
 
-def served(case: Case, ids: Ids) -> Observation:
+def served(case: Case, ids: Ids, cuts: Sequence[ChunkStrategy] = CUTS) -> Observation:
     """Both ways of a chat request."""
     try:
         whole = _whole(case, ids)
-        streams = {cut.id: _streamed(case, ids, split(ids.ids, cut)) for cut in CUTS}
+        streams = {cut.id: _streamed(case, ids, split(ids.ids, cut)) for cut in cuts}
     except Exception as error:  # a server answers HTTP 500, whatever it was
         return Observation(ParseResult(exception=f"{type(error).__name__}: {error}"), {})
     return Observation(whole, streams)

@@ -112,13 +112,16 @@ class Reading:
         """A finished turn."""
         turn = read_turn(text, self._format, self._toolset, opened=self._opened)
         mended = self._mended(turn)
+        thought, _ = self._thought(turn)
         calls = {
             number: FunctionCall(
                 id=_id(number, mended.raw), name=call.name, arguments=_json(call.arguments)
             )
             for number, call in enumerate(mended.calls)
         }
-        return Told(mended.reasoning if self._thinks else "", self._content(turn, mended), calls)
+        return Told(
+            self._thought(turn)[0] if self._thinks else "", self._content(turn, mended), calls
+        )
 
     def feed(self, text: str) -> Told:
         """What more of the turn is told after more of its text."""
@@ -152,6 +155,9 @@ class Reading:
         content = self._content(end.turn, mended)
         if content.startswith(told.content):
             more.content += content[len(told.content) :]
+        thought, _ = self._thought(end.turn)
+        if self._thinks and thought.startswith(told.reasoning):
+            more.reasoning += thought[len(told.reasoning) :]
         if not told.calls:
             for number, call in enumerate(mended.calls):
                 more.calls[number] = FunctionCall(
@@ -168,24 +174,35 @@ class Reading:
             count_turn(turn, mended)
         return mended
 
+    def _thought(self, turn: Turn) -> tuple[str, int]:
+        """Its reasoning, and where that ends in it; with control tokens in the middle of it, where
+        the turn is faulty."""
+        raw, start = turn.raw, _behind(self._opening, turn.raw, 0)
+        end = raw.find(self._closing, start)
+        whole = raw[start:end].strip()
+        opened = start or not self._opening
+        if turn.faults and opened and end >= 0 and whole.startswith(turn.reasoning):
+            return whole, end + len(self._closing)
+        return turn.reasoning, _end_of(turn.reasoning, raw, start)
+
     def _content(self, turn: Turn, mended: Turn) -> str:
         """Prose, and what is neither that nor reasoning where it makes no call."""
-        thought = ""
-        if turn.reasoning and not self._thinks:
+        thought, end = self._thought(turn)
+        if thought and not self._thinks:
             closed = self._closing if self._closing in turn.raw else ""
-            thought = f"{self._opening}{turn.reasoning}{closed}"
+            thought = f"{self._opening}{thought}{closed}"
+        else:
+            thought = ""
         if mended.calls or not turn.faults:
             return thought + mended.text
-        end = _end_of(turn.text, turn.raw, _end_of(turn.reasoning, turn.raw, 0))
-        rest = turn.raw[end:]
-        if self._thinks and not turn.text:
-            for tag in self._opening, self._closing:
-                rest = rest.lstrip().removeprefix(tag)
-        return thought + turn.text + ("" if self._format.blank.fullmatch(rest) else rest)
+        opening, closing = map(fixed_text, self._format.answer)
+        rest = turn.raw[_end_of(turn.text, turn.raw, _behind(opening, turn.raw, end)) :]
+        framing = rest.replace(closing, "")
+        return thought + turn.text + ("" if self._format.blank.fullmatch(framing) else rest)
 
     def _more(self, events: Iterable[Event], more: Told | None = None) -> Told:
         more = more or Told()
-        before = len(more.content)
+        before, thought = len(more.content), len(more.reasoning)
         for event in events:
             match event:
                 case ReasoningDelta(text) if self._thinks:
@@ -207,6 +224,7 @@ class Reading:
                     self._waiting[index] = _json(call.arguments)
                     self._start(more, index, call.name)
         self._told.content += more.content[before:]
+        self._told.reasoning += more.reasoning[thought:]
         return more
 
     def _thought_over(self) -> str:
@@ -226,6 +244,12 @@ class Reading:
         number = self._numbers[index]
         call = more.calls.setdefault(number, FunctionCall(id=None, name="", arguments=""))
         call.arguments += text
+
+
+def _behind(tag: str, raw: str, place: int) -> int:
+    """The place behind a tag, if one stands there, white space aside."""
+    rest = raw[place:].lstrip()
+    return len(raw) - len(rest) + len(tag) if tag and rest.startswith(tag) else place
 
 
 def _end_of(text: str, raw: str, start: int) -> int:
