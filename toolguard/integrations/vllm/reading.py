@@ -119,9 +119,7 @@ class Reading:
             )
             for number, call in enumerate(mended.calls)
         }
-        return Told(
-            self._thought(turn)[0] if self._thinks else "", self._content(turn, mended), calls
-        )
+        return Told(thought if self._thinks else "", self._content(turn, mended), calls)
 
     def feed(self, text: str) -> Told:
         """What more of the turn is told after more of its text."""

@@ -22,6 +22,7 @@ from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParser
 from vllm.tool_parsers.abstract_tool_parser import Tool
 
+from ...decoding.guard import Guard
 from ...errors import RequestError
 from ...formats.nodes import Control
 from ...formats.reader import fixed_text
@@ -138,9 +139,13 @@ class GuardToolParser(ToolParser):
         guard = guarded.guard(
             tokenizer, tokenizer.all_special_ids, tokenizer.encode(before, add_special_tokens=False)
         )
-        budget = _budget(request)
+        _tell_relaxations(guard)
+        field, budget = _budget(request)
         if budget is not None:
-            guard.start(budget)  # refuses what not even the shortest turn fits into
+            try:
+                guard.start(budget)  # refuses what not even the shortest turn fits into
+            except RequestError as error:
+                raise RequestError(str(error).replace("max_new_tokens", field)) from error
         if self.setup.mode == "engine" and policy == "enforce":
             guarded = replace(guarded, policy="observe")
             request.structured_outputs = StructuredOutputsParams(grammar=guard.engine_grammar)
@@ -256,14 +261,24 @@ def _choice(request: Request) -> str:
     return choice.function.name if hasattr(choice, "function") else choice.name
 
 
-def _budget(request: Request) -> int | None:
-    """How many tokens the request asks for; None: as many as fit."""
+def _budget(request: Request) -> tuple[str, int | None]:
+    """How many tokens the request asks for, and in which field; None: as many as fit."""
     if isinstance(request, ResponsesRequest):
-        return request.max_output_tokens
-    return request.max_completion_tokens or request.max_tokens
+        return "max_output_tokens", request.max_output_tokens
+    if request.max_completion_tokens:
+        return "max_completion_tokens", request.max_completion_tokens
+    return "max_tokens", request.max_tokens
+
+
+@lru_cache(maxsize=256)  # once for each: the same tools come with request after request
+def _tell_relaxations(guard: Guard) -> None:
+    for relaxation in guard.relaxations:
+        logger.warning("toolguard: %s", relaxation)
 
 
 def _is_held(request: Request) -> bool:
-    """Whether the engine holds the turn to its grammar."""
+    """Whether the engine holds the turn to its grammar; and to its end, before which what the
+    request stops at may cut a call."""
     extra = request.vllm_xargs or {}
-    return KEY in extra and extra.get(POLICY, "enforce") == "enforce"
+    held = KEY in extra and extra.get(POLICY, "enforce") == "enforce"
+    return held and not (request.stop or request.stop_token_ids)
