@@ -34,7 +34,7 @@ from toolguard import FormatError, WireFormat
 from toolguard.formats.reader import fixed_text
 
 # What holds today: the number is lowered when more is read, and never raised.
-MOST_FAILS = 25
+MOST_FAILS = 20  # of 418; the bound is 25
 FAULTS = {"kimi/k3-bug-response-only-completion", "qwen3-xml/vllm-coder-missing-close-parameter"}
 BARE = {
     "qwen3-xml/llamacpp-coder-bare-function",
@@ -119,7 +119,8 @@ def test_the_suites_fixtures_are_served_and_streamed_alike() -> None:
                 unlike.add(case.id)
     explained = {entry.fixture for entry in listed() if entry.part == "vllm"}
     assert len(failed) <= MOST_FAILS
-    assert (failed - explained, explained - failed) == (FAULTS, set())
+    assert failed - explained <= FAULTS
+    assert explained <= failed, "docs/conformance.md lists what passes"
     assert unlike == BARE
 
 
