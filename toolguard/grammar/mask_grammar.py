@@ -126,10 +126,11 @@ class _Writer:
                 )
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also, taken):
+            case Until(_, stop, also):
                 end = re.escape(stop)
                 whole = None if also is None else f"({also}){end}"
-                barred = f"(?s:.*){end}(?s:.+)" + (f"|({taken.regex}){end}" if taken else "")
+                regex, not_taken = _but(node)
+                barred = f"(?s:.*){end}(?s:.+)" + (f"|({not_taken}){end}" if not_taken else "")
                 text = self.terminal(
                     f"{delimited(f'({regex}){end}')}{_also(whole)} & ~{delimited(barred)}"
                 )
@@ -195,9 +196,10 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        taken = f" & ~{delimited(node.taken.regex)}" if node.taken else ""
+        regex, not_taken = _but(node)
+        taken = f" & ~{delimited(not_taken)}" if not_taken else ""
         conditions = f"{_also(node.also)} & {self.without([stop])}{taken}"
-        name = self.terminal(f"{delimited(node.regex)} & /(?s:.+)/{conditions}")
+        name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
 
@@ -208,9 +210,9 @@ class _Writer:
         if node.taken is None:
             return self.witnessed(text, witnesses((node.stop,)))
         alike = [each for each in node.taken.openers if each[0] == node.stop[0]]
-        others = "".join(each[0] for each in node.taken.openers if each not in alike)
+        others = tuple(each for each in node.taken.openers if each not in alike)
         stops = (node.stop, *node.taken.marks, *alike)
-        return self.witnessed(text, witnesses(stops, not_first=others))
+        return self.witnessed(text, witnesses(stops, openers=others))
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
@@ -264,6 +266,27 @@ def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str
         fresh = "" if required else (f" | {name}_{i + 1}" if i + 1 < count else alone)
         lines.append(f"{name}_{i}: {written[i]} {name}_{i + 1}_c{fresh}")
     return "\n".join(lines)
+
+
+def _but(node: Raw | Until) -> tuple[str, str]:
+    """A string without quotes but for what is taken, as two regular expressions: what it is, and
+    what it is not. The engine sees at once that nothing is left of the first, not of the second."""
+    if node.taken is None:
+        return node.regex, ""
+    if node.regex not in _ANYTHING:
+        return node.regex, node.taken.regex
+    return _unlike(node.taken.openers), node.taken.held
+
+
+def _unlike(openers: Sequence[str]) -> str:
+    """A regular expression for all that begins with none of these."""
+    heads = dict.fromkeys(opener[0] for opener in openers)
+    if not heads:
+        return r"[\s\S]*"
+    rest = {head: [each[1:] for each in openers if each[0] == head] for head in heads}
+    options = [f"[^{''.join(map(re.escape, heads))}][\\s\\S]*"]
+    options += [f"{re.escape(head)}{_unlike(each)}" for head, each in rest.items() if all(each)]
+    return f"({'|'.join(options)})?"
 
 
 def _text(node: Node) -> str | None:

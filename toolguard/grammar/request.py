@@ -355,7 +355,7 @@ class _Filler:
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(value_dialects()[slot]):
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
-            builder = ArgumentRules(self.tool, name, dialect, kinds)
+            builder = ArgumentRules(self.tool, name, dialect.within(self.taken), kinds)
             node = builder.value(schema, path, ())
             self.keep(builder)
             spaced = slot in UNTIL and "string" not in kinds

@@ -18,7 +18,7 @@ from .search import Way
 
 _PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_tag", "wrong_sign")
 _CLOSING = {"}": "{", "]": "[", ")": "("}
-QUOTES = ('"', "'", '<|"|>')
+QUOTES = ('"', "'", '<|"|>', "<escape>")
 _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 _SEPARATORS = ":;,(){}[]\"'"
 _SIGNS = "|;=:,<>{}[]()*"
@@ -54,6 +54,12 @@ def invented(call: Call, source: str) -> str | None:
     return None
 
 
+def holds_tags(call: Call, wire_format: WireFormat) -> bool:
+    """Whether a string of it holds a tag of the format: it took in what follows it."""
+    tags = (*wire_format.controls, *wire_format.markup)
+    return any(tag in part.said for part in _strings(call.arguments) for tag in tags)
+
+
 def spans_structure(call: Call) -> bool:
     """Whether a string of it ends as what comes before a string does: it took in what was lost."""
     texts = (part.said for part in _strings(call.arguments))
@@ -85,7 +91,7 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     pieces = {place.piece for place in added} - {""}
     if any(_stands(place, pieces, turn, wire_format) for place in added):
         return True
-    if any(_repeats(call.arguments) for call in turn.calls):
+    if any(_repeats(call.arguments) or holds_tags(call, wire_format) for call in turn.calls):
         return True
     if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
         return True

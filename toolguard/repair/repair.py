@@ -24,7 +24,7 @@ from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
 from .classify import Tools, read_as
 from .edits import Confidence, Edit, Repair
-from .evidence import doubtful, invented, spans_structure
+from .evidence import doubtful, holds_tags, invented, spans_structure
 from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
@@ -310,7 +310,8 @@ def _alone(body: str, other: WireFormat, toolset: Toolset) -> tuple[Call, ...]:
     turn = read_turn(body, other, toolset)
     if turn.faults or turn.text or turn.reasoning:
         return ()
-    return turn.calls if all(invented(call, body) is None for call in turn.calls) else ()
+    sound = (not invented(call, body) and not holds_tags(call, other) for call in turn.calls)
+    return turn.calls if all(sound) else ()
 
 
 def _native(calls: Sequence[Call], wire_format: WireFormat) -> str:
