@@ -404,6 +404,10 @@ class Changes:
                     inner = inner.replace('\\"', '"').replace('"', '\\"')
                     yield Change(end - 1, closing.start(), inner, "escape_quotes")
             yield from _closings(text, start + 1, end - 1)
+        if value := self.reader.values.get(token.type):
+            following = self._markup.search(text, start)  # it took that in
+            if following:
+                yield from self._ends(text, start, following.start(), value.stop)
         if token.type == self.reader.tool:
             for name in self.names:
                 if len(name) < len(token) and token.startswith(name):
