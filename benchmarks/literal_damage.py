@@ -70,12 +70,15 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         calls = [_call(random) for _ in range(random.choice((1, 1, 1, 2, 3)))]
         try:
             text = toolguard.render(wire_format, _stood_in(calls, strings := []))
+            plain = _put_in(text, strings)
         except FormatError:
             continue
         name = random.choice([*DAMAGES])
         damaged = DAMAGES[name](text, random)
         if damaged is None or damaged.text == text:
             continue
+        if made_calls(toolguard.read_turn(plain, wire_format, TOOLSET)) != calls:
+            continue  # lists in lists, which the format's own tags cannot tell
         if name in UNESCAPED and any(map(LOOKS_ESCAPED.search, strings)):
             continue  # it reads as something else, soundly
         written = _put_in(damaged.text, strings)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
 from ..formats.reader import SPACE, begun_length
 from ..formats.wire_format import WireFormat
@@ -239,13 +240,15 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     """Whether a string beside the edit holds what may not be its own."""
     quote = place.piece in QUOTES
     for text, where in place.strings if place.piece else ():
-        said = text.strip(SPACE)
+        said = normalize("NFKC", text).strip(SPACE)  # a sign may be as wide as an ideograph
         ends = {said[:1], said[-1:]}
         if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS}:
             return True
-        if quote and ((where == "item" and "," in said) or said != text or _BARE.fullmatch(said)):
+        if quote and (
+            (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
+        ):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):
             return True
@@ -326,8 +329,10 @@ def _arguments(names: tuple[str, ...], keys: frozenset[str]) -> re.Pattern[str]:
 
 
 def _is_structure(said: str, wire_format: WireFormat) -> bool:
-    """Whether a string says nothing but signs, or a control token of the format."""
-    return bool(said) and (not re.search(r"\w", said) or bool(wire_format.spelled.search(said)))
+    """Whether a string says nothing but signs, or begins or ends with markup of the format."""
+    marked = said.startswith(wire_format.markup) or said.endswith(wire_format.markup)
+    spelled = wire_format.spelled.search(said)
+    return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
 
 
 def _in_string(text: str, sign: str) -> bool:
