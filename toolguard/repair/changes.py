@@ -70,7 +70,7 @@ _PREFIX = re.compile(
 """In front of a string that is the same without it."""
 _MARKDOWN = re.compile(r"\w*(?:\\_\w*)+")
 """A word with escapes, as Markdown has it."""
-_BEFORE = re.compile(r"[\w\\]*\Z")
+_END_OF_NAME = re.compile(r"[\w\\]*\Z")
 _BEFORE_COLON = re.compile(r"[\"']\s?:")
 _AFTER_FIELD = re.compile(r"[\"'](?:name|function)[\"']\s?:\s?\Z")
 _UNESCAPED = re.compile(r"[\x00-\x1f]")
@@ -247,12 +247,11 @@ class Changes:
     def _names(self, text: str, place: int) -> Iterator[Change]:
         """A name or a key with the escapes of Markdown."""
         quoted = text[place] in "\"'"
-        start = place + 1 if quoted else place - len(_BEFORE.search(text[:place][-_NAME:])[0])
+        before = text[max(0, place - _NAME) : place]
+        start = place + 1 if quoted else place - len(_END_OF_NAME.findall(before)[0])
         word = _MARKDOWN.match(text, start)
         if word and word[0].replace("\\_", "_") in self._words:
-            is_key = _BEFORE_COLON.match(text, word.end()) or _AFTER_FIELD.search(
-                text[:place][-_NAME:]
-            )
+            is_key = _BEFORE_COLON.match(text, word.end()) or _AFTER_FIELD.search(before)
             if is_key or not quoted:
                 yield Change(start, word.end(), word[0].replace("\\_", "_"), "unescape_name")
 
