@@ -40,12 +40,12 @@ from toolguard import Guard, Tool, Toolset, Turn, WireFormat
 from toolguard.grammar.request import Reasoning
 from toolguard.parsing.turn import OF_TEXT
 
-from .real_calls import changed_value, lists, respelled, right_arguments
+from .real_calls import changed_value, lists, plainly, respelled, right_arguments
 from .real_data import expected_calls
 
 KINDS = ("right", "value", "spelling", "piece")
-"""What is made of a right call of a real tool: nothing, another value or member, another spelling of
-a number, a character or white space, or one character or token more or less."""
+"""What is made of a right call of a real tool: nothing, another value or member, another spelling
+of a number, a character or white space, or one character or token more or less."""
 RECORDED = "a recorded relaxation"
 
 COLUMNS = ("mutations", "legal", "disagreements", "explained", "random_turns", "wrong")
@@ -311,7 +311,11 @@ def explained(
     spelled = [guard.vocabulary.bytes_of([token]) for token in ids]
     if not all(spelled) or not _is_text(b"".join(spelled)):
         return "bytes that are no UTF-8"
-    return RECORDED if admits(loosened(guard, tokenizer), ids) else ""
+    if admits(loosened(guard, tokenizer), ids):
+        return RECORDED
+    # Nobody escapes a letter of a name, or writes 5 as 50e-1: masks have these as they are.
+    plain = encoded(tokenizer, plainly(guard.read(ids).raw))
+    return "a spelling that nobody needs" if admits(guard, [*plain, ids[-1]]) else ""
 
 
 def _is_text(data: bytes) -> bool:

@@ -31,45 +31,12 @@ TEXTS = (
     *("123e4567-e89b-12d3-a456-426614174000", "123e4567e89b12d3a456426614174000", "aé" * 40),
 )
 NUMBERS = (
-    0,
-    1,
-    -1,
-    2,
-    5,
-    7,
-    10,
-    50,
-    99,
-    100,
-    101,
-    1000,
-    65536,
-    10**12,
-    0.5,
-    1.5,
-    -2.25,
-    19.99,
-    1e-4,
+    *(0, 1, -1, 2, 5, 7, 10, 50, 99, 100, 101, 1000, 65536, 10**12),
+    *(0.5, 1.5, -2.25, 19.99, 1e-4),
 )
 ODD = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    3,
-    2.0,
-    1.5,
-    1e300,
-    "",
-    "x",
-    "1",
-    "true",
-    [],
-    {},
-    [1],
-    {"a": 1},
-    ["x"],
+    *(None, True, False, 0, -1, 3, 2.0, 1.5, 1e30, "", "x", "1", "true"),
+    *([], {}, [1], {"a": 1}, ["x"]),
 )
 DEEPEST = 6
 TRIES = 40
@@ -148,7 +115,7 @@ def _object(schema: Mapping[str, Any], tool: Tool, draw: Random, depth: int) -> 
 
 def _string(schema: Mapping[str, Any], draw: Random) -> str:
     low, high = schema.get("minLength", 0), schema.get("maxLength")
-    if "pattern" in schema and draw.random() < 0.8:
+    if "pattern" in schema:
         pattern = schema["pattern"].removeprefix("^").removesuffix("$")
         return shortest_end(Strings(pattern, low, high), draw.choice(["", "a", "1"])) or ""
     text = draw.choice(TEXTS)
@@ -200,15 +167,15 @@ def _inside(value: Value) -> Iterator[Any]:
 
 
 _NUMERAL = re.compile(r"(?<![\w.\"'-])-?\d+(?:\.\d+)?(?![\w.\"'])")
-_SPELLINGS: Sequence[Callable[[str, Random], str]] = (
-    lambda text, draw: f"{text}.0" if "." not in text else f"{text}0",
-    lambda text, draw: f"{text}e0",
-    lambda text, draw: f"{text}E+1",
-    lambda text, draw: f"{text}0e-1" if "." not in text else f"{text}e-1",
-    lambda text, draw: f"0{text}",
-    lambda text, draw: f"-{text}".removeprefix("--"),
-    lambda text, draw: f"{text}." if "." not in text else text.lstrip("0"),
-    lambda text, draw: f"{float(text):e}",
+_SPELLINGS: Sequence[Callable[[str], str]] = (
+    lambda text: f"{text}.0" if "." not in text else f"{text}0",
+    lambda text: f"{text}e0",
+    lambda text: f"{text}E+1",
+    lambda text: f"{text}0e-1" if "." not in text else f"{text}e-1",
+    lambda text: f"0{text}",
+    lambda text: f"-{text}".removeprefix("--"),
+    lambda text: f"{text}." if "." not in text else text.lstrip("0"),
+    lambda text: f"{float(text):e}",
 )
 
 
@@ -235,6 +202,22 @@ def respelled(text: str, draw: Random) -> str:
                 + draw.choice(_SPELLINGS)(found[0], draw)
                 + text[found.end() :]
             )
+
+
+_NEEDLESS = re.compile(r"\\(?:u00|x)([2-7][0-9a-fA-F])")
+_WHOLE = re.compile(r"(?<![\w.\"'])-?\d+(?:\.\d+)?[eE][+-]?\d+(?![\w.])")
+
+
+def plainly(text: str) -> str:
+    """A turn without escapes of plain characters and exponents of integers."""
+    text = _NEEDLESS.sub(lambda found: _said(found[0], chr(int(found[1], 16))), text)
+    return _WHOLE.sub(
+        lambda found: str(int(float(found[0]))) if float(found[0]).is_integer() else found[0], text
+    )
+
+
+def _said(escape: str, character: str) -> str:
+    return escape if character in "\"'\\\x7f" else character
 
 
 def _escaped(text: str, draw: Random) -> str:
