@@ -532,6 +532,8 @@ class Completer:
 def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     """The shortest end of a string of which `begun` is there, quotes included; None if there is
     none, or it takes the engine to know."""
+    if begun and quote == '"':
+        return shortest_json_end(strings, begun)
     try:
         text = begun.decode()
     except UnicodeDecodeError:
