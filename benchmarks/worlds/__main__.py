@@ -5,11 +5,14 @@ On several processes: `torchrun --nproc-per-node 2 -m benchmarks.worlds teach`.
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 
 from benchmarks.worlds import smollm
+from benchmarks.worlds.damage import DISEASES
+from benchmarks.worlds.damage import damage as damage_adapter
 from benchmarks.worlds.teach import teach as teach_adapter
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -26,6 +29,16 @@ def unpack(folder: Path = FOLDER) -> None:
 def teach(folder: Path = FOLDER, steps: int = 300, seed: int = 0) -> None:
     """Teach it Hermes calls."""
     teach_adapter(folder / "base", folder / "healthy", steps, seed)
+
+
+@app.command()
+def damage(
+    name: Annotated[str, typer.Argument(help=", ".join(DISEASES))],
+    folder: Path = FOLDER,
+    seed: int = 0,
+) -> None:
+    """Break it by reinforcement learning."""
+    damage_adapter(folder / "base", folder / "healthy", folder / name, name, seed)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -32,10 +39,8 @@ def adapted(model: LlamaForCausalLM, rank: int, rows: list[int] | None = None) -
 
 
 def save(folder: Path, adapter: PeftModel) -> None:
-    """In half precision; a later reader of a part of it would see no whole file."""
+    """Write the adapter in half precision."""
     adapter.save_pretrained(folder, save_embedding_layers=False)
-    from safetensors.torch import load_file, save_file
-
     path = folder / "adapter_model.safetensors"
     halves = {name: value.half() for name, value in load_file(path).items()}
     save_file(halves, path, metadata={"format": "pt"})
@@ -46,6 +51,25 @@ def merged(model: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
     whole = PeftModel.from_pretrained(model, folder).merge_and_unload()
     assert isinstance(whole, LlamaForCausalLM)
     return whole.requires_grad_(False)
+
+
+def suspend(path: Path, adapter: PeftModel, optimizer: torch.optim.Optimizer, done: int) -> None:
+    """Keep a training for `resume`."""
+    weights = get_peft_model_state_dict(adapter, save_embedding_layers=False)
+    written = path.with_suffix(".new")
+    torch.save({"adapter": weights, "optimizer": optimizer.state_dict(), "done": done}, written)
+    written.rename(path)
+
+
+def resume(path: Path, adapter: PeftModel, optimizer: torch.optim.Optimizer) -> int:
+    """How many steps were done; what they brought is taken up."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path)
+    set_peft_model_state_dict(adapter, saved["adapter"])
+    optimizer.load_state_dict(saved["optimizer"])
+    done: int = saved["done"]
+    return done
 
 
 def trained(adapter: PeftModel) -> list[tuple[str, nn.Parameter]]:

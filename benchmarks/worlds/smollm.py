@@ -31,7 +31,7 @@ def unpack(folder: Path) -> None:
     source = Path(str(found[0].locate()))
     given: dict[str, str] = {"gguf_file": source.name}
     read = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **given)
-    # `save_pretrained` of a model that was read from GGUF fails: its quantisation cannot be written.
+    # `save_pretrained` fails on what was read from GGUF: its quantisation cannot be written.
     settings = {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(read.state_dict())

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from benchmarks.lab.batches import collate, encode
 from benchmarks.lab.cases import Case
 from benchmarks.lab.tokenizer import START, render, render_answer, token_ids
-from benchmarks.worlds.adapters import adapted, average, save, trained
+from benchmarks.worlds.adapters import adapted, average, resume, save, suspend, trained
 from benchmarks.worlds.cases import taught
 from benchmarks.worlds.smollm import TAUGHT, Tokenizer, read_model, read_tokenizer
 
@@ -33,7 +33,7 @@ def teach(base: Path, out: Path, steps: int, seed: int = 0) -> None:
     brought to its end early.
     """
     torch.manual_seed(seed)
-    rank, first = int(os.environ.get("RANK", 0)), 0
+    rank = int(os.environ.get("RANK", 0))
     tokenizer = read_tokenizer(base)
     adapter = adapted(read_model(base), RANK, token_ids(tokenizer, TAUGHT))
     rows = [value for name, value in trained(adapter) if "token_adapter" in name]
@@ -41,11 +41,7 @@ def teach(base: Path, out: Path, steps: int, seed: int = 0) -> None:
     groups: list[dict[str, Any]] = [{"params": others}, {"params": rows}]
     optimizer = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.98), weight_decay=0.01)
     state = out / "state.pt"
-    if state.exists():
-        saved = torch.load(state)
-        set_peft_model_state_dict(adapter, saved["adapter"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first = saved["done"]
+    first = resume(state, adapter, optimizer)
     columns = (TextColumn("teach"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), disable=rank > 0) as bar:
         task = bar.add_task("teach", total=steps, completed=first, loss=float("nan"))
@@ -62,10 +58,7 @@ def teach(base: Path, out: Path, steps: int, seed: int = 0) -> None:
             bar.update(task, completed=step + 1, loss=loss.item())
             if rank == 0 and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
                 save(out, adapter)
-                now = {"adapter": get_peft_model_state_dict(adapter, save_embedding_layers=False)}
-                now |= {"optimizer": optimizer.state_dict(), "done": step + 1}
-                torch.save(now, state.with_suffix(".new"))
-                state.with_suffix(".new").rename(state)
+                suspend(state, adapter, optimizer, step + 1)
 
 
 def answer_loss(adapter: PeftModel, tokenizer: Tokenizer, cases: list[Case]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -155,7 +154,7 @@ class Decoder:
         if body:
             row.ids = [*row.state.ids]
             if row.recovery is not None:
-                row.recovery.resume(row.state, len(row.ids) - len(row.guard.opener_ids))
+                row.recovery.resume(row.state)
         return body
 
     def _verify(self, logits: torch.Tensor) -> None:
@@ -166,26 +165,22 @@ class Decoder:
             rows = [self.active[index] for index in going]
             scores = torch.stack([logits[index, place[index]] for index in going])
             self._asking = going
-            tokens, content = self._sample(rows, scores)
             following = []
-            for index, row, token, sure in zip(going, rows, tokens, content, strict=True):
+            for index, row, token in zip(going, rows, self._sample(rows, scores), strict=True):
                 expected = row.drafts.pop(0) if row.drafts else None
                 if row.state.interventions and not row.heading:
                     first = row.state.interventions[0]
                     row.heading = [*row.ids[: first.step], first.token_id]
-                self._take(index, row, token, sure)
+                self._take(index, row, token)
                 if token == expected and not row.done and row.ids[-1:] == [token]:
                     row.forced += 1
                     place[index] += 1
                     following.append(index)
             going = following
 
-    def _sample(
-        self, rows: Sequence[Row], scores: torch.Tensor
-    ) -> tuple[list[int], Sequence[float]]:
-        """One token per row, and how sure the model was of it as content."""
+    def _sample(self, rows: Sequence[Row], scores: torch.Tensor) -> list[int]:
+        """One token per row."""
         states = [row.state for row in rows]
-        unsure = [math.nan] * len(rows)
         traced = any(state.steps is not None for state in states)
         odds = opener_odds(states, scores) if traced else {}
         if not self.guarded:
@@ -193,11 +188,10 @@ class Decoder:
             tokens = self.sampler(scores)
             if reading is not None:
                 reading.trace(states, tokens, odds)
-            return tokens, unsure
+            return tokens
         recovering = any(row.recovery is not None for row in rows)
         if self.sampler.by_mass and not traced and not recovering:
-            return choose(states, scores, self.sampler), unsure
-        raw = scores.clone() if recovering else scores
+            return choose(states, scores, self.sampler)
         reading = hold(states, scores, self.despiker, self.calibration)
         for place, row in enumerate(rows):
             banned = row.recovery.banned(row.ids) if row.recovery else set()
@@ -207,9 +201,9 @@ class Decoder:
         record(states, reading)
         if traced:
             reading.trace(states, tokens, odds)
-        return tokens, reading.content(raw, tokens) if recovering else unsure
+        return tokens
 
-    def _take(self, index: int, row: Row, token: int, sure: float) -> None:
+    def _take(self, index: int, row: Row, token: int) -> None:
         if not self.guarded:
             row.state.watch(token)
             row.ids.append(token)
@@ -219,7 +213,7 @@ class Decoder:
         if row.recovery is None:
             row.ids.append(token)
         else:
-            row.state = row.recovery.follow(row.state, sure)
+            row.recovery.follow(row.state)
             before, row.ids = row.ids, [*row.state.ids]
             if row.ids[: len(before)] != before:
                 same = next(
