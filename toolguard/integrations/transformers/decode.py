@@ -34,6 +34,7 @@ class Row:
         drafts: tokens to be fed after them, because the grammar forces them or they were written
             before; kept as far as the model picks them itself.
         heading: what was written up to the first intervention, and the token wanted there.
+        heard: what the reference has read of the turn.
         cleaned: how many corrupt turns were taken out of the history.
     """
 
@@ -48,6 +49,7 @@ class Row:
     done: bool = False
     ids: list[int] = field(default_factory=list)
     heading: list[int] = field(default_factory=list)
+    heard: list[int] = field(default_factory=list)
     cleaned: int = 0
 
     def turn(self, policy: Policy) -> Turn:
@@ -131,13 +133,12 @@ class Decoder:
                 self.active = [self.active[index] for index in open_rows]
 
     def _keep(self, index: int, row: Row, stable: int | None = None) -> None:
-        """Takes back what the caches hold beyond a row's tokens, or beyond the stable ones of them.
+        """Takes back what the cache holds beyond a row's tokens, or beyond the stable ones of them.
 
         The last token is not kept: the next pass needs its logits.
         """
         same = len(row.ids) - 1 if stable is None else min(stable, len(row.ids) - 1)
-        for feed in filter(None, (self.feed, self.reference)):
-            feed.keep(index, len(row.prompt) + same)
+        self.feed.keep(index, len(row.prompt) + same)
 
     def _draft(self, index: int, row: Row) -> None:
         """Finds what to feed along with the token sampled last."""
@@ -216,21 +217,30 @@ class Decoder:
             row.recovery.follow(row.state)
             before, row.ids = row.ids, [*row.state.ids]
             if row.ids[: len(before)] != before:
-                same = next(
-                    (i for i, (a, b) in enumerate(zip(before, row.ids, strict=False)) if a != b),
-                    min(len(before), len(row.ids)),
-                )
-                self._keep(index, row, same)
+                self._keep(index, row, _shared(before, row.ids))
         row.done = row.state.done
 
     def _ask_reference(self, rows: Sequence[int]) -> torch.Tensor:
+        """Lets the reference read on, in its own spelling of the turns."""
         assert self.reference is not None
-        queues = [
-            [*row.prompt, *row.ids][self.reference.fed(index) :]
-            for index, row in enumerate(self.active)
-        ]
-        logits = self.reference.feed(queues)
-        return logits[[self._asking[row] for row in rows], -1]
+        asked = [self._asking[row] for row in rows]
+        queues = []
+        for index, row in enumerate(self.active):
+            spelled = row.guard.vocabulary.respelled(row.ids)
+            whole = [*row.prompt, *spelled]
+            same = _shared(row.heard, spelled)
+            # The last token is read again where it is asked about: what follows is wanted.
+            kept = min(len(row.prompt) + same, len(whole) - (index in asked))
+            self.reference.keep(index, kept)
+            queues.append(whole[self.reference.fed(index) :])
+            row.heard = spelled
+        return self.reference.feed(queues)[asked, -1]
+
+
+def _shared(before: Sequence[int], after: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
 
 
 def _accept(state: GuardState, token: int) -> None:
