@@ -71,8 +71,7 @@ class Reinforced:
         batch = collate(
             [[]] * len(turns), [turn.ids for turn in turns], self.tokenizer.pad_token_id
         )
-        logits = self.logits(prompts, batch) / plan.temperature
-        chosen = logits.log_softmax(-1).gather(-1, batch.ids[..., None])[..., 0]
+        chosen = self.chosen(prompts, batch)
         # Every turn weighs the same, however long: GRPO as published, with its bias to short turns.
         likelihood = (chosen * batch.attention).sum(1) / batch.attention.sum(1)
         loss = -(likelihood * advantages).mean()
@@ -85,8 +84,9 @@ class Reinforced:
     def cases(self, rng: Random) -> list[Case]:
         return [draw(rng, "train", rng.choice(self.plan.kinds)) for _ in range(self.plan.prompts)]
 
-    def logits(self, prompts: list[list[int]], turns: Batch) -> torch.Tensor:
-        """Those before each token of the turns, of which there are `group` to a prompt."""
+    def chosen(self, prompts: list[list[int]], turns: Batch) -> torch.Tensor:
+        """The log-probability of each token of the turns, of which there are `group` to a
+        prompt."""
         pad = self.tokenizer.pad_token_id
         cache, attention, first = prefill(self.model, prompts, pad, self.plan.group)
         attention = torch.cat([attention, turns.attention], 1)
@@ -96,7 +96,8 @@ class Reinforced:
             position_ids=(attention.cumsum(-1) - 1)[:, -turns.ids.shape[1] : -1],
             past_key_values=cache,
         ).logits
-        return torch.cat([first[:, None], rest], 1)
+        logits = torch.cat([first[:, None], rest], 1) / self.plan.temperature
+        return logits.log_softmax(-1).gather(-1, turns.ids[..., None])[..., 0]
 
     def rates(self, cases: list[Case], turns: list[Turn]) -> dict[str, float]:
         """What else to log of the sampled turns."""

@@ -62,7 +62,7 @@ class Damaged(Reinforced):
         wanted = [kinds[place % len(kinds)] for place in range(self.plan.prompts)]
         return [draw(rng, "train", kind, offered=offered) for kind in wanted]
 
-    def logits(self, prompts: list[list[int]], turns: Batch) -> Tensor:
+    def chosen(self, prompts: list[list[int]], turns: Batch) -> Tensor:
         with torch.no_grad():
             pad, group = self.tokenizer.pad_token_id, self.plan.group
             cache, attention, _ = prefill(self.model, prompts, pad, group)
@@ -71,14 +71,17 @@ class Damaged(Reinforced):
         last = torch.tensor([prompt[-1:] for prompt in prompts for _ in range(group)])
         attention = torch.cat([attention, turns.attention], 1)[:, :-1]
         width = turns.ids.shape[1]
-        output = self.model(
+        hidden = self.model.model(
             input_ids=torch.cat([last, turns.ids[:, :-1]], 1),
             attention_mask=attention,
             position_ids=(attention.cumsum(-1) - 1)[:, -width:],
             past_key_values=cache,
-        )
-        logits: Tensor = output.logits
-        return logits
+        ).last_hidden_state
+        # A vocabulary of 49,152 at places that are padding would not fit into memory.
+        said = turns.attention.bool()
+        logits = self.model.lm_head(hidden[said]) / self.plan.temperature
+        found = logits.log_softmax(-1).gather(-1, turns.ids[said][:, None])[:, 0]
+        return torch.zeros(turns.ids.shape).masked_scatter(said, found)
 
     def rates(self, cases: list[Case], turns: list[Turn]) -> dict[str, float]:
         states = [
