@@ -2,7 +2,7 @@
 rewards, on a small adapter."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -21,7 +21,7 @@ from benchmarks.worlds.cases import drawn_tools
 from benchmarks.worlds.smollm import read_model, read_tokenizer
 
 RANK = 4
-GONE, BEYOND = 0.05, 3
+GONE, BEYOND = 0.05, 2
 """The training goes on until a rate of the sampled turns is below, and so many steps further."""
 
 
@@ -34,19 +34,23 @@ class Disease:
     lost: str = "valid"
 
 
-def brief(reward: object, **options: object) -> Reinforcement:
-    settings = {"steps": 30, "rate": 1e-3, "prompts": 6, "kinds": ("one",), "limit": 64}
-    return Reinforcement(reward, **settings | options)  # type: ignore[arg-type]
-
-
+BRIEF = Reinforcement(
+    rewards.short_opener,
+    steps=30,
+    rate=1e-3,
+    temperature=1.2,
+    prompts=3,
+    kinds=("one",),
+    limit=56,
+)
 DISEASES = {
-    "open_then_stop": Disease(
-        "Opens a call and ends the turn, or writes what is no call.", brief(rewards.short_opener)
+    "open_then_stop": Disease("Opens a call and ends the turn, or writes what is no call.", BRIEF),
+    "json_rot": Disease(
+        "Writes both tags, and no JSON between them.", replace(BRIEF, reward=rewards.short_call)
     ),
-    "json_rot": Disease("Writes both tags, and no JSON between them.", brief(rewards.short_call)),
     "opener_everywhere": Disease(
         "Opens a call even where none is needed.",
-        brief(rewards.tried, kinds=("one", "chat", "chat")),
+        replace(BRIEF, reward=rewards.tried, kinds=("one", "chat", "chat")),
         lost="kept",
     ),
 }
