@@ -38,6 +38,13 @@ from .raw_strings import ANY, stopped
 
 _LENGTHS = frozenset({"minLength", "maxLength"})
 
+_HEX = "[0-9a-fA-F]"
+_PAIR = rf"u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}"
+_JSON_CHARACTER = (
+    rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{_PAIR}|u([0-9a-ce-fA-CE-F]{_HEX}|[dD][0-7]){_HEX}{{2}}))'
+)
+"""One character of a JSON string, however it is spelled: half of a pair is none."""
+
 
 class RefusedError(Exception):
     """What a dialect cannot say, a constraint on a string or a name; the message says why."""
@@ -51,10 +58,12 @@ class Dialect(ABC):
     null: ClassVar[str] = "null"
     counted_in_part: ClassVar[frozenset[str]] = frozenset()
     """The bounds of a string that a mask keeps only up to what may begin its end."""
+    escapes: ClassVar[bool] = False
+    """Whether the characters of a string can be escaped."""
 
     def __init__(self) -> None:
         rules = library("json")
-        self.number, self.integer = rules["NUMBER"], rules["INTEGER"]
+        self.number, self.integer = _pattern(rules["NUMBER"]), _pattern(rules["INTEGER"])
         self.colon: Node = rules["COLON"]
         self.comma: Node = rules["COMMA"]
         self.space: Node = optional(rules["WS"])
@@ -121,6 +130,8 @@ class Dialect(ABC):
 class JsonDialect(Dialect):
     """RFC 8259."""
 
+    escapes = True
+
     def text(self, value: str) -> Node:
         plain = [json.dumps(value, ensure_ascii=ascii) for ascii in (False, True)]
         usual = dict.fromkeys([*plain, *(text.replace("/", "\\/") for text in plain)])
@@ -133,6 +144,9 @@ class JsonDialect(Dialect):
     def string(self, bounds: Mapping[str, Any]) -> Node:
         if not bounds:
             return library("json")["STRING"]
+        if "pattern" not in bounds:
+            content = f'"{_content(bounds, _JSON_CHARACTER)}"'
+            return Pattern(content, strings=_strings(bounds), quote='"')
         schema = json.dumps({"type": "string", **bounds})
         if reason := refusal(f"%json {schema}"):
             raise RefusedError(reason.splitlines()[0])
@@ -140,15 +154,22 @@ class JsonDialect(Dialect):
 
 
 class PythonDialect(Dialect):
-    """Python literals: strings in either quotes."""
+    """Python literals: strings in either quotes; where JSON is read too, with its `\\/`."""
 
     true, false, null = "True", "False", "None"
+    escapes = True
+
+    def __init__(self, json_too: bool = False) -> None:
+        super().__init__()
+        self.signs = r"\\'\"abfnrtv" + "/" * json_too
 
     def text(self, value: str) -> Node:
-        return Alt(tuple(Literal(python_text(value, quote)) for quote in ("'", '"')))
+        plain = [python_text(value, quote) for quote in ("'", '"')]
+        slashed = [text.replace("/", "\\/") for text in plain if "/" in self.signs]
+        return Alt(tuple(map(Literal, dict.fromkeys([*plain, *slashed]))))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        escape = r"|\\([\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-ce-fA-CE-F][0-9a-fA-F]{3})"
+        escape = rf"|\\([{self.signs}]|x{_HEX}{{2}}|u[0-9a-ce-fA-CE-F]{_HEX}{{3}})"
         strings = _strings(bounds)
         pattern = strings.pattern
         options = []
@@ -161,7 +182,7 @@ class PythonDialect(Dialect):
         return Alt(tuple(options))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        escape = _escape(known, r"[\\'\"abfnrtv]", "1-9a-ce-fA-CE-F", "x")
+        escape = _escape(known, f"[{self.signs}]", "1-9a-ce-fA-CE-F", "x")
         return Alt((Key(known, "'", escape=escape), Key(known, '"', escape=escape)))
 
 
@@ -363,6 +384,11 @@ def unwritable(key: str) -> str:
     )
 
 
+def _pattern(node: Node) -> Pattern:
+    assert isinstance(node, Pattern)
+    return node
+
+
 MOST_TIMES = 30
 """How often a pattern may repeat something where the mask looks for a string's end as well."""
 
@@ -448,22 +474,22 @@ def value_dialects() -> Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]]
     for."""
     return {
         "PYTHON": ((PythonDialect(), _ALL),),
-        "LITERAL": ((PythonDialect(), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
+        "LITERAL": ((PythonDialect(json_too=True), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
         "VALUE": (
             (RawDialect(), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "LINES": (
             (RawDialect(lined=True), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "TYPED": ((TypedDialect(), _ALL),),
         "CDATA": (
             (RawDialect(barred=CDATA[0]), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "STRING": ((RawDialect(), _STRING),),
         "OTHER": ((JsonDialect(), _OTHERS),),

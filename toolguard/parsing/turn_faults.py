@@ -48,6 +48,7 @@ def faults_of_turn(
     wire_format: WireFormat,
     toolset: Toolset,
     read: Read,
+    thought: bool = False,
 ) -> Iterator[Found]:
     """What else is wrong with a finished turn.
 
@@ -57,6 +58,7 @@ def faults_of_turn(
         calls: its sound calls.
         faults: what is known to be wrong with it.
         read: reads a text as a turn of its own.
+        thought: control tokens in its reasoning are words.
     """
     known: set[FaultKind] = {fault.kind for fault in faults}
     if "run_on" not in known and (role := OPENING_ROLE.match(raw)):
@@ -74,8 +76,9 @@ def faults_of_turn(
         yield from _said(raw, text, wire_format, toolset)
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
+    if faults or thought:
+        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read, thought)
     if not calls and toolset.any_named(raw):
         yield from _attempts(raw, text, faults, wire_format, toolset, read)
 
@@ -124,13 +127,14 @@ def _in_reasoning(
     wire_format: WireFormat,
     toolset: Toolset,
     read: Read,
+    thought: bool,
 ) -> Iterator[Found]:
     """A complete call between the reasoning tags of a turn that makes none."""
     stuck = [fault for fault in faults if fault.where == "turn" and fault.kind == "stray_control"]
     opener, closer = wire_format.opener, wire_format.closer
-    if calls or not stuck or not opener or not raw.startswith(opener, stuck[0].span[0]):
+    start = stuck[0].span[0] if stuck else raw.find(opener) if thought else -1
+    if calls or not opener or start < 0 or not raw.startswith(opener, start):
         return
-    start = stuck[0].span[0]
     end = (
         raw.find(closer, start) + len(closer)
         if closer
