@@ -133,7 +133,7 @@ def test_the_log_has_a_line_per_intervened_turn(
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("toolguard_policy", {"extra_body": {"vllm_xargs": {"toolguard_policy": "shout"}}}),
-    ("max_new_tokens", {"max_tokens": 3, "tool_choice": "required"}),
+    ("max_tokens", {"max_tokens": 3, "tool_choice": "required"}),
     ("min_tokens", {"extra_body": {"min_tokens": 5}}),
     ("allowed_token_ids", {"extra_body": {"allowed_token_ids": [5]}}),
 ]
