@@ -100,6 +100,7 @@ class ArgumentRules:
         name: what the names of the rules begin with.
         dialect: how values are written.
         kinds: the JSON types that a value itself, not what is inside it, may have.
+        rules: those made so far, which these are put beside; tools may share them.
 
     Attributes:
         rules: the rules made so far.
@@ -107,13 +108,18 @@ class ArgumentRules:
     """
 
     def __init__(
-        self, tool: Tool, name: str, dialect: Dialect | None = None, kinds: frozenset[str] = ALL
+        self,
+        tool: Tool,
+        name: str,
+        dialect: Dialect | None = None,
+        kinds: frozenset[str] = ALL,
+        rules: dict[str, Node] | None = None,
     ) -> None:
         self.tool = tool
         self.name = name
         self.dialect = dialect = dialect or JsonDialect()
         self.kinds = kinds
-        self.rules: dict[str, Node] = {}
+        self.rules = {} if rules is None else rules
         self.relaxations: list[Relaxation] = []
         self.targets: dict[str, int] = {}
         self.comma = dialect.comma
@@ -438,25 +444,24 @@ class ArgumentRules:
 
     def anything(self, depth: int) -> Node:
         """Any value."""
-        name = f"{self.name}_any_{depth}"
+        if self.kinds != ALL:
+            # A string without quotes ends at what follows it: it cannot be a rule of its own.
+            return self._anything(depth)
+        name = f"any_{type(self.dialect).__name__.lower()}_{depth}"  # the same for all tools
         if name not in self.rules:
-            kinds = [kind for kind in _SCALARS if kind in self.kinds]
-            scalars = tuple(self.typed(kind, {}, "", ()) for kind in kinds)
-            self.rules[name] = Alt(scalars)
-            if depth and {"object", "array"} <= self.kinds:
-                inner = self.inside().anything(depth - 1)
-                member = self.dialect.other_member(frozenset(), inner)
-                entries = Members((), self.comma, member)
-                items = self.items([], self.item(inner), 0, None)
-                self.rules[name] = Alt(
-                    (
-                        *scalars,
-                        self.dialect.object(entries, or_none=True),
-                        self.dialect.array(items, or_none=True),
-                    )
-                )
-        # A string without quotes ends at what follows it: it cannot be a rule of its own.
-        return Ref(name) if self.kinds == ALL else self.rules.pop(name)
+            self.rules[name] = self._anything(depth)
+        return Ref(name)
+
+    def _anything(self, depth: int) -> Node:
+        kinds = [kind for kind in _SCALARS if kind in self.kinds]
+        options = [self.typed(kind, {}, "", ()) for kind in kinds]
+        if depth and {"object", "array"} <= self.kinds:
+            inner = self.inside().anything(depth - 1)
+            member = self.dialect.other_member(frozenset(), inner)
+            items = self.items([], self.item(inner), 0, None)
+            options.append(self.dialect.object(Members((), self.comma, member), or_none=True))
+            options.append(self.dialect.array(items, or_none=True))
+        return Alt(tuple(options))
 
 
 def kind_of(value: Any) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
+    Taken,
     optional,
 )
 from ..formats.reader import CDATA, delimited
@@ -77,6 +79,11 @@ class Dialect(ABC):
         Raises:
             RefusedError: it cannot be said.
         """
+
+    def within(self, taken: Callable[[str], Taken | None]) -> Dialect:
+        """The same in a call where no string is `taken`, by what ends it: of those that end it
+        themselves, where no markup of the format does."""
+        return self
 
     def key(self, name: str) -> Node:
         """The key of a member."""
@@ -248,7 +255,9 @@ class ElementsDialect(Dialect):
     def member(self, key: str, value: Node) -> Node:
         if not re.fullmatch(self.name, key):
             raise RefusedError(unwritable(key))
-        return Seq((Literal(f"<{key}>"), value, Literal(f"</{key}>"), self.lead))
+        opening, closing = f"<{key}>", f"</{key}>"
+        inner = _but_once(value, opening, closing)
+        return Seq((Literal(opening), inner, Literal(closing), self.lead))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
         tags = (Key(known, "", self.name, left, ">") for left in ("<", "</"))
@@ -256,6 +265,20 @@ class ElementsDialect(Dialect):
 
     def item(self, value: Node) -> Node:
         return self.member("item", value)
+
+
+def _but_once(value: Node, opening: str, closing: str) -> Node:
+    """A value; if it is any string, one that does not open its element again, or closes that."""
+    match value:
+        case Alt(options):
+            return Alt(tuple(_but_once(option, opening, closing) for option in options))
+        case Seq((Seq((Raw(strings=None) as raw, stop)),)):
+            again = rf"{re.escape(opening)}{ANY}*{re.escape(closing)}{ANY}*"
+            once = replace(raw, taken=Taken("", (), (opening,)))
+            options = once, replace(raw, regex=again, strings=Strings(again))
+            return Seq((Alt(tuple(Seq((option, stop)) for option in options)),))
+        case _:
+            return value
 
 
 class TypedDialect(Dialect):
@@ -271,12 +294,18 @@ class TypedDialect(Dialect):
         assert isinstance(name, Pattern)
         self.name = name.regex
         self.comma = EMPTY
+        self.taken: Taken | None = None
+
+    def within(self, taken: Callable[[str], Taken | None]) -> TypedDialect:
+        other = copy(self)
+        other.taken = taken(self.end)
+        return other
 
     def text(self, value: str) -> Node:
         return Seq((Literal('raw">'), Literal(value + self.end)))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), None)))
+        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), self.taken)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup
