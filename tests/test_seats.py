@@ -38,7 +38,7 @@ def run(
     script = [*tokenizer(toolguard.render(hermes, case.calls))["input_ids"], end]
     ids: list[int] = []
     request = GuardRequest.checked(hermes, case.toolset.definitions)
-    seats.enter(0, "r1", request, ids, budget=120, stops=[end], prompt=[])
+    seats.enter(0, "r1", request, ids, stops=[end], prompt=[])
     assert seats.figures()["live"] == 1
     for token in script:
         logits = torch.zeros(1, len(tokenizer))

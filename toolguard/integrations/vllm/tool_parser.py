@@ -99,6 +99,7 @@ class GuardToolParser(ToolParser):
         self.format = wire_format(self.setting, tokenizer)
         self.setup.check(self.format, tokenizer)
         self._stream: _Stream | None = None
+        self.last: int | None = None  # the last token of the turn, as far as it is known
 
     @cached_property
     def toolset(self) -> Toolset:
@@ -167,7 +168,9 @@ class GuardToolParser(ToolParser):
         self, model_output: str, request: Request
     ) -> ExtractedToolCallInformation:
         """What a finished turn says."""
-        written = self._read(model_output)
+        written = read_turn(
+            self._without_end(model_output), self.format, self.toolset, ended=self.ended
+        )
         turn = self.mended(written)
         count_turn(written, turn)
         calls = [
@@ -177,7 +180,7 @@ class GuardToolParser(ToolParser):
             )
             for number, call in enumerate(turn.calls)
         ]
-        if calls or not turn.faults or self.is_said(turn):
+        if calls or not turn.faults or self.is_said(turn) or self.is_cut(request):
             content = self._thoughts(turn) + turn.text
         else:
             content = turn.raw
@@ -199,15 +202,25 @@ class GuardToolParser(ToolParser):
         if request.tool_choice == "none" or not request.tools:
             return DeltaMessage(content=delta_text) if delta_text else None
         if self._stream is None:
-            self._stream = _Stream(self, _is_held(request))
+            self._stream = _Stream(self, request)
+        self.last = delta_token_ids[-1] if delta_token_ids else self.last
         return self._stream.feed(delta_text)
 
     def finish_streaming(self) -> DeltaMessage | None:
         """What the end of the turn says."""
         return None if self._stream is None else self._stream.finish()
 
-    def _read(self, text: str) -> Turn:
-        return read_turn(self._without_end(text), self.format, self.toolset)
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended the turn, and not a budget or a stop string."""
+        if self.last is None or self.last == self.model_tokenizer.eos_token_id:
+            return True
+        return self.model_tokenizer.decode([self.last]) in self._ends
+
+    def is_cut(self, request: Request) -> bool:
+        """Whether a turn stops that the engine held to its grammar up to there: what there is of a
+        call is no text."""
+        return _is_held(request) and not self.ended
 
     def _without_end(self, text: str) -> str:
         for end in self._ends:
@@ -218,7 +231,7 @@ class GuardToolParser(ToolParser):
         """The turn, or what of it can be proved if it has no call and is faulty."""
         if not turn.faults or turn.calls:
             return turn
-        return repair(turn.raw, self.toolset, self.format).after
+        return repair(turn.raw, self.toolset, self.format, ended=self.ended).after
 
     def _thoughts(self, turn: Turn) -> str:
         """The reasoning of a turn, which is content where no reasoning parser took it."""
@@ -237,8 +250,9 @@ class _Stream:
     one. A call that the engine guards is told as it comes, too; any other once it is sound.
     """
 
-    def __init__(self, parser: GuardToolParser, guarded: bool) -> None:
-        self._parser, self._guarded = parser, guarded
+    def __init__(self, parser: GuardToolParser, request: Request) -> None:
+        self._parser, self._request = parser, request
+        self._guarded = _is_held(request)
         self._turn = TurnParser(parser.format, parser.toolset, opened=False)
         self._known: Known | None = None  # what the turn shows that the prompt had opened
         self._text = ""
@@ -268,7 +282,7 @@ class _Stream:
         return _message(content.removeprefix(said), calls)
 
     def finish(self) -> DeltaMessage | None:
-        *events, end = self._turn.finish()
+        *events, end = self._turn.finish(self._parser.ended)
         assert isinstance(end, TurnEnd)
         turn = end.turn
         content, calls = self._told(events)
@@ -282,7 +296,8 @@ class _Stream:
         for number, call in enumerate(mended.calls):
             calls.append(_started(number, call.name, _id(number, mended.raw)))
             calls.append(_argued(number, _json(call.arguments)))
-        if not calls and turn.faults and not self._parser.is_said(turn):
+        known = self._parser.is_said(turn) or self._parser.is_cut(self._request)
+        if not calls and turn.faults and not known:
             content += turn.raw[self._end_in(turn.raw) :]
         return _message(content, calls)
 
@@ -448,6 +463,19 @@ def _told_prompt(parser: DelegatingParser, prompt_token_ids: Sequence[int]) -> N
 
 
 DelegatingParser.set_prompt_token_ids = _told_prompt
+
+_parse = DelegatingParser.parse
+
+
+def _told_ids(parser: DelegatingParser, *args: Any, **options: Any) -> Any:
+    """The same of the ids of a whole turn."""
+    ids = options.get("model_output_token_ids")
+    if ids and isinstance(parser.tool_parser, GuardToolParser):
+        parser.tool_parser.last = ids[-1]
+    return _parse(parser, *args, **options)
+
+
+DelegatingParser.parse = _told_ids
 
 
 def __getattr__(name: str) -> Any:
