@@ -85,5 +85,6 @@ def test_at_any_budget_a_call_is_the_models_own_or_none(
         assert kinds == ["unfinished_turn"] * (turn.cut is not None), (budget, turn)
         assert turn.state == ("healthy_call" if turn.cut is None else "polluted")
         assert turn.cut is None or (turn.cut.cut and turn.cut not in turn.calls)
-    state = decoded(guard, script, len(script) + 1)
+    # What is least in bytes may be some tokens longer than the model's own way.
+    state = decoded(guard, script, len(script) + 8)
     assert (state.ids, state.cut) == (script, None)

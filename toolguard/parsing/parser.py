@@ -254,7 +254,8 @@ class TurnParser:
             text=self._prose["FREE"].told,
             reasoning=self._prose["THOUGHT"].told,
             calls=tuple(self._calls),
-            calling=is_calling(self._source, self._calls, self._faults, self._format),
+            calling=self._cut is not None
+            or is_calling(self._source, self._calls, self._faults, self._format),
             state=turn_state(self._source, self._calls, self._faults, self._format),
             faults=tuple(self._faults),
             cut=self._cut,
@@ -314,7 +315,8 @@ class TurnParser:
             self._settle(final=True)
         self._lex_to_end()
         self._tell_calls()
-        return self._told + (not (self._broken or may_say_more(self._state)))
+        named = self._begun.body.name is not None and not self._broken
+        return self._told + (named and not may_say_more(self._state))
 
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []

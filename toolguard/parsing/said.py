@@ -16,8 +16,8 @@ _MOST = 2_000
 
 
 def may_say_more(state: ParserState[Any]) -> bool:
-    """Whether a name or an argument may come, or be ended by what comes, before the call is over;
-    where no call is being written, whether one may come."""
+    """Whether a name or an argument may come, or be ended by what comes, before the call that is
+    being written is over."""
     table = state.parse_conf.states
     begun = tuple(state.state_stack)
     ways, seen = deque([begun]), {begun}
