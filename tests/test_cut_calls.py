@@ -13,7 +13,7 @@ import toolguard
 from toolguard import Guard, GuardState, Toolset, Turn, WireFormat
 from toolguard.formats.wire_format import format_names
 
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "name": "transfer",
         "parameters": {

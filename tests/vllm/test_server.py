@@ -112,12 +112,46 @@ def test_a_request_can_leave_the_guard_out(client: openai.OpenAI, asked: list[Ca
     assert not any(made(ask(client, case, extra_body=off)) for case in asked[:4])
 
 
-def test_every_turn_ends_closed_within_its_budget(client: openai.OpenAI, asked: list[Case]) -> None:
+def test_a_call_that_the_budget_ends_is_none(client: openai.OpenAI, asked: list[Case]) -> None:
+    reasons = set()
     for case in asked[:4]:
-        response = ask(client, case, tool_choice="required", max_tokens=40)
-        assert response.usage.completion_tokens <= 40
-        assert made(response)
-        check(made(response), case)
+        whole = ask(client, case, tool_choice="required")
+        tokens = whole.usage.completion_tokens
+        for budget in (tokens // 2, tokens - 3, tokens):
+            options = {"tool_choice": "required", "max_tokens": budget}
+            response = ask(client, case, **options)
+            reason = response.choices[0].finish_reason
+            reasons.add(reason)
+            told = [(call.function.name, call.function.arguments) for call in made(response)]
+            own = [(call.function.name, call.function.arguments) for call in made(whole)]
+            assert told == own[: len(told)]
+            assert (reason == "tool_calls") == (budget == tokens)
+            assert "<tool_call>" not in (response.choices[0].message.content or "")
+            *_, last = ask(client, case, stream=True, **options)
+            assert last.choices[0].finish_reason == reason
+    assert reasons == {"tool_calls", "length"}
+
+
+def test_the_other_apis_say_so_too(client: openai.OpenAI, asked: list[Case]) -> None:
+    case = asked[0]
+    options = {"model": "model", "temperature": 0}
+    functions = [{"type": "function", **tool["function"]} for tool in case.toolset.definitions]
+    response = client.responses.create(
+        input=[*case.messages], tools=functions, tool_choice="required", max_output_tokens=25,
+        **options,
+    )  # fmt: skip
+    assert response.status == "incomplete"
+    assert not [item for item in response.output if item.type == "function_call"]
+    tools = [
+        {"name": tool["function"]["name"], "input_schema": tool["function"]["parameters"]}
+        for tool in case.toolset.definitions
+    ]
+    url = f"{str(client.base_url).removesuffix('/v1/')}/v1/messages"
+    body = {"messages": [*case.messages], "tools": tools, "max_tokens": 25, **options}
+    body["tool_choice"] = {"type": "any"}
+    message = client._client.post(url, json=body).json()
+    assert message["stop_reason"] == "max_tokens"
+    assert not [part for part in message["content"] if part["type"] == "tool_use"]
 
 
 def test_the_log_has_a_line_per_intervened_turn(

@@ -155,9 +155,7 @@ class Guard:
         parser.feed(ids)
         return finished(parser)
 
-    def parser(
-        self, mentions: frozenset[int] = frozenset(), own: int | None = None
-    ) -> TurnParser:
+    def parser(self, mentions: frozenset[int] = frozenset(), own: int | None = None) -> TurnParser:
         """A parser of one turn, fed as it is sampled; `mentions` as for `read`, `own` as there."""
         return TurnParser(
             self.format,

@@ -12,7 +12,7 @@ from ..formats.reader import CALLS
 
 _CONTENT = ("name_", "argument", "arguments_")
 _MOST = 2_000
-"""How many ways on are looked at: the shortest end of an object that has begun is among the first."""
+"""How many ways on are looked at: the shortest end of what has begun is among the first."""
 
 
 def may_say_more(state: ParserState[Any]) -> bool:

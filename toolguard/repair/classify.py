@@ -64,9 +64,7 @@ def read_as(
     if isinstance(turn, str):
         if isinstance(format, str):
             format = _named(format, turn, toolset, opened, prompt)
-        return format, read_turn(
-            turn, format, toolset, opened=opened, prompt=prompt, ended=ended
-        )
+        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt, ended=ended)
     if tokenizer is None:
         raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
     if isinstance(format, str):

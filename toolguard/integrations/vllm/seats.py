@@ -127,9 +127,7 @@ class Seats:
             resumption: where the turn is taken up, if it was taken back; neither `ids` nor `prompt`
                 includes what was kept of it.
         """
-        starting = self._compiler.submit(
-            self._start, request, stops, prompt, resumption.kept
-        )
+        starting = self._compiler.submit(self._start, request, stops, prompt, resumption.kept)
         self._seats[number] = Seat(name, request, resumption, starting, ids)
 
     def leave(self, number: int) -> None:
@@ -216,7 +214,7 @@ class Seats:
         guard = request.guard(self._tokenizer, stops, prompt)
         self.stats.compiled += 1
         self.stats.compile_seconds += time.perf_counter() - started
-        # The engine ends what the budget does not hold, and says so: nothing is made up to close it.
+        # The engine ends what its budget does not hold, and says so: nothing is made up here.
         state = guard.start(sys.maxsize)
         if not all(state.retrace(token) for token in kept):
             raise RequestError("kept: a turn that begins so is not legal")
