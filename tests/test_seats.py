@@ -85,6 +85,20 @@ def test_a_turn_is_counted(tokenizer: PreTrainedTokenizerBase, case: Case) -> No
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_turn_whose_row_another_one_takes_is_counted(
+    tokenizer: PreTrainedTokenizerBase, case: Case
+) -> None:
+    seats = Seats(tokenizer, LOGGER)
+    request = GuardRequest.checked(WireFormat.load("hermes"), case.toolset.definitions)
+    for row in range(3):
+        seats.enter(row, f"r{row}", request, [], budget=120, stops=[2], prompt=[])
+    seats.hold([(row, row, []) for row in seats], torch.zeros(3, len(tokenizer)))
+    seats.move(2, 0, swap=False)
+    seats.move(0, 1, swap=True)
+    assert [*seats] == [0, 1]
+    assert (seats[1].name, seats.figures()["turns"]) == ("r2", 1)
+
+
 def test_drift_sees_every_turn_of_the_profile(
     tokenizer: PreTrainedTokenizerBase,
     case: Case,

@@ -14,6 +14,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.parser import ParserManager
 
 import toolguard
+from toolguard import RequestError
 from toolguard.integrations.vllm import plugin
 
 plugin.register()  # as vLLM does in each of its processes
@@ -152,6 +153,36 @@ def test_a_guarded_call_is_told_while_it_is_written() -> None:
     arguments = [call.function.arguments for call in told[1:]]
     assert len(arguments) > 3
     assert json.loads("".join(arguments)) == {"city": "Kiel", "days": 2}
+
+
+def test_a_call_that_a_stop_string_cuts_is_not_told() -> None:
+    cut = CALL[: CALL.index("Kiel")]
+    reading = parser()
+    asked = reading.adjust_request(request(stop=["Kiel"]))
+    delta = reading.parse_delta(
+        cut, TOKENIZER.encode(cut), asked, prompt_token_ids=[1], finished=False
+    )
+    assert delta is None
+    last = reading.parse_delta("", [], asked, prompt_token_ids=[1], finished=True)
+    assert not last.tool_calls
+
+
+def test_an_error_names_the_field_of_the_request() -> None:
+    for field in ("max_tokens", "max_completion_tokens"):
+        with pytest.raises(RequestError, match=f"^{field}=2 is too small"):
+            parser().adjust_request(request(tool_choice="required", **{field: 2}))
+
+
+def test_what_is_not_enforced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    parameters = {"type": "object", "properties": {"sum": {"type": "number"}}, "not": {"a": 1}}
+    tools = [{"type": "function", "function": {"name": "pay", "parameters": parameters}}]
+    messages = [{"role": "user", "content": "?"}]
+    made = ParserManager.get_parser(tool_parser_name="toolguard", enable_auto_tools=True)
+    assert made is not None
+    for _ in range(2):
+        asked = ChatCompletionRequest(model="m", messages=messages, tools=tools)
+        made(TOKENIZER, asked.tools).adjust_request(asked)
+    assert ["not is not enforced" in text for text in caplog.messages] == [True]
 
 
 def with_prompt(text: str, prompt: str, setting: str) -> tuple[str, str, str, str]:

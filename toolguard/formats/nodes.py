@@ -39,7 +39,8 @@ class Pattern:
 
     The text also matches `also`, if given: a mask can tell, Python's `re` need not. `habit` is what
     the format's chat template writes there; `{index}` and `{number}` count the calls from 0 and 1.
-    `strings` are those that it is, between `quote` where that is not empty.
+    `strings` are those that it is, between `quote` where that is not empty. `least` is its shortest
+    text, where that is known.
     """
 
     regex: str
@@ -47,6 +48,7 @@ class Pattern:
     habit: str | None = None
     strings: Strings | None = None
     quote: str = ""
+    least: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,17 @@ class Taken:
     @property
     def regex(self) -> str:
         """All such strings."""
-        held = [f"(?s:.*)({self.inside})(?s:.*)"] if self.inside else []
-        begun = [f"{re.escape(text)}(?s:.*)" for text in self.openers]
-        return "|".join(held + begun)
+        return "|".join(filter(None, (self.held, self.begun)))
+
+    @property
+    def held(self) -> str:
+        """Those that hold one; empty if none is."""
+        return f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+
+    @property
+    def begun(self) -> str:
+        """Those that begin with one; empty if none is."""
+        return "|".join(f"{re.escape(text)}(?s:.*)" for text in self.openers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +172,11 @@ class Key:
     @property
     def spelled(self) -> list[str]:
         """The excluded ones, as they stand."""
-        around = (self.quote + self.left, self.right + self.quote)
-        return [key.join(around) for key in sorted(self.excluded)]
+        return [*map(self.spell, sorted(self.excluded))]
+
+    def spell(self, name: str) -> str:
+        """A name, as it stands."""
+        return f"{self.quote}{self.left}{name}{self.right}{self.quote}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +339,14 @@ def _survey(rules: Rules, start: str) -> tuple[dict[str, set[str]], set[str]]:
 
 def prune(node: Node, dead: Set[str]) -> Node:
     """`node` without the branches that can never match; rules in `dead` never do."""
-    inner = tuple(prune(child, dead) for child in children(node))
+    if isinstance(node, Ref):
+        return NEVER if node.rule in dead else node
+    return possible(node, tuple(prune(child, dead) for child in children(node)))
+
+
+def possible(node: Node, inner: tuple[Node, ...]) -> Node:
+    """A copy of `node` with other children, as `rebuild`, without those that can never match."""
     match node:
-        case Ref(rule) if rule in dead:
-            return NEVER
         case Seq() if NEVER in inner:
             return NEVER
         case Alt():
@@ -339,16 +356,16 @@ def prune(node: Node, dead: Set[str]) -> Node:
             return EMPTY if low == 0 else NEVER
         case Members(members, separator, extra, low, high):
             n = len(members)
-            possible = []
+            found = []
             for member, child in zip(members, inner[:n], strict=True):
                 if child != NEVER:
-                    possible.append(Member(child, member.required))
+                    found.append(Member(child, member.required))
                 elif member.required:
                     return NEVER
             if extra is not None and inner[n + 1] == NEVER:
                 extra = None
-            if not possible and extra is None:
+            if not found and extra is None:
                 return NEVER
-            return Members(tuple(possible), separator, extra, low, high)
+            return Members(tuple(found), separator, extra, low, high)
         case _:
             return rebuild(node, inner)

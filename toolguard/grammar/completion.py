@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from operator import itemgetter
+from string import ascii_lowercase
 from typing import TypeAlias
 
 from ..formats.nodes import (
@@ -377,6 +378,7 @@ class Completer:
         known = self._known
         users = defaultdict[str, set[str]](set)
         inside = defaultdict[str, list[Node]](list)
+        pieces: dict[Node, bytes | Control | None] = {}
         for name, rule in self._rules.items():
             for node in walk(rule):
                 if isinstance(node, _MADE_OF_OTHERS):
@@ -385,7 +387,7 @@ class Completer:
                     if isinstance(node, Ref):
                         users[node.rule].add(name)
                 elif id(node) not in known:
-                    piece = self._piece(node)
+                    piece = pieces[node] = pieces.get(node) or self._piece(node)
                     known[id(node)] = inf if piece is None else _price(piece), (node,)
         # What refers to others mostly stands before them.
         agenda = dict.fromkeys(self._rules)
@@ -480,6 +482,8 @@ class Completer:
     def _suffix(self, node: Node, prefix: bytes) -> bytes | None:
         """The fewest bytes that complete a terminal."""
         match node:
+            case Pattern(least=str() as least) if not prefix:
+                return least.encode()
             case Scalar(_, Strings() as strings):
                 found = shortest_json_end(strings, prefix)
                 if found is not None:
@@ -494,11 +498,21 @@ class Completer:
                 return self._suffix(Pattern(regex, also, strings=strings), prefix)
             case Until():
                 return self._until(node, prefix)
+            case Key() if not prefix and (text := self._shortest_key(node)):
+                return text
         suffix = shortest_suffix(terminal_grammar(node, self._controls), prefix)
         if self._spaced and suffix and suffix[-1:] in b",:" and isinstance(node, Pattern):
             spaced = suffix + b" "
             return spaced if self._pattern(node).fullmatch(prefix + spaced) else suffix
         return suffix
+
+    def _shortest_key(self, node: Key) -> bytes | None:
+        """A key as short as can be; None if none of those that are tried is one."""
+        for name in ("", *ascii_lowercase):
+            text = node.spell(name).encode()
+            if self._pattern(node).fullmatch(text) and self._is(node, text):
+                return text
+        return None
 
     def _until(self, node: Until, prefix: bytes) -> bytes | None:
         """The shortest end of a string that runs up to its markup, which may have begun."""
@@ -518,6 +532,8 @@ class Completer:
 def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     """The shortest end of a string of which `begun` is there, quotes included; None if there is
     none, or it takes the engine to know."""
+    if begun and quote == '"':
+        return shortest_json_end(strings, begun)
     try:
         text = begun.decode()
     except UnicodeDecodeError:

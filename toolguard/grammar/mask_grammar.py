@@ -69,21 +69,22 @@ def _rule(name: str) -> str:
 
 
 class _Writer:
-    """Writes nodes. Equal terminals are written once, and so are equal rules of several options:
-    the engine takes its time for each, and tools have much in common."""
+    """Writes nodes. Equal terminals are written once, and so are equal rules of several options and
+    equal members: the engine takes its time for each, and tools have much in common."""
 
     def __init__(self, controls: Sequence[str], ids: Mapping[str, int]) -> None:
         self.controls = tuple(controls)
         self.ids = ids
         self.terminals: dict[str, str] = {}
         self.rules: dict[str, str] = {}
-        self.objects: list[str] = []
+        self.objects: dict[tuple[object, ...], str] = {}
+        self.members_of: list[str] = []
 
     def definitions(self) -> list[str]:
         named = {**self.rules, **self.terminals}
         return [
             _NEVER,
-            *self.objects,
+            *self.members_of,
             *(f"{name}: {expression}" for expression, name in named.items()),
         ]
 
@@ -126,12 +127,11 @@ class _Writer:
                 )
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also, taken):
-                end = re.escape(stop)
-                whole = None if also is None else f"({also}){end}"
-                barred = f"(?s:.*){end}(?s:.+)" + (f"|({taken.regex}){end}" if taken else "")
+            case Until(_, stop, also):
+                regex, not_taken = _but(node)
                 text = self.terminal(
-                    f"{delimited(f'({regex}){end}')}{_also(whole)} & ~{delimited(barred)}"
+                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(not_taken)}) "
+                    f"{json.dumps(stop)}"
                 )
                 return self.anything(text, node)
             case Key():
@@ -175,16 +175,8 @@ class _Writer:
             spelled = self.terminal(f"{delimited(before)} {json.dumps(text)}")
             written = self.write(node)
         else:
-            # As a condition on the text alone: one on text and token takes the engine ten times as
-            # long. So the text does not end where a control token would run on into this one.
-            begun = [
-                control.removesuffix(text[:i])
-                for control in self.controls
-                for i in range(1, len(text))
-                if control.endswith(text[:i])
-            ]
             (free,) = (inner for inner in walk(node) if isinstance(inner, Free))
-            condition = f"{self.without(self.controls, begun)}{_bar(free.barred)}"
+            condition = f"{self.before(text, self.controls)}{_bar(free.barred)}"
             spelled = self.terminal(f"({delimited(before)} & {condition}) {json.dumps(text)}")
             blank = free.name == "REASONING"
             spelled = self.witnessed(spelled, witnesses(self.controls, blank, free.barred))
@@ -195,9 +187,9 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        taken = f" & ~{delimited(node.taken.regex)}" if node.taken else ""
-        conditions = f"{_also(node.also)} & {self.without([stop])}{taken}"
-        name = self.terminal(f"{delimited(node.regex)} & /(?s:.+)/{conditions}")
+        regex, not_taken = _but(node)
+        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(not_taken)}"
+        name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
 
@@ -208,14 +200,29 @@ class _Writer:
         if node.taken is None:
             return self.witnessed(text, witnesses((node.stop,)))
         alike = [each for each in node.taken.openers if each[0] == node.stop[0]]
-        others = "".join(each[0] for each in node.taken.openers if each not in alike)
+        others = tuple(each for each in node.taken.openers if each not in alike)
         stops = (node.stop, *node.taken.marks, *alike)
-        return self.witnessed(text, witnesses(stops, not_first=others))
+        return self.witnessed(text, witnesses(stops, openers=others))
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
         names = [self.terminal(delimited(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
+
+    def before(self, end: str, controls: Sequence[str] = ()) -> str:
+        """Text that has none of the control tokens, nor `end`, before the end of this one.
+
+        A condition on the text alone: one on text and end takes the engine thirty times as long. So
+        the text does not end where a control token would run on into `end`, either.
+        """
+        controls = controls or [end]
+        begun = [
+            control.removesuffix(end[:i])
+            for control in controls
+            for i in range(1, len(end))
+            if control.endswith(end[:i])
+        ]
+        return self.without(controls, begun)
 
     def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
         """Text that has none of the control tokens in it, and none of the endings at its end."""
@@ -224,34 +231,38 @@ class _Writer:
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
-        written = [self.write(member.node) for member in node.members]
+        written = tuple(self.write(member.node) for member in node.members)
         extra = None if node.extra is None else self.write(node.extra)
-        name = f"m_{len(self.objects)}"
-        if len(written) > MOST_MEMBERS:
-            self.objects.append(_in_order(name, node, separator, written, extra))
-            return name
-        count = len(written)
-        needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
-        low = max(node.low, 1)
-        options = [
-            f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)
-        ]
-        more = ""
-        if extra is None:
-            if low > len(needed):
-                needed.append(f"bit_count_ge([0:{count}], {low})")
-            most = count if node.high is None else min(node.high, count)
-            more = f" %if bit_count_lt([0:{count}], {most})"
-        else:
-            options.append(f"{extra} {name}_::_")
-        done = f" %if {_all(needed)}" if needed else ""
-        self.objects.append(
-            f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {separator} {name}::_{more}'
-        )
-        return f"{name}::0x0"
+        needed = tuple(i for i, member in enumerate(node.members) if member.required)
+        key = (written, needed, separator, extra, node.low, node.high)
+        name = self.objects.get(key)
+        if name is None:
+            name = self.objects[key] = f"m_{len(self.objects)}"
+            make = _in_order if len(written) > MOST_MEMBERS else _in_any_order
+            self.members_of.append(make(name, node, separator, written, extra))
+        return name if len(written) > MOST_MEMBERS else f"{name}::0x0"
 
 
-def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str | None) -> str:
+def _in_any_order(
+    name: str, node: Members, sep: str, written: Sequence[str], extra: str | None
+) -> str:
+    count = len(written)
+    needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
+    low = max(node.low, 1)
+    options = [f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)]
+    more = ""
+    if extra is None:
+        if low > len(needed):
+            needed.append(f"bit_count_ge([0:{count}], {low})")
+        most = count if node.high is None else min(node.high, count)
+        more = f" %if bit_count_lt([0:{count}], {most})"
+    else:
+        options.append(f"{extra} {name}_::_")
+    done = f" %if {_all(needed)}" if needed else ""
+    return f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {sep} {name}::_{more}'
+
+
+def _in_order(name: str, node: Members, sep: str, written: Sequence[str], extra: str | None) -> str:
     """Members in the schema's order: `_i` is what may stand from member i on, `_i_c` after one."""
     more = f"({sep} {extra}){{0,}}" if extra is not None else '""'
     alone = f" | {extra} {more}" if extra is not None else ""
@@ -264,6 +275,27 @@ def _in_order(name: str, node: Members, sep: str, written: list[str], extra: str
         fresh = "" if required else (f" | {name}_{i + 1}" if i + 1 < count else alone)
         lines.append(f"{name}_{i}: {written[i]} {name}_{i + 1}_c{fresh}")
     return "\n".join(lines)
+
+
+def _but(node: Raw | Until) -> tuple[str, str]:
+    """A string without quotes but for what is taken, as two regular expressions: what it is, and
+    what it is not. The engine sees at once that nothing is left of the first, not of the second."""
+    if node.taken is None:
+        return node.regex, ""
+    if node.regex not in _ANYTHING:
+        return node.regex, node.taken.regex
+    return _unlike(node.taken.openers), node.taken.held
+
+
+def _unlike(openers: Sequence[str]) -> str:
+    """A regular expression for all that begins with none of these."""
+    heads = dict.fromkeys(opener[0] for opener in openers)
+    if not heads:
+        return r"[\s\S]*"
+    rest = {head: [each[1:] for each in openers if each[0] == head] for head in heads}
+    options = [f"[^{''.join(map(re.escape, heads))}][\\s\\S]*"]
+    options += [f"{re.escape(head)}{_unlike(each)}" for head, each in rest.items() if all(each)]
+    return f"({'|'.join(options)})?"
 
 
 def _text(node: Node) -> str | None:
@@ -290,6 +322,10 @@ def _any(texts: Sequence[str]) -> str:
 
 def _also(regex: str | None) -> str:
     return "" if regex is None else f" & {delimited(regex)}"
+
+
+def _not(regex: str) -> str:
+    return f" & ~{delimited(regex)}" if regex else ""
 
 
 def _all(conditions: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from ..formats.nodes import (
     Taken,
     children,
     optional,
+    possible,
     reachable,
     rebuild,
     walk,
@@ -211,8 +212,10 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
     keys = keys_of(general)
+    made: dict[str, Node] = {}
     fillers = [
-        _Filler(tool, index, general, slotted, keys, heads) for index, tool in enumerate(toolset)
+        _Filler(tool, index, general, slotted, keys, heads, made)
+        for index, tool in enumerate(toolset)
     ]
 
     def choice(node: Node, root: str) -> Node:
@@ -223,7 +226,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
                     f"the rules of these tools take more than {MOST_SECONDS} s; they got as far as "
                     f"tool {filler.tool.name!r}: offer fewer tools, or smaller schemas"
                 )
-            filler.rules[name] = filler.fill(node)
+            made[name] = filler.fill(node)
         return Alt(tuple(map(Ref, own)))
 
     def offered(node: Node, root: str) -> Node:
@@ -245,8 +248,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
         rules[name] = _fused(name, rules[name])
     for root in roots:
         rules[root] = offered(general[root], root)
-    for filler in fillers:
-        rules |= filler.rules
+    rules |= made
     return [relaxation for filler in fillers for relaxation in filler.relaxations]
 
 
@@ -261,11 +263,13 @@ class _Filler:
         slotted: Set[str],
         keys: Keys,
         heads: Heads,
+        rules: dict[str, Node],
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
         self.keys = keys
         self.taken = partial(heads.taken, keys.names(tool.keys, tool.is_open))
-        self.rules: dict[str, Node] = {}
+        self.rules = rules  # those of all tools
+        self.values: dict[tuple[str, str], Node] = {}
         self.relaxations: list[Relaxation] = []
 
     def rule(self, name: str) -> str:
@@ -304,13 +308,13 @@ class _Filler:
 
     def whole(self, dialect: Dialect) -> Node:
         """All arguments as one object."""
-        builder = ArgumentRules(self.tool, _own("schema", self.index), dialect)
+        name = _own("schema", self.index)
+        builder = ArgumentRules(self.tool, name, dialect, rules=self.rules)
         written = builder.value(self.tool.parameters, "", ())
         self.keep(builder)
         return written
 
     def keep(self, builder: ArgumentRules) -> None:
-        self.rules |= builder.rules
         self.relaxations += [it for it in builder.relaxations if it not in self.relaxations]
 
     def members(self, separator: Node) -> Node:
@@ -345,19 +349,26 @@ class _Filler:
                 return self.filled(self.general[rule], key, schema, path)
             case Seq(items):
                 filled = [self.filled(item, key, schema, path) for item in items]
-                return Seq(_run_on(items, filled, self.taken))
+                return NEVER if NEVER in filled else Seq(_run_on(items, filled, self.taken))
             case _:
                 inner = tuple(self.filled(child, key, schema, path) for child in children(node))
-                return rebuild(node, inner)
+                return possible(node, inner)
 
     def value(self, slot: str, schema: Any, path: str) -> Node:
         """A value in every dialect that the slot may be written in."""
+        if (slot, path) not in self.values:
+            self.values[slot, path] = self.written(slot, schema, path)
+        return self.values[slot, path]
+
+    def written(self, slot: str, schema: Any, path: str) -> Node:
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(value_dialects()[slot]):
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
-            builder = ArgumentRules(self.tool, name, dialect, kinds)
+            builder = ArgumentRules(self.tool, name, dialect.within(self.taken), kinds, self.rules)
             node = builder.value(schema, path, ())
             self.keep(builder)
+            if node == NEVER:
+                continue
             spaced = slot in UNTIL and "string" not in kinds
             options.append(Seq((dialect.space, node, dialect.space)) if spaced else node)
         if slot == "CDATA":
@@ -369,21 +380,27 @@ class _Filler:
 def _fused(name: str, node: Node) -> Node:
     """An `opening` as one terminal: until its end the text may still become a reply, and the engine
     never splits a terminal."""
-    return Pattern(_joined(node)) if name.startswith("opening") else node
+    return _joined(node) if name.startswith("opening") else node
 
 
-def _joined(node: Node) -> str:
+def _joined(node: Node) -> Pattern:
     match node:
         case Literal(text):
-            return re.escape(text)
-        case Pattern(regex):
-            return f"({regex})"
+            return Pattern(re.escape(text), least=text)
+        case Pattern(regex, least=least):
+            return Pattern(f"({regex})", least=least)
         case Repeat(item, 0, 1):
-            return f"({_joined(item)})?"
+            return Pattern(f"({_joined(item).regex})?", least="")
         case Seq(items):
-            return "".join(map(_joined, items))
+            parts = [*map(_joined, items)]
+            known = [part.least for part in parts if part.least is not None]
+            least = "".join(known) if len(known) == len(parts) else None
+            return Pattern("".join(part.regex for part in parts), least=least)
         case Alt(options):
-            return f"({'|'.join(map(_joined, options))})"
+            parts = [*map(_joined, options)]
+            known = [part.least for part in parts if part.least is not None]
+            least = min(known, key=len) if len(known) == len(parts) else None
+            return Pattern(f"({'|'.join(part.regex for part in parts)})", least=least)
         case _:
             raise FormatError(f"an `opening` is made of text and terminals, not of {node!r}")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tools: TypeAlias = Toolset | Sequence[ToolLike]
+_LEAST = 2
+"""How many of its tags show a format whose opener is not there."""
 
 
 def classify(
@@ -79,8 +81,8 @@ def read_as(
 def _named(
     name: str, text: str, toolset: Toolset, opened: Opened, prompt: str | None
 ) -> WireFormat:
-    """The format of that name; `auto` is the first that reads calls, or whose opener is there, or
-    what closes its reasoning."""
+    """The format of that name; `auto` is the first that reads calls, or else, of those whose opener
+    is there, or what closes their reasoning, or what is left of a call, the one with most tags."""
     if name != "auto":
         return WireFormat.load(name)
     formats: Sequence[WireFormat] = guesses()
@@ -94,4 +96,17 @@ def _named(
     found = [each for each in formats if each.opener and each.opener in text]
     found = found or [each for each in formats if shown(text, each)]
     hermes = WireFormat.load("hermes")
-    return hermes if hermes in found or not found else found[0]
+    if not found and toolset.any_named(text):
+        # A call that lost its opener; a reply that writes of calls may say one tag, too.
+        found = [each for each in formats if _closes(each, text) or _tags(each, text) >= _LEAST]
+    ordered = [hermes, *found] if hermes in found or not found else found
+    return max(ordered, key=lambda each: _tags(each, text))
+
+
+def _closes(wire_format: WireFormat, text: str) -> bool:
+    return bool(wire_format.closer) and wire_format.closer in text
+
+
+def _tags(wire_format: WireFormat, text: str) -> int:
+    """How many of a format's tags stand in a text."""
+    return sum(tag in text for tag in (*wire_format.controls, *wire_format.markup))

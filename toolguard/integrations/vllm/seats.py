@@ -151,10 +151,12 @@ class Seats:
 
     def move(self, a: int, b: int, swap: bool) -> None:
         """A request gets another number; with `swap`, the one that had it gets the first's."""
+        if not swap:
+            self.leave(b)  # vLLM does not say that a request is over whose row another one takes
         moved, other = self._seats.pop(a, None), self._seats.pop(b, None)
         if moved is not None:
             self._seats[b] = moved
-        if other is not None and swap:
+        if other is not None:
             self._seats[a] = other
 
     def hold(self, rows: Iterable[tuple[int, int, Sequence[int]]], logits: torch.Tensor) -> None:
