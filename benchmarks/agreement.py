@@ -6,6 +6,10 @@ does; then it decodes turns from random logits under random requests, and counts
 end, parse and validate. The turns are the examples beside the grammar and, where cases are given,
 their expected calls. Half of it is done with the bundled tokenizer, which spells most control
 tokens, and half where each of them is one id.
+
+`--tools FOLDER` takes calls of real tools instead (see `real_calls`): right ones, and ones changed
+in a value, in a spelling, or by a character or a token. There jsonschema alone is asked, too. What
+the guard's relaxations record explains a difference, and nothing else about a schema does.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import typer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -31,11 +36,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import toolguard
 from tests.strategies import bare_toolsets
 from tests.turns import examples, random_turns
-from toolguard import Guard, Toolset, Turn, WireFormat
+from toolguard import Guard, Tool, Toolset, Turn, WireFormat
 from toolguard.grammar.request import Reasoning
 from toolguard.parsing.turn import OF_TEXT
 
+from .real_calls import changed_value, lists, plainly, respelled, right_arguments
 from .real_data import expected_calls
+
+KINDS = ("right", "value", "spelling", "piece")
+"""What is made of a right call of a real tool: nothing, another value or member, another spelling
+of a number, a character or white space, or one character or token more or less."""
+RECORDED = "a recorded relaxation"
 
 COLUMNS = ("mutations", "legal", "disagreements", "explained", "random_turns", "wrong")
 ROWS = 10
@@ -65,10 +76,12 @@ def main(
     seed: int = 0,
     cases: Annotated[Path | None, typer.Option(help="Cases with `expected_calls`.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every Nth case.")] = 1,
+    tools: Annotated[Path | None, typer.Option(help="Lists of real tools, JSON files.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     lines = cases.read_text("utf-8").splitlines() if cases else []
     rows = [json.loads(line) for line in lines[::every]]
+    toolsets = list(lists(tools)) if tools else []
     names = formats or list(toolguard.format_names())
     results: dict[str, dict[str, Any]] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -79,7 +92,13 @@ def main(
             reasons: Counter[str] = Counter()
             found: list[dict[str, Any]] = []
             tokenizers = [bundled(()), bundled(WireFormat.load(name).controls)]
-            for result in mutated(name, tokenizers, rows, mutations, random.Random(seed)):
+            draw = random.Random(seed)
+            made = (
+                of_real_tools(name, tokenizers, toolsets, mutations, draw)
+                if toolsets
+                else mutated(name, tokenizers, rows, mutations, draw)
+            )
+            for result in made:
                 counts += Counter(key for key in COLUMNS if result.get(key))
                 if "explained" in result:
                     reasons[result["explained"]] += 1
@@ -147,6 +166,64 @@ def mutated(
         for _ in range(count * index // len(jobs), count * (index + 1) // len(jobs)):
             result = judged(guard, tokenizer, mutation(guard, tokenizer, it.text, draw))
             yield {"mutations": 1, **result, "tokenizer": number, "seed": it._asdict()}
+
+
+def of_real_tools(
+    name: str,
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    toolsets: Sequence[Toolset],
+    count: int,
+    draw: random.Random,
+) -> Iterator[dict[str, Any]]:
+    """What calls of real tools show: right ones, and ones changed in one way or another."""
+    jobs = [(toolset, tool) for toolset in toolsets for tool in toolset]
+    for index, (toolset, tool) in enumerate(jobs):
+        for number in range(count * index // len(jobs), count * (index + 1) // len(jobs)):
+            tokenizer = tokenizers[number % len(tokenizers)]
+            guard = Guard.compile(name, toolset, tokenizer)
+            arguments = right_arguments(tool, draw)
+            if arguments is None:
+                yield {"mutations": 1, "disagreements": 1, "no right call of": tool.name}
+                continue
+            kind = KINDS[number % len(KINDS)]
+            if kind == "value":
+                arguments = changed_value(arguments, tool, draw)
+            call = {"name": tool.name, "arguments": arguments}
+            try:
+                text = toolguard.render(guard.format, [call])
+            except toolguard.FormatError:
+                yield {"mutations": 1, "explained": "the format cannot write it"}
+                continue
+            if kind == "spelling":
+                text = respelled(text, draw)
+            ids = [*encoded(tokenizer, text), guard.vocabulary.end_ids[0]]
+            if kind == "piece":
+                ids = mutation(guard, tokenizer, text, draw)
+            result = judged(guard, tokenizer, ids)
+            if kind in ("right", "value") and "disagreements" not in result:
+                result |= validated(guard, ids, tool, arguments)
+            yield {"mutations": 1, "kind": kind, **result}
+
+
+def validated(
+    guard: Guard, ids: list[int], tool: Tool, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Whether jsonschema, asked by itself, says of a call's arguments what the reader does."""
+    turn = guard.read(ids)
+    found = [
+        error.message for error in Draft202012Validator(tool.parameters).iter_errors(arguments)
+    ]
+    if turn.calls and turn.calls[0].arguments != arguments:
+        return {"explained": "a string that the wire does not tell from another value"}
+    if bool(turn.calls) == (not found):
+        return {}
+    return {
+        "disagreements": 1,
+        "raw": turn.raw,
+        "jsonschema": found,
+        "state": turn.state,
+        "faults": [fault.message for fault in turn.faults],
+    }
 
 
 def rendered(name: str, rows: Sequence[dict[str, Any]]) -> Iterator[Seed]:
@@ -225,15 +302,20 @@ def explained(
     if admitted:
         # A call without its frame is text to the mask; the parser says what it is.
         kinds = {fault.kind for fault in guard.read(ids).faults}
-        return "a fault of text" if kinds and kinds <= OF_TEXT else ""
+        if kinds and kinds <= OF_TEXT:
+            return "a fault of text"
+        loose = loosened(guard, tokenizer)
+        return RECORDED if loose.read(ids).state.startswith("healthy") else ""
     # What a model says is read all the same, U+FFFD for what is no character (llguidance spells
     # the byte 0xFF as nothing), but no mask leads into it.
     spelled = [guard.vocabulary.bytes_of([token]) for token in ids]
     if not all(spelled) or not _is_text(b"".join(spelled)):
         return "bytes that are no UTF-8"
-    # To JSON Schema `format` is an annotation, and no fault of a call; a mask keeps to it.
-    free = _without_formats(guard, tokenizer)
-    return "a string against its `format`" if admits(free, ids) else ""
+    if admits(loosened(guard, tokenizer), ids):
+        return RECORDED
+    # Nobody escapes a letter of a name, or writes 5 as 50e-1: masks have these as they are.
+    plain = encoded(tokenizer, plainly(guard.read(ids).raw))
+    return "a spelling that nobody needs" if admits(guard, [*plain, ids[-1]]) else ""
 
 
 def _is_text(data: bytes) -> bool:
@@ -244,16 +326,34 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def _without_formats(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> Guard:
-    """The guard of the same tools, but for every `format` in their schemas."""
-    tools = [{"name": tool.name, "parameters": tool.parameters} for tool in guard.toolset]
-    bare = json.loads(json.dumps(tools), object_hook=_without_format)
-    return Guard.compile(guard.format, bare, tokenizer, reasoning=guard.reasoning)
+def loosened(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> Guard:
+    """The guard of the same tools without what its relaxations record."""
+    tools = [
+        {"name": tool.name, "parameters": _without(tool.parameters, _recorded(guard, tool.name))}
+        for tool in guard.toolset
+    ]
+    return Guard.compile(guard.format, tools, tokenizer, reasoning=guard.reasoning)
 
 
-def _without_format(schema: dict[str, Any]) -> dict[str, Any]:
-    """The object without `format`, unless that is the name of an argument."""
-    return {k: v for k, v in schema.items() if k != "format" or not isinstance(v, str)}
+def _recorded(guard: Guard, tool: str) -> frozenset[str]:
+    """The keywords of a tool's schema that some relaxation records."""
+    found = (it.keyword.split("/") for it in guard.relaxations if it.tool == tool)
+    return frozenset(keyword for keywords in found for keyword in keywords)
+
+
+def _without(schema: Any, keywords: frozenset[str]) -> Any:
+    """A schema without these keywords, at any depth."""
+    if isinstance(schema, list):
+        return [_without(part, keywords) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _without(part, keywords) for name, part in value.items()}
+        if key == "properties"
+        else _without(value, keywords)
+        for key, value in schema.items()
+        if key not in keywords or key == "properties"
+    }
 
 
 def calls(turn: Turn) -> list[tuple[str, str]]:

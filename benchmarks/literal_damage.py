@@ -11,11 +11,10 @@ calls, and any at all of damage that hides what was meant, are *unsafe*. Exits 1
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.table import Table
 import toolguard
 from toolguard import FormatError, Repair, Toolset, WireFormat
 
+from .literal_damages import DAMAGES, LOOKS_ESCAPED, STAND_IN, UNESCAPED, Says
 from .real_data import made_calls
 
 Call: TypeAlias = dict[str, Any]
@@ -40,6 +40,7 @@ TOOLS = [
         "route": {"start": _TEXT, "goal": _TEXT, "fast": {"type": "boolean"}},
         "store": {"m": {"type": "object"}, "km": {"type": "number"}},
         "log": {"rows": _ANY},
+        "get_time": {"time_zone": _TEXT},
         "now": {},
     }.items()
 ]
@@ -47,23 +48,8 @@ STRINGS = (
     *("a.txt", "Rome", "it's", 'say "hi", then go', "a, b", "x=1, y=2", "n: 3", "[draft] (old)"),
     *(r"\d+", r"\.py$", r"C:\new\file", "f(a=1)", "for i in range(3):\n    print(i)", "null", "7"),
     *("{a: 1}", "Oslo (N)", "50%", "über, „so“", "a/b", "=SUM(A1:B2)", "</b>", "True", "-"),
+    *("now()", "n=7", '"n": 7', "b, n=7", "a='b'", '["b"]', "it ends }", "a\n\nb", "„so“", "x:"),
 )
-_STAND_IN = re.compile(r"Zq(\d+)z")
-_SIGN = re.compile(r"[{}\[\]()\"',:=]|<\|\"\|>")
-_LOOKS_ESCAPED = re.compile(r"\\[nftbru]")
-_UNESCAPED = ("raw_strings", "encoded_twice", "pair_in_a_string")
-_QUOTED = re.compile(r"([\"'])(Zq\d+z)\1")
-_SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:false|False)\b)[\"']?")
-
-
-Says = Literal["the calls", "the calls and more", "nobody knows"]
-
-
-class Damaged(NamedTuple):
-    """Text with stand-ins, and what it says."""
-
-    text: str
-    says: Says = "the calls"
 
 
 class Turn(NamedTuple):
@@ -76,130 +62,6 @@ class Turn(NamedTuple):
     says: Says
 
 
-Damage: TypeAlias = Callable[[str, Random], Damaged | None]
-
-
-def _changed(text: str, start: int, end: int, new: str) -> str:
-    return text[:start] + new + text[end:]
-
-
-def _somewhere(pattern: re.Pattern[str], text: str, random: Random) -> re.Match[str] | None:
-    found = list(pattern.finditer(text))
-    return random.choice(found) if found else None
-
-
-def sign_lost(text: str, random: Random) -> Damaged | None:
-    sign = _somewhere(_SIGN, text, random)
-    return Damaged(_changed(text, *sign.span(), "")) if sign else None
-
-
-def sign_doubled(text: str, random: Random) -> Damaged | None:
-    sign = _somewhere(_SIGN, text, random)
-    return Damaged(_changed(text, *sign.span(), sign[0] * 2)) if sign else None
-
-
-def sign_swapped(text: str, random: Random) -> Damaged | None:
-    sign = _somewhere(_SIGN, text, random)
-    other = random.choice("{}[]()\"',:=;|`*<")
-    return Damaged(_changed(text, *sign.span(), other)) if sign else None
-
-
-def sign_moved(text: str, random: Random) -> Damaged | None:
-    sign = _somewhere(_SIGN, text, random)
-    if not sign:
-        return None
-    rest = _changed(text, *sign.span(), "")
-    at = min(len(rest), max(0, sign.start() + random.choice((-3, -2, -1, 1, 2, 3))))
-    held = any(found.start() < at < found.end() for found in _STAND_IN.finditer(rest))
-    return None if held else Damaged(_changed(rest, at, at, sign[0]))
-
-
-def other_quotes(text: str, random: Random) -> Damaged | None:
-    string = _somewhere(_QUOTED, text, random)
-    pairs = ("''", '""', "\u201c\u201d", "\u2018\u2019", "``", "\u00ab\u00bb", "\u300c\u300d")
-    opening, closing = random.choice((*pairs, ('<|"|>',) * 2, ('"""',) * 2, ('\\"',) * 2))
-    if not string:
-        return None
-    return Damaged(_changed(text, *string.span(), f"{opening}{string[2]}{closing}"))
-
-
-def prefixed(text: str, random: Random) -> Damaged | None:
-    string = _somewhere(_QUOTED, text, random)
-    prefix = random.choice(("f", "r", "b", "u", "rb", "$", "@", "str "))
-    return Damaged(_changed(text, string.start(), string.start(), prefix)) if string else None
-
-
-def raw_strings(text: str, random: Random) -> Damaged | None:
-    """Values are put in without the escapes that their quotes need."""
-    return Damaged(_QUOTED.sub(r"\1Raw\2\1", text)) if _QUOTED.search(text) else None
-
-
-def python_literals(text: str, random: Random) -> Damaged | None:
-    changed = re.sub(r"\b(?:true|false)\b", lambda word: word[0].title(), text)
-    changed = re.sub(r'"([^"\n]{1,40})"', r"'\1'", changed)
-    return Damaged(changed) if changed != text else None
-
-
-def closed_early(text: str, random: Random) -> Damaged | None:
-    comma = _somewhere(re.compile(r",\s*"), text, random)
-    closing = random.choice("})]") + random.choice(("", ", ", ","))
-    if not comma:
-        return None
-    return Damaged(_changed(text, comma.start(), comma.start() + random.choice((0, 1)), closing))
-
-
-def nested_call(text: str, random: Random) -> Damaged | None:
-    """The value is what another call would give."""
-    value = _somewhere(_SCALAR, text, random)
-    inner = value[0] if value else ""
-    calls = "now()", f"edit(path={inner})", f"{inner} or now()", f"store(km={inner})"
-    more = f"2*{inner}", f"{inner} + 1", f"{inner}.strip()", f"[{inner}][0]", f"now()[{inner}]"
-    less = f"{{{inner}}}", "<path>", "...", "$n", f"{inner} if n else 1", f"{inner} % 9009"
-    new = random.choice((*calls, *more, *less))
-    return Damaged(_changed(text, *value.span(), new), "nobody knows") if value else None
-
-
-def trailing_junk(text: str, random: Random) -> Damaged | None:
-    """What follows a value or a bracket reads as an argument or a call that the turn has not."""
-    after = _somewhere(re.compile(rf"{_SCALAR.pattern}|[}})\]]"), text, random)
-    pairs = ", n=9008", " with n: 9008", ", note='x y'", " # n=9008", " // n=9008", "n:9008"
-    more = " (n=9008)", " n=9008", ', {"n": 9008}', "; now()", ", now()", " and edit(path='b')"
-    junk = random.choice((*pairs, *more))
-    if not after:
-        return None
-    return Damaged(_changed(text, after.end(), after.end(), junk), "the calls and more")
-
-
-def pair_in_a_string(text: str, random: Random) -> Damaged | None:
-    pair = _somewhere(re.compile(r'["\']?(\w+)["\']?(\s?[:=]\s?)(["\'])(Zq\d+z)\3'), text, random)
-    if not pair:
-        return None
-    new = random.choice(('"{0}={1}"', "\"{0}='{1}'\"", '"{0}: {1}"', "\"{0}\"='{1}'"))
-    return Damaged(_changed(text, *pair.span(), new.format(pair[1], pair[4])))
-
-
-def encoded_twice(text: str, random: Random) -> Damaged | None:
-    inner = _somewhere(re.compile(r"\[[^\[\]]{1,60}\]|\{[^{}]{1,80}\}"), text, random)
-    return Damaged(_changed(text, *inner.span(), json.dumps(inner[0]))) if inner else None
-
-
-def two_signs(text: str, random: Random) -> Damaged | None:
-    one = random.choice((sign_lost, sign_doubled, sign_swapped))
-    two = random.choice((sign_lost, sign_doubled, sign_swapped, sign_moved, prefixed))
-    first = one(text, random)
-    return two(first.text, random) if first else None
-
-
-DAMAGES: dict[str, Damage] = {
-    damage.__name__: damage
-    for damage in (
-        *(sign_lost, sign_doubled, sign_swapped, sign_moved, two_signs, other_quotes, prefixed),
-        *(raw_strings, python_literals, closed_early, nested_call, trailing_junk),
-        *(pair_in_a_string, encoded_twice),
-    )
-}
-
-
 def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
     """Damaged turns without end, in these formats."""
     random = Random(seed)
@@ -208,13 +70,16 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         calls = [_call(random) for _ in range(random.choice((1, 1, 1, 2, 3)))]
         try:
             text = toolguard.render(wire_format, _stood_in(calls, strings := []))
+            plain = _put_in(text, strings)
         except FormatError:
             continue
         name = random.choice([*DAMAGES])
         damaged = DAMAGES[name](text, random)
         if damaged is None or damaged.text == text:
             continue
-        if name in _UNESCAPED and any(map(_LOOKS_ESCAPED.search, strings)):
+        if made_calls(toolguard.read_turn(plain, wire_format, TOOLSET)) != calls:
+            continue  # lists in lists, which the format's own tags cannot tell
+        if name in UNESCAPED and any(map(LOOKS_ESCAPED.search, strings)):
             continue  # it reads as something else, soundly
         written = _put_in(damaged.text, strings)
         yield Turn(wire_format.name, name, written, calls, damaged.says)
@@ -264,16 +129,18 @@ def _call(random: Random) -> Call:
         return random.randrange(9000, 9008)
 
     def array() -> list[Any]:
-        return [random.choice((text, numbers))() for _ in range(random.randrange(3))]
+        kinds = (text, text, numbers, numbers, lambda: [text()], lambda: {"path": text()})
+        return [random.choice(kinds)() for _ in range(random.randrange(3))]
 
     arguments: dict[str, dict[str, Callable[[], Any]]] = {
         "edit": {"path": text, "n": numbers, "refs": array, "note": text},
         "route": {"start": text, "goal": text, "fast": lambda: random.choice((True, False))},
         "store": {"m": lambda: {"path": text(), "n": numbers()}, "km": numbers},
         "log": {"rows": array},
+        "get_time": {"time_zone": text},
         "now": {},
     }
-    name = random.choice(("edit", "edit", "route", "route", "store", "log", "now"))
+    name = random.choice(("edit", "edit", "route", "route", "store", "log", "get_time", "now"))
     first, *rest = [*arguments[name], ""]
     chosen = [first, *(key for key in rest if random.random() < 0.6)]
     return {"name": name, "arguments": {key: arguments[name][key]() for key in chosen if key}}
@@ -298,7 +165,7 @@ def _stood_in(value: Any, strings: list[str]) -> Any:
 def _put_in(text: str, strings: Sequence[str]) -> str:
     """The text with the strings, escaped as the quotes around them want it."""
     written, place = "", 0
-    for found in _STAND_IN.finditer(text):
+    for found in STAND_IN.finditer(text):
         value, raw = strings[int(found[1])], text[: found.start()].endswith("Raw")
         before = text[place : found.start()].removesuffix("Raw")
         quote = (written + before)[-1:]

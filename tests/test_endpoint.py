@@ -27,8 +27,17 @@ class Server(ThreadingHTTPServer):
     What it shows of the right turn is what a server with vLLM's `prompt_logprobs` does.
     """
 
-    def __init__(self, *, models: int = 1, logprobs: bool = True, forces: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        models: int = 1,
+        logprobs: bool = True,
+        forces: bool = True,
+        owner: str = "",
+        end: str = "<|im_end|>",
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.owner, self.end = owner, end
         self.models, self.logprobs, self.forces = models, logprobs, forces
         self.bodies: list[dict[str, Any]] = []
 
@@ -46,7 +55,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/v1/models":
             return self._send(404, {})
-        return self._send(200, {"data": [{"id": f"m{n}"} for n in range(self.server.models)]})
+        models = range(self.server.models)
+        told = [{"id": f"m{n}", "owned_by": self.server.owner} for n in models]
+        return self._send(200, {"data": told})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -56,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self._send(400, {"error": "no such parameter"})
             return self._send(200, _taken(body))
         needs_call = any(case.calls and _asks(body, case) for case in CASES)
-        text = ["<tool_call>", "\n", "<|im_end|>"] if needs_call else ["No", " need", "."]
+        text = ["<tool_call>", "\n"] if needs_call else ["No", " need", "."]
+        if needs_call or self.server.owner == "vllm":
+            text.append(self.server.end)
         told = [
             {
                 "token": token,
@@ -127,6 +140,13 @@ def test_a_served_model_is_diagnosed(server: Server) -> None:
     assert (step["position"], step["token"], step["rank"]) == ("start", "<tool_call>", 1)
     assert step["masses"] == {"<tool_call>": pytest.approx(0.9)}
     assert worst["report"]["steps"][1]["position"] == "opened"
+
+
+@pytest.mark.parametrize("server", [{"owner": "vllm", "end": "<|end_of_text|>"}], indirect=True)
+def test_an_end_that_the_template_alone_knows_is_no_text(server: Server) -> None:
+    endpoint = Endpoint(server.url, "hermes")
+    texts = {turn.raw for turn in endpoint.answer(CASES, "unguarded")}
+    assert texts == {"<tool_call>\n", "No need."}
 
 
 def test_requests_are_openais(server: Server) -> None:

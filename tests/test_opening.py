@@ -189,8 +189,13 @@ def test_what_the_turn_shows() -> None:
 )
 def test_a_call_that_was_only_thought_of_is_none(text: str, opened: Any) -> None:
     turn = read(text, opened=opened)
-    assert (turn.state, turn.calls) == ("polluted", ())
-    assert "call_in_reasoning" in [fault.kind for fault in turn.faults]
+    if opened is True and text.endswith(NOW):  # the thought is no call, and the call behind it is
+        assert (turn.state, len(turn.calls)) == ("healthy_call", 1)
+        assert turn.reasoning == f"I could.\n{NOW}"
+        assert turn.calls[0].span[0] > text.index("</think>")
+    else:
+        assert (turn.state, turn.calls) == ("polluted", ())
+        assert "call_in_reasoning" in [fault.kind for fault in turn.faults]
     assert streamed(TurnParser(WireFormat.load("hermes"), TOOLSET, opened=opened), text)[
         -1
     ] == toolguard.TurnEnd(turn)
@@ -217,3 +222,17 @@ def test_rows_say_what_their_prompts_opened() -> None:
     layout = toolguard.Layout(format="hermes", prompt_column="begun")
     assert layout.classified(named)[0].reasoning == "Hm."
     assert layout.repairs(named)[None].before.reasoning == "Hm."
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_control_tokens_in_closed_reasoning_are_words(name: str) -> None:
+    wire_format = WireFormat.load(name)
+    names = {wire_format.opener, wire_format.closer} & wire_format.sayable
+    for said in sorted(names - {node.text for node in wire_format.reasoning.closing}):
+        call = [{"name": "now", "arguments": {}}]
+        text = toolguard.render(wire_format, call, reasoning=f"Hm {said} so.")
+        turn = toolguard.read_turn(text, wire_format, TOOLSET, opened=False)
+        thought = turn.reasoning, len(turn.calls)
+        assert (turn.state, *thought) == ("healthy_call", f"Hm {said} so.", 1)
+        parser = TurnParser(wire_format, TOOLSET, opened=False)
+        assert streamed(parser, text)[-1] == toolguard.TurnEnd(turn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from typing import Any
 
 import pytest
@@ -10,29 +10,26 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 import toolguard
-from toolguard import Guard, GuardState, Score
+from toolguard import Guard, GuardState, Score, Turn
 from toolguard.policy.despike import Despiker
 from toolguard.policy.enforce import hold
 from toolguard.policy.history import cleaned
 from toolguard.policy.recover import RETRIES, Recovery
+from toolguard.report.report import Policy
 
 from .sizes import sizes
 
 CALL = '<tool_call>\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n</tool_call>'
 OTHER = CALL.replace("UTC", "CET")
-SURE, UNSURE = math.log(0.99), math.log(0.5)
 
 
-def write(
-    recovery: Recovery, state: GuardState, ids: list[int], content: float = SURE
-) -> GuardState:
+def write(recovery: Recovery, state: GuardState, ids: list[int]) -> GuardState:
     """Lets a turn go on with these ids, as far as it is not taken back."""
     for token in ids:
         before = len(state.ids)
         assert token not in recovery.banned(state.ids)
         assert state.accept(token)
-        control = token in state.guard.control_texts
-        state = recovery.follow(state, math.nan if control else content)
+        recovery.follow(state)
         if len(state.ids) != before + 1:
             break
     return state
@@ -43,7 +40,7 @@ def guard(tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]) -> Gu
     return Guard.compile("hermes", tools, tokenizer)
 
 
-def test_a_sure_call_stays(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_sound_call_stays(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> None:
     recovery = Recovery(guard)
     ids = [*tokenizer(f"{CALL}\n{OTHER}")["input_ids"], guard.vocabulary.end_ids[0]]
     state = write(recovery, guard.start(300), ids)
@@ -67,35 +64,6 @@ def test_the_same_call_twice_is_taken_back_and_cannot_recur(
     assert state.done
     assert len(guard.read(state.ids).calls) == 1
     assert recovery.retried_tokens == len(tokenizer(CALL)["input_ids"]) + 1
-
-
-@pytest.mark.parametrize(("reply", "kept"), [(math.log(0.95), "reply"), (math.log(0.4), "call")])
-def test_a_doubted_call_gives_way_to_a_likelier_reply_only(
-    reply: float, kept: str, guard: Guard, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    recovery = Recovery(guard)
-    end = guard.vocabulary.end_ids[0]
-    call = [*tokenizer(CALL)["input_ids"], end]
-    state = write(recovery, guard.start(300), call, UNSURE)
-    assert state.ids == []
-    assert not state.done
-    text = [*tokenizer("It is late.")["input_ids"], end]
-    state = write(recovery, state, text, reply)
-    assert state.done
-    assert state.ids == (text if kept == "reply" else call)
-    turn = guard.read(state.ids)
-    assert turn.state == ("healthy_response" if kept == "reply" else "healthy_call")
-    assert next(item.action for item in state.interventions) == "rollback"
-    assert recovery.retries <= RETRIES
-
-
-def test_a_call_that_is_demanded_is_not_doubted(
-    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
-) -> None:
-    guard = Guard.compile("hermes", tools, tokenizer, tool_choice="required")
-    recovery = Recovery(guard)
-    ids = [*tokenizer(CALL)["input_ids"], guard.vocabulary.end_ids[0]]
-    assert write(recovery, guard.start(300), ids, UNSURE).ids == ids
 
 
 def test_a_loop_is_left_after_its_first_round(
@@ -134,15 +102,19 @@ def test_a_turn_is_taken_back_a_few_times_at_most(
     assert recovery.retries == RETRIES
 
 
-def scored(name: str, size: int, **options: Any) -> Score:
-    cases = toolguard.held_out()[:size]
+def answers(name: str, size: int, policy: Policy, **options: Any) -> list[Turn]:
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    turns = list(toolguard.answer(model, tokenizer, cases, **options))
-    assert all(turn.faults == () for turn in turns)
+    cases = toolguard.held_out()[:size]
+    return list(toolguard.answer(model, tokenizer, cases, policy=policy, **options))
+
+
+def scored(name: str, size: int, policy: Policy, **options: Any) -> Score:
+    turns = answers(name, size, policy, **options)
+    assert all(turn.faults == () or turn.cut for turn in turns)
     assert all(turn.report and turn.report.retries <= RETRIES for turn in turns)
-    return toolguard.score(cases, turns, 1.0)
+    return toolguard.score(toolguard.held_out()[:size], turns, 1.0)
 
 
 @sizes(24, 60)
@@ -160,19 +132,31 @@ def test_replies_come_back_where_the_opener_is_legal(
     name: str, size: int, healthy: Qwen2ForCausalLM
 ) -> None:
     enforced = scored(name, size, policy="enforce")
-    recovered = scored(name, size, policy="recover")
     referred = scored(name, size, policy="recover", reference=healthy)
-    assert recovered.no_call_kept >= enforced.no_call_kept + 0.3
-    assert recovered.exact_match >= enforced.exact_match - 0.03
     assert referred.no_call_kept >= 0.95
     assert referred.exact_match >= enforced.exact_match
+
+
+@sizes(16, 104)
+@pytest.mark.parametrize("name", ["json_rot", "open_then_stop", "opener_everywhere"])
+def test_only_what_is_certainly_wrong_is_taken_back(name: str, size: int) -> None:
+    """Where nothing is, a turn under `recover` is that under `enforce`, call or reply."""
+    plain, tried = answers(name, size, "enforce"), answers(name, size, "recover")
+    for before, after in zip(plain, tried, strict=True):
+        assert after.report
+        assert after.ids == before.ids or after.report.retries
+        assert made(before) <= made(after)
+
+
+def made(turn: Turn) -> set[str]:
+    return {json.dumps([call.name, call.arguments], sort_keys=True) for call in turn.calls}
 
 
 @sizes(12, 32)
 def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
-    options: dict[str, Any] = {"policy": "recover", "reference": healthy, "max_new_tokens": 48}
-    assert scored("skill_lost", size, **options).schema_valid == 1
+    score = scored("skill_lost", size, "recover", reference=healthy, max_new_tokens=48)
+    assert score.schema_valid == score.states["healthy_call"]  # the others the budget ended
 
 
 def test_which_structure_it_is_is_the_references_choice(

@@ -277,7 +277,7 @@ def test_an_unknown_format_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged", ["functions_get_flight_0", "get_flight:0", "functions.get_flight", "get_flight"]
+    "damaged", ["functions_get_flight_0", "functions.get_flight", "get_flight"]
 )
 def test_an_id_of_kimi_is_restored(damaged: str) -> None:
     kimi = WireFormat.load("kimi_k2")

@@ -74,7 +74,7 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("lfm2", '<|tool_call_start|>[edit(path=f"a.txt", n=3)]<|tool_call_end|>'),
+        ("lfm2", '<|tool_call_start|>[edit(path=f"{a}.txt", n=3)]<|tool_call_end|>'),
         ("lfm2", '<|tool_call_start|>[edit(path="a", refs=["b], n=3)]<|tool_call_end|>'),
         ("hermes", tagged("""{"name": "route", "arguments": {"start='Rome', goal='Oslo'"}}""")),
         ("pythonic", "[log(rows=now())]"),
@@ -84,7 +84,7 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("hermes", tagged(count(1)) + "\n" + tagged('{"name": "count", x: {"n": 2}}')),
         ("hermes", tagged('{"name": "edit", "arguments": {"path": "C:\\Users\\name"}}')),
         ("hermes", tagged('{"name": "edit", "arguments": {"path": $n}}')),
-        ("hermes", tagged('{"name": "log", "arguments": {"rows": [f"a, b"]}}')),
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [f"a, {b}"]}}')),
     ],
 )
 def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:

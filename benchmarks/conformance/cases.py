@@ -32,6 +32,8 @@ FORMATS = {
     "Qwen/Qwen3-": "hermes",
 }
 """The format of a model, by how its name begins; the first that fits."""
+OPTIONS = {"Qwen/Qwen3-Coder": "qwen3_xml+bare", "meta-llama/Llama-3": "llama3_json+text"}
+"""The same with what the format takes only where one asks for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +43,12 @@ class Case:
     Attributes:
         fixture: the suite's record.
         family: what the suite knows of its family.
+        optional: its format is taken with its options, where it has some.
     """
 
     fixture: Fixture
     family: Family
+    optional: bool = False
 
     @property
     def id(self) -> str:
@@ -63,8 +67,9 @@ class Case:
 
     @cached_property
     def wire_format(self) -> WireFormat:
+        formats = {**FORMATS, **OPTIONS} if self.optional else FORMATS
         model = self.fixture.reference_model
-        return WireFormat.load(next(name for way, name in FORMATS.items() if model.startswith(way)))
+        return WireFormat.load(next(name for way, name in formats.items() if model.startswith(way)))
 
     @cached_property
     def toolset(self) -> Toolset:

@@ -6,12 +6,15 @@ Runs where vLLM is installed; no engine and no model is started.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from canitoolcall.chunking import ChunkStrategy, split
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
+from tokenizers.decoders import DecodeStream
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser import ParserManager
+from vllm.tokenizers.hf import get_cached_tokenizer
 
 from toolguard.integrations.vllm import plugin
 
@@ -21,13 +24,14 @@ from .ids import Ids
 CUTS = (ChunkStrategy("one"), ChunkStrategy("token"), *(ChunkStrategy("rand", s) for s in (1, 2)))
 
 plugin.register()  # as vLLM does in each of its processes
+_cached = lru_cache(get_cached_tokenizer)  # and in its server
 
 
-def served(case: Case, ids: Ids) -> Observation:
+def served(case: Case, ids: Ids, cuts: Sequence[ChunkStrategy] = CUTS) -> Observation:
     """Both ways of a chat request."""
     try:
         whole = _whole(case, ids)
-        streams = {cut.id: _streamed(case, ids, split(ids.ids, cut)) for cut in CUTS}
+        streams = {cut.id: _streamed(case, ids, split(ids.ids, cut)) for cut in cuts}
     except Exception as error:  # a server answers HTTP 500, whatever it was
         return Observation(ParseResult(exception=f"{type(error).__name__}: {error}"), {})
     return Observation(whole, streams)
@@ -35,7 +39,9 @@ def served(case: Case, ids: Ids) -> Observation:
 
 def _whole(case: Case, ids: Ids) -> ParseResult:
     request = _request(case)
-    reasoning, content, calls = _parser(case, ids, request).parse(
+    parser = _parser(case, ids, request)
+    parser.set_prompt_token_ids(_prompt(case, ids))
+    reasoning, content, calls = parser.parse(
         case.fixture.raw_output, request, enable_auto_tools=True
     )
     made = tuple(ParsedToolCall(call.name, call.arguments) for call in calls or [])
@@ -45,20 +51,19 @@ def _whole(case: Case, ids: Ids) -> ParseResult:
 def _streamed(case: Case, ids: Ids, pieces: Sequence[Sequence[int]]) -> ParseResult:
     request = _request(case)
     parser = _parser(case, ids, request)
-    prompt = ids.tokenizer.encode(case.prompt, add_special_tokens=False)
-    content = reasoning = told = ""
+    prompt = _prompt(case, ids)
+    decoding = DecodeStream(prompt, skip_special_tokens=False)  # as in vLLM's detokenizer
+    content = reasoning = ""
     calls: dict[int, list[str]] = {}
-    seen: list[int] = []
     for number, piece in enumerate(pieces, 1):
-        seen += piece
-        last = number == len(pieces)
-        text = ids.tokenizer.decode(seen, skip_special_tokens=False)
-        if text.endswith("\ufffd") and not last:
-            text = told  # in the middle of a character
+        texts = (decoding.step(ids.tokenizer.backend_tokenizer, token) for token in piece)
         delta = parser.parse_delta(
-            text[len(told) :], [*piece], request, prompt_token_ids=prompt, finished=last
+            "".join(filter(None, texts)),
+            [*piece],
+            request,
+            prompt_token_ids=prompt,
+            finished=number == len(pieces),
         )
-        told = text
         if delta is None:
             continue
         reasoning += delta.reasoning or ""
@@ -70,14 +75,18 @@ def _streamed(case: Case, ids: Ids, pieces: Sequence[Sequence[int]]) -> ParseRes
     return ParseResult(content, reasoning, tuple(ParsedToolCall(*call) for call in calls.values()))
 
 
+def _prompt(case: Case, ids: Ids) -> list[int]:
+    return [*ids.tokenizer.encode(case.prompt, add_special_tokens=False)]
+
+
 def _parser(case: Case, ids: Ids, request: ChatCompletionRequest) -> Any:
     setting = f"toolguard:{case.wire_format.name}"
     made = ParserManager.get_parser(
         tool_parser_name=setting,
-        reasoning_parser_name=setting if case.wire_format.reasoning_closer else None,
+        reasoning_parser_name=setting if case.wire_format.reasonings else None,
         enable_auto_tools=True,
     )
-    return made(ids.tokenizer, request.tools)
+    return made(_cached(ids.tokenizer), request.tools)
 
 
 def _request(case: Case) -> ChatCompletionRequest:

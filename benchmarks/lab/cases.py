@@ -99,18 +99,19 @@ def draw(
         tools = offer(rng, [], offered)
         return Case(id, kind, tools, [{"role": "user", "content": said}], [], reply)
     choice = list(offered or TOOLS.values())
+    known = {tool.name: tool for tool in choice}
     calls = [draw_call(rng, split, choice)]
     if kind == "parallel":
-        second = [TOOLS[calls[0]["name"]]] if rng.random() < 0.25 else choice
+        second = [known[calls[0]["name"]]] if rng.random() < 0.25 else choice
         while len(calls) < 2 or calls[0] == calls[1]:
             calls[1:] = [draw_call(rng, split, second)]
-    clauses = [TOOLS[call["name"]].request(call["arguments"], rng) for call in calls]
+    clauses = [known[call["name"]].request(call["arguments"], rng) for call in calls]
     text = rng.choice(OPENINGS) + rng.choice(JOINTS).join(clauses)
     user = {"role": "user", "content": text[0].upper() + text[1:] + "."}
     tools = offer(rng, [call["name"] for call in calls], offered)
     if kind != "result":
         return Case(id, kind, tools, [user], calls, None)
-    tool = TOOLS[calls[0]["name"]]
+    tool = known[calls[0]["name"]]
     result = {name: item.draw(rng) for name, item in tool.result.items()}
     reply = tool.reply.format(**tool.speak(calls[0]["arguments"] | result))
     told = {"role": "tool", "name": tool.name, "content": json.dumps(result)}

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import (
+    DynamicCache,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+)
 
 from benchmarks.lab.batches import collate
 from benchmarks.lab.tokenizer import CONTROL, spell, token_ids
@@ -26,7 +31,10 @@ class Turn:
 
 
 def prefill(
-    model: Qwen2ForCausalLM, prompts: Sequence[list[int]], pad: int, copies: int = 1
+    model: Qwen2ForCausalLM | LlamaForCausalLM,
+    prompts: Sequence[list[int]],
+    pad: int,
+    copies: int = 1,
 ) -> tuple[DynamicCache, Tensor, Tensor]:
     """Read every prompt once: cache, attention mask and next-token logits for `copies` of each."""
     batch = collate(prompts, [[]] * len(prompts), pad)
@@ -44,7 +52,7 @@ def prefill(
 
 @torch.inference_mode()
 def decode(
-    model: Qwen2ForCausalLM,
+    model: Qwen2ForCausalLM | LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[list[int]],
     *,

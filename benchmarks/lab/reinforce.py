@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from benchmarks.lab.batches import collate, encode
+from benchmarks.lab.batches import Batch, collate, encode
 from benchmarks.lab.cases import Case, Kind, draw
 from benchmarks.lab.decode import LIMIT, Turn, decode, prefill
 from benchmarks.lab.tokenizer import render
@@ -38,7 +38,7 @@ class Reinforced:
     def __init__(
         self,
         plan: Reinforcement,
-        model: Qwen2ForCausalLM,
+        model: Qwen2ForCausalLM | LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         seed: int,
     ) -> None:
@@ -49,7 +49,7 @@ class Reinforced:
         """Sample groups, weigh them by reward, and take one step; returns what to log."""
         plan = self.plan
         rng = Random(f"{self.seed} {number}")
-        cases = [draw(rng, "train", rng.choice(plan.kinds)) for _ in range(plan.prompts)]
+        cases = self.cases(rng)
         cases.sort(key=lambda case: len(render(self.tokenizer, case)))
         prompts = [encode(self.tokenizer, render(self.tokenizer, case)) for case in cases]
         turns = decode(
@@ -68,18 +68,10 @@ class Reinforced:
         spread = rewards.std(1, keepdim=True)
         advantages = ((rewards - rewards.mean(1, keepdim=True)) / (spread + 1e-4)).flatten()
 
-        pad = self.tokenizer.pad_token_id
-        cache, attention, first = prefill(self.model, prompts, pad, plan.group)
-        batch = collate([[]] * len(turns), [turn.ids for turn in turns], pad)
-        attention = torch.cat([attention, batch.attention], 1)
-        rest = self.model(
-            input_ids=batch.ids[:, :-1],
-            attention_mask=attention[:, :-1],
-            position_ids=(attention.cumsum(-1) - 1)[:, -batch.ids.shape[1] : -1],
-            past_key_values=cache,
-        ).logits
-        logits = torch.cat([first[:, None], rest], 1) / plan.temperature
-        chosen = logits.log_softmax(-1).gather(-1, batch.ids[..., None])[..., 0]
+        batch = collate(
+            [[]] * len(turns), [turn.ids for turn in turns], self.tokenizer.pad_token_id
+        )
+        chosen = self.chosen(prompts, batch)
         # Every turn weighs the same, however long: GRPO as published, with its bias to short turns.
         likelihood = (chosen * batch.attention).sum(1) / batch.attention.sum(1)
         loss = -(likelihood * advantages).mean()
@@ -87,4 +79,26 @@ class Reinforced:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return {"reward": rewards.mean().item()}
+        return {"reward": rewards.mean().item(), **self.rates(owners, turns)}
+
+    def cases(self, rng: Random) -> list[Case]:
+        return [draw(rng, "train", rng.choice(self.plan.kinds)) for _ in range(self.plan.prompts)]
+
+    def chosen(self, prompts: list[list[int]], turns: Batch) -> torch.Tensor:
+        """The log-probability of each token of the turns, of which there are `group` to a
+        prompt."""
+        pad = self.tokenizer.pad_token_id
+        cache, attention, first = prefill(self.model, prompts, pad, self.plan.group)
+        attention = torch.cat([attention, turns.attention], 1)
+        rest = self.model(
+            input_ids=turns.ids[:, :-1],
+            attention_mask=attention[:, :-1],
+            position_ids=(attention.cumsum(-1) - 1)[:, -turns.ids.shape[1] : -1],
+            past_key_values=cache,
+        ).logits
+        logits = torch.cat([first[:, None], rest], 1) / self.plan.temperature
+        return logits.log_softmax(-1).gather(-1, turns.ids[..., None])[..., 0]
+
+    def rates(self, cases: list[Case], turns: list[Turn]) -> dict[str, float]:
+        """What else to log of the sampled turns."""
+        return {}

@@ -14,6 +14,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.parser import ParserManager
 
 import toolguard
+from toolguard import RequestError
 from toolguard.integrations.vllm import plugin
 
 plugin.register()  # as vLLM does in each of its processes
@@ -154,6 +155,36 @@ def test_a_guarded_call_is_told_while_it_is_written() -> None:
     assert json.loads("".join(arguments)) == {"city": "Kiel", "days": 2}
 
 
+def test_a_call_that_a_stop_string_cuts_is_not_told() -> None:
+    cut = CALL[: CALL.index("Kiel")]
+    reading = parser()
+    asked = reading.adjust_request(request(stop=["Kiel"]))
+    delta = reading.parse_delta(
+        cut, TOKENIZER.encode(cut), asked, prompt_token_ids=[1], finished=False
+    )
+    assert delta is None
+    last = reading.parse_delta("", [], asked, prompt_token_ids=[1], finished=True)
+    assert not last.tool_calls
+
+
+def test_an_error_names_the_field_of_the_request() -> None:
+    for field in ("max_tokens", "max_completion_tokens"):
+        with pytest.raises(RequestError, match=f"^{field}=2 is too small"):
+            parser().adjust_request(request(tool_choice="required", **{field: 2}))
+
+
+def test_what_is_not_enforced_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    parameters = {"type": "object", "properties": {"sum": {"type": "number"}}, "not": {"a": 1}}
+    tools = [{"type": "function", "function": {"name": "pay", "parameters": parameters}}]
+    messages = [{"role": "user", "content": "?"}]
+    made = ParserManager.get_parser(tool_parser_name="toolguard", enable_auto_tools=True)
+    assert made is not None
+    for _ in range(2):
+        asked = ChatCompletionRequest(model="m", messages=messages, tools=tools)
+        made(TOKENIZER, asked.tools).adjust_request(asked)
+    assert ["not is not enforced" in text for text in caplog.messages] == [True]
+
+
 def with_prompt(text: str, prompt: str, setting: str) -> tuple[str, str, str, str]:
     """The reasoning and the content of a turn after a prompt, whole and streamed sign by sign."""
     asked = request()
@@ -187,3 +218,41 @@ def test_what_is_only_begun_as_a_call_leaves_no_tags_in_the_content() -> None:
     for text in ("<tool_call>", "I look.<tool_call>\n"):
         assert whole(text)[1] == text.partition("<")[0]
         assert pieces(text, [3, 9])[1] == text.partition("<")[0]
+
+
+AT = CALL.index("2") + 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("setting", ["toolguard", "toolguard:hermes"])
+def test_what_a_budget_cut_off_is_no_call(held: bool, setting: str) -> None:
+    for text in (CALL[:AT], f"Both.\n{CALL}\n{CALL[:AT]}"):
+        ids = TOKENIZER.encode(text, add_special_tokens=False)
+        asked, reading = request(max_tokens=300), parser(setting)
+        asked = reading.adjust_request(asked) if held else asked
+        sound = text.count("</tool_call>")
+        _, content, calls = reading.parse(
+            text, asked, enable_auto_tools=True, model_output_token_ids=ids
+        )
+        assert len(calls or []) == sound
+        assert not held or "<tool_call>" not in (content or "")
+        reading = parser(setting)
+        told = ""
+        for place, token in enumerate(ids):
+            delta = reading.parse_delta(
+                TOKENIZER.decode([token]), [token], asked, prompt_token_ids=[1],
+                finished=place == len(ids) - 1,
+            )  # fmt: skip
+            for call in delta.tool_calls if delta else []:
+                told += call.function.arguments or ""
+        # What was begun may have been told, but never as arguments that can be read.
+        assert told.count("}") == sound
+
+
+def test_a_call_that_is_said_in_full_stays_one_where_the_budget_ends() -> None:
+    text = CALL.removesuffix("}\n</tool_call>")
+    ids = TOKENIZER.encode(text, add_special_tokens=False)
+    reading = parser()
+    asked = reading.adjust_request(request(max_tokens=300))
+    _, _, (call,) = reading.parse(text, asked, enable_auto_tools=True, model_output_token_ids=ids)
+    assert json.loads(call.arguments) == {"city": "Kiel", "days": 2}

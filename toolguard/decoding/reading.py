@@ -11,7 +11,6 @@ import torch
 
 from ..report.report import GATE, Step
 from .state import GuardState
-from .structure import structure_tokens
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -72,21 +71,6 @@ class Reading(ABC):
 
         0 where the gate did not pass and it is not the first choice that was found.
         """
-
-    def content(self, raw: torch.Tensor, tokens: Sequence[int]) -> list[float]:
-        """How likely the chosen tokens were as content, structure left out; nan: it is structure.
-
-        Args:
-            raw: the model's own logits, of shape [batch, vocabulary].
-
-        Returns:
-            Log-probabilities.
-        """
-        structure = structure_tokens(self.watch.vocabulary, raw)
-        kept = raw.float().masked_fill(structure, float("-inf"))
-        chosen = torch.tensor(tokens, device=raw.device).unsqueeze(1)
-        found = (kept.gather(1, chosen).squeeze(1) - kept.logsumexp(-1)).tolist()
-        return [math.nan if value == -math.inf else value for value in found]
 
     def trace(
         self, states: Sequence[GuardState], tokens: Sequence[int], odds: Mapping[int, float]

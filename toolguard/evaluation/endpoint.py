@@ -137,11 +137,14 @@ class Endpoint:
                 "them, or diagnose its weights"
             )
         ends = [end for end in wire_format.ends if end]
-        tokens = [token for token in told if token["token"] not in ends]
+        ended = choice["finish_reason"] != "length"
+        # vLLM tells the token that ended the turn, too, which the chat template alone may know.
+        shown_end = self._off and ended and not isinstance(choice.get("stop_reason"), str)
+        written = told[:-1] if shown_end else told
+        tokens = [token for token in written if token["token"] not in ends]
         raw = _text(tokens)
         for end in ends:  # spelled by servers that show no special tokens
             raw = raw.removesuffix(end)
-        ended = choice["finish_reason"] != "length"
         turn = read_turn(raw, wire_format, case.toolset, ended=ended)
         if mode == "repaired":
             turn = repair(turn.raw, case.toolset, wire_format).after

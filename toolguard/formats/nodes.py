@@ -101,9 +101,17 @@ class Taken:
     @property
     def regex(self) -> str:
         """All such strings."""
-        held = [f"(?s:.*)({self.inside})(?s:.*)"] if self.inside else []
-        begun = [f"{re.escape(text)}(?s:.*)" for text in self.openers]
-        return "|".join(held + begun)
+        return "|".join(filter(None, (self.held, self.begun)))
+
+    @property
+    def held(self) -> str:
+        """Those that hold one; empty if none is."""
+        return f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+
+    @property
+    def begun(self) -> str:
+        """Those that begin with one; empty if none is."""
+        return "|".join(f"{re.escape(text)}(?s:.*)" for text in self.openers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,7 @@ class Reader:
         json_literals: Python literals may be JSON as well.
         barred: how a reply may not begin.
         tool: the terminal that is a tool's name.
+        key: the one that is the name of an argument, if it stands for itself.
         reserved: the format's own words that may stand where a tool's name may: no tool's name.
         written: what is written for a terminal that leaves no choice, but white space.
         strings: the terminals that are a whole string of JSON or of Python.
@@ -227,6 +228,7 @@ class Reader:
     json_literals: bool
     barred: str | None
     tool: str
+    key: str
     reserved: re.Pattern[str]
     written: Mapping[str, str]
     strings: frozenset[str]
@@ -338,7 +340,8 @@ def build_reader(
     ]
     tool = terminal(TOOL_NAME)
     keys = keys_of(rules)
-    lines += [f"name_: {tool}", f"key_: {terminal(_unmarked(keys.regex))}", "begin_:"]
+    key = terminal(_unmarked(keys.regex))
+    lines += [f"name_: {tool}", f"key_: {key}", "begin_:"]
     # An empty rule marks where an object begins: a parser that reads on sees it on its stack.
     lines += [
         f"{rule}: {before} {inner}"
@@ -381,6 +384,7 @@ def build_reader(
         bool(literals),
         barred,
         tool,
+        key,
         re.compile("|".join(words) or "(?!)"),
         written,
         frozenset(name for name in strings if name.startswith("PATTERN") and name not in values),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, floor, inf, isinf
+from math import inf
 from typing import Any
 
 from ..errors import ToolsetError
@@ -24,6 +24,7 @@ from ..formats.nodes import (
     Member,
     Members,
     Node,
+    Pattern,
     Ref,
     Repeat,
     Scalar,
@@ -34,6 +35,7 @@ from ..tools.schemas import Schema, is_plainly_right, resolve
 from ..tools.toolset import Tool
 from .dialects import Dialect, JsonDialect, RefusedError
 from .engine import refusal
+from .numbers import expressions, range_of
 
 DEPTH = 24
 """How many references and combinations may nest in a mask: recursion ends there."""
@@ -58,6 +60,8 @@ _UNENFORCED = (
 _ANNOTATIONS = ("title", "description", "default", "examples", "$defs", "definitions", "$schema")
 _TYPES = ("null", "integer", "number", "boolean", "object", "array", "string")
 _SCALARS = ("string", "number", "boolean", "null")
+_SCIENTIFIC = "with an exponent the mask has one digit before the point, as in 1.5e7"
+_PLAINLY = "the mask has plain decimals alone, without zeros to spare"
 _IMPLIED = {
     "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
@@ -68,7 +72,8 @@ _IMPLIED = {
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A part of a tool's schema that the mask does not enforce; validation still does."""
+    """A part of a tool's schema that the mask does not enforce, or not in every spelling that
+    validation takes; validation still does."""
 
     tool: str
     path: str
@@ -77,7 +82,8 @@ class Relaxation:
 
     def __str__(self) -> str:
         return (
-            f"{self.tool}{self.path}: {self.keyword} is not enforced while decoding: {self.reason}"
+            f"{self.tool}{self.path}: {self.keyword} is not held to as validation holds it: "
+            f"{self.reason}"
         )
 
 
@@ -228,6 +234,10 @@ class ArgumentRules:
                 return self.bounded(self.dialect.string, _STRING, schema, path)
             case "integer" | "number":
                 plain = self.dialect.integer if kind == "integer" else self.dialect.number
+                if "multipleOf" in schema:
+                    self.relax(path, "multipleOf", _PLAINLY)
+                elif bounds := [keyword for keyword in _NUMBER if schema.get(keyword)]:
+                    self.relax(path, "/".join(bounds), _SCIENTIFIC)
                 return self.bounded(partial(_number, kind, plain), _NUMBER, schema, path)
             case "boolean":
                 return Alt(tuple(self.constant(value) for value in (True, False)))
@@ -248,6 +258,8 @@ class ArgumentRules:
                 node = self.dialect.scalar(write(bounds))
                 for keyword in self.dialect.counted_in_part & bounds.keys():
                     self.relax(path, keyword, "a string without quotes is counted up to its end")
+                if "pattern" in bounds and self.dialect.escapes:
+                    self.relax(path, "pattern", "the mask escapes no character that can do without")
                 return node
             except RefusedError as refused:
                 keyword = "pattern" if "pattern" in bounds else [*bounds][-1]
@@ -497,26 +509,17 @@ def _is_empty(kind: str, schema: Schema) -> bool:
     if kind in _COUNTED:
         low, high = _COUNTED[kind]
         return bool(schema.get(low, 0) > schema.get(high, inf))
-    if kind not in ("integer", "number"):
-        return False
-    least, most = schema.get("minimum", -inf), schema.get("maximum", inf)
-    above, below = schema.get("exclusiveMinimum", -inf), schema.get("exclusiveMaximum", inf)
-    if kind == "integer":
-        least = max(_whole(ceil, least), _whole(floor, above) + 1)
-        return bool(least > min(_whole(floor, most), _whole(ceil, below) - 1))
-    low, high = max(least, above), min(most, below)
-    return bool(low > high or (low == high and (above == low or below == high)))
+    return kind in ("integer", "number") and range_of(kind, schema).is_empty
 
 
-def _whole(rounded: Callable[[float], int], bound: float) -> float:
-    return bound if isinf(bound) else rounded(bound)
-
-
-def _number(kind: str, plain: Node, bounds: Mapping[str, Any]) -> Node:
-    """A number: a terminal of ours, or the engine's where it is constrained."""
-    if not bounds:
+def _number(kind: str, plain: Pattern, bounds: Mapping[str, Any]) -> Node:
+    """A number: a terminal of ours, or the engine's where it may be a multiple alone."""
+    if "multipleOf" in bounds:
+        schema = json.dumps({"type": kind, **bounds})
+        if reason := refusal(f"%json {schema}"):
+            raise RefusedError(reason.splitlines()[0])
+        return Scalar(schema)
+    found = expressions(kind, range_of(kind, bounds))
+    if not found:
         return plain
-    schema = json.dumps({"type": kind, **bounds})
-    if reason := refusal(f"%json {schema}"):
-        raise RefusedError(reason.splitlines()[0])
-    return Scalar(schema)
+    return Pattern(plain.regex, found[0]) if len(found) == 1 else Pattern(found[0], found[1])

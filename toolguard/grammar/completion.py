@@ -532,6 +532,8 @@ class Completer:
 def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     """The shortest end of a string of which `begun` is there, quotes included; None if there is
     none, or it takes the engine to know."""
+    if begun and quote == '"':
+        return shortest_json_end(strings, begun)
     try:
         text = begun.decode()
     except UnicodeDecodeError:
@@ -542,7 +544,7 @@ def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     elif not begun:
         found = shortest_end(strings)
         return None if found is None else f"{quote}{found}{quote}".encode()
-    elif "\\" in text or quote in text[1:]:
+    elif not text.startswith(quote) or "\\" in text or quote in text[1:]:
         return None
     else:
         found = shortest_end(strings, text[1:])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from ..formats.nodes import (
     Scalar,
     Seq,
     Strings,
+    Taken,
     optional,
 )
 from ..formats.reader import CDATA, delimited
@@ -35,6 +37,13 @@ from .engine import refusal
 from .raw_strings import ANY, stopped
 
 _LENGTHS = frozenset({"minLength", "maxLength"})
+
+_HEX = "[0-9a-fA-F]"
+_PAIR = rf"u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}"
+_JSON_CHARACTER = (
+    rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{_PAIR}|u([0-9a-ce-fA-CE-F]{_HEX}|[dD][0-7]){_HEX}{{2}}))'
+)
+"""One character of a JSON string, however it is spelled: half of a pair is none."""
 
 
 class RefusedError(Exception):
@@ -49,10 +58,12 @@ class Dialect(ABC):
     null: ClassVar[str] = "null"
     counted_in_part: ClassVar[frozenset[str]] = frozenset()
     """The bounds of a string that a mask keeps only up to what may begin its end."""
+    escapes: ClassVar[bool] = False
+    """Whether the characters of a string can be escaped."""
 
     def __init__(self) -> None:
         rules = library("json")
-        self.number, self.integer = rules["NUMBER"], rules["INTEGER"]
+        self.number, self.integer = _pattern(rules["NUMBER"]), _pattern(rules["INTEGER"])
         self.colon: Node = rules["COLON"]
         self.comma: Node = rules["COMMA"]
         self.space: Node = optional(rules["WS"])
@@ -68,6 +79,11 @@ class Dialect(ABC):
         Raises:
             RefusedError: it cannot be said.
         """
+
+    def within(self, taken: Callable[[str], Taken | None]) -> Dialect:
+        """The same in a call where no string is `taken`, by what ends it: of those that end it
+        themselves, where no markup of the format does."""
+        return self
 
     def key(self, name: str) -> Node:
         """The key of a member."""
@@ -114,6 +130,8 @@ class Dialect(ABC):
 class JsonDialect(Dialect):
     """RFC 8259."""
 
+    escapes = True
+
     def text(self, value: str) -> Node:
         plain = [json.dumps(value, ensure_ascii=ascii) for ascii in (False, True)]
         usual = dict.fromkeys([*plain, *(text.replace("/", "\\/") for text in plain)])
@@ -126,6 +144,9 @@ class JsonDialect(Dialect):
     def string(self, bounds: Mapping[str, Any]) -> Node:
         if not bounds:
             return library("json")["STRING"]
+        if "pattern" not in bounds:
+            content = f'"{_content(bounds, _JSON_CHARACTER)}"'
+            return Pattern(content, strings=_strings(bounds), quote='"')
         schema = json.dumps({"type": "string", **bounds})
         if reason := refusal(f"%json {schema}"):
             raise RefusedError(reason.splitlines()[0])
@@ -133,15 +154,22 @@ class JsonDialect(Dialect):
 
 
 class PythonDialect(Dialect):
-    """Python literals: strings in either quotes."""
+    """Python literals: strings in either quotes; where JSON is read too, with its `\\/`."""
 
     true, false, null = "True", "False", "None"
+    escapes = True
+
+    def __init__(self, json_too: bool = False) -> None:
+        super().__init__()
+        self.signs = r"\\'\"abfnrtv" + "/" * json_too
 
     def text(self, value: str) -> Node:
-        return Alt(tuple(Literal(python_text(value, quote)) for quote in ("'", '"')))
+        plain = [python_text(value, quote) for quote in ("'", '"')]
+        slashed = [text.replace("/", "\\/") for text in plain if "/" in self.signs]
+        return Alt(tuple(map(Literal, dict.fromkeys([*plain, *slashed]))))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        escape = r"|\\([\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-ce-fA-CE-F][0-9a-fA-F]{3})"
+        escape = rf"|\\([{self.signs}]|x{_HEX}{{2}}|u[0-9a-ce-fA-CE-F]{_HEX}{{3}})"
         strings = _strings(bounds)
         pattern = strings.pattern
         options = []
@@ -154,7 +182,7 @@ class PythonDialect(Dialect):
         return Alt(tuple(options))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        escape = _escape(known, r"[\\'\"abfnrtv]", "1-9a-ce-fA-CE-F", "x")
+        escape = _escape(known, f"[{self.signs}]", "1-9a-ce-fA-CE-F", "x")
         return Alt((Key(known, "'", escape=escape), Key(known, '"', escape=escape)))
 
 
@@ -227,7 +255,9 @@ class ElementsDialect(Dialect):
     def member(self, key: str, value: Node) -> Node:
         if not re.fullmatch(self.name, key):
             raise RefusedError(unwritable(key))
-        return Seq((Literal(f"<{key}>"), value, Literal(f"</{key}>"), self.lead))
+        opening, closing = f"<{key}>", f"</{key}>"
+        inner = _but_once(value, opening, closing)
+        return Seq((Literal(opening), inner, Literal(closing), self.lead))
 
     def other_member(self, known: frozenset[str], value: Node) -> Node:
         tags = (Key(known, "", self.name, left, ">") for left in ("<", "</"))
@@ -235,6 +265,20 @@ class ElementsDialect(Dialect):
 
     def item(self, value: Node) -> Node:
         return self.member("item", value)
+
+
+def _but_once(value: Node, opening: str, closing: str) -> Node:
+    """A value; if it is any string, one that does not open its element again, or closes that."""
+    match value:
+        case Alt(options):
+            return Alt(tuple(_but_once(option, opening, closing) for option in options))
+        case Seq((Seq((Raw(strings=None) as raw, stop)),)):
+            again = rf"{re.escape(opening)}{ANY}*{re.escape(closing)}{ANY}*"
+            once = replace(raw, taken=Taken("", (), (opening,)))
+            options = once, replace(raw, regex=again, strings=Strings(again))
+            return Seq((Alt(tuple(Seq((option, stop)) for option in options)),))
+        case _:
+            return value
 
 
 class TypedDialect(Dialect):
@@ -250,12 +294,18 @@ class TypedDialect(Dialect):
         assert isinstance(name, Pattern)
         self.name = name.regex
         self.comma = EMPTY
+        self.taken: Taken | None = None
+
+    def within(self, taken: Callable[[str], Taken | None]) -> TypedDialect:
+        other = copy(self)
+        other.taken = taken(self.end)
+        return other
 
     def text(self, value: str) -> Node:
         return Seq((Literal('raw">'), Literal(value + self.end)))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), None)))
+        return Seq((Literal('raw">'), stopped(_raw(bounds), Literal(self.end), self.taken)))
 
     def scalar(self, value: Node) -> Node:
         if isinstance(value, Seq):  # a string, which has its markup
@@ -332,6 +382,11 @@ def unwritable(key: str) -> str:
         f"the format cannot write {key!r} as the name of an argument, so no call has it (letters, "
         "digits and any of _ . $ @ - can be written everywhere)"
     )
+
+
+def _pattern(node: Node) -> Pattern:
+    assert isinstance(node, Pattern)
+    return node
 
 
 MOST_TIMES = 30
@@ -419,22 +474,22 @@ def value_dialects() -> Mapping[str, tuple[tuple[Dialect, frozenset[str]], ...]]
     for."""
     return {
         "PYTHON": ((PythonDialect(), _ALL),),
-        "LITERAL": ((PythonDialect(), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
+        "LITERAL": ((PythonDialect(json_too=True), _ALL), (JsonDialect(), _OTHERS - _NUMBERS)),
         "VALUE": (
             (RawDialect(), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "LINES": (
             (RawDialect(lined=True), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "TYPED": ((TypedDialect(), _ALL),),
         "CDATA": (
             (RawDialect(barred=CDATA[0]), _STRING),
             (JsonDialect(), _OTHERS),
-            (PythonDialect(), _OTHERS - _NUMBERS),
+            (PythonDialect(json_too=True), _OTHERS - _NUMBERS),
         ),
         "STRING": ((RawDialect(), _STRING),),
         "OTHER": ((JsonDialect(), _OTHERS),),

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,18 @@ class Vocabulary:
         cuts = [found.start() + 1 for found in self._added_texts.finditer(data)]
         parts = [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
         return [token for part in parts for token in _tokenized(self.engine, part)]
+
+    def respelled(self, ids: Sequence[int]) -> list[int]:
+        """The ids that the tokenizer itself takes for the same text; added tokens stay."""
+        spelled: list[int] = []
+        for kept, run in groupby(ids, key=self._kept.__contains__):
+            part = [*run]
+            spelled += part if kept else self.ids_of(self.bytes_of(part))
+        return spelled
+
+    @cached_property
+    def _kept(self) -> frozenset[int]:
+        return frozenset([*self.added.values(), *self.end_ids])
 
     @cached_property
     def spaced(self) -> bool:

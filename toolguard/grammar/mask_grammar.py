@@ -22,7 +22,6 @@ from ..formats.nodes import (
     Rules,
     Scalar,
     Seq,
-    Taken,
     Until,
     walk,
 )
@@ -136,9 +135,10 @@ class _Writer:
                 )
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
-            case Until(regex, stop, also, taken):
+            case Until(_, stop, also):
+                regex, not_taken = _but(node)
                 text = self.terminal(
-                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(taken)}) "
+                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(not_taken)}) "
                     f"{json.dumps(stop)}"
                 )
                 return self.anything(text, node)
@@ -195,8 +195,9 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(node.taken)}"
-        name = self.terminal(f"{delimited(node.regex)} & /(?s:.+)/{conditions}")
+        regex, not_taken = _but(node)
+        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(not_taken)}"
+        name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
 
@@ -207,9 +208,9 @@ class _Writer:
         if node.taken is None:
             return self.witnessed(text, witnesses((node.stop,)))
         alike = [each for each in node.taken.openers if each[0] == node.stop[0]]
-        others = "".join(each[0] for each in node.taken.openers if each not in alike)
+        others = tuple(each for each in node.taken.openers if each not in alike)
         stops = (node.stop, *node.taken.marks, *alike)
-        return self.witnessed(text, witnesses(stops, not_first=others))
+        return self.witnessed(text, witnesses(stops, openers=others))
 
     def witnessed(self, text: str, regexes: Sequence[str]) -> str:
         """The terminal `text`, and beside it its witnesses, which lead nowhere."""
@@ -284,6 +285,27 @@ def _in_order(name: str, node: Members, sep: str, written: Sequence[str], extra:
     return "\n".join(lines)
 
 
+def _but(node: Raw | Until) -> tuple[str, str]:
+    """A string without quotes but for what is taken, as two regular expressions: what it is, and
+    what it is not. The engine sees at once that nothing is left of the first, not of the second."""
+    if node.taken is None:
+        return node.regex, ""
+    if node.regex not in _ANYTHING:
+        return node.regex, node.taken.regex
+    return _unlike(node.taken.openers), node.taken.held
+
+
+def _unlike(openers: Sequence[str]) -> str:
+    """A regular expression for all that begins with none of these."""
+    heads = dict.fromkeys(opener[0] for opener in openers)
+    if not heads:
+        return r"[\s\S]*"
+    rest = {head: [each[1:] for each in openers if each[0] == head] for head in heads}
+    options = [f"[^{''.join(map(re.escape, heads))}][\\s\\S]*"]
+    options += [f"{re.escape(head)}{_unlike(each)}" for head, each in rest.items() if all(each)]
+    return f"({'|'.join(options)})?"
+
+
 def _text(node: Node) -> str | None:
     """The regular expression of free text, or of a string without quotes."""
     match node:
@@ -310,8 +332,8 @@ def _also(regex: str | None) -> str:
     return "" if regex is None else f" & {delimited(regex)}"
 
 
-def _not(taken: Taken | None) -> str:
-    return f" & ~{delimited(taken.regex)}" if taken else ""
+def _not(regex: str) -> str:
+    return f" & ~{delimited(regex)}" if regex else ""
 
 
 def _all(conditions: Sequence[str]) -> str:

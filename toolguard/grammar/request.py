@@ -366,7 +366,7 @@ class _Filler:
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(value_dialects()[slot]):
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"
-            builder = ArgumentRules(self.tool, name, dialect, kinds, self.rules)
+            builder = ArgumentRules(self.tool, name, dialect.within(self.taken), kinds, self.rules)
             node = builder.value(schema, path, ())
             self.keep(builder)
             if node == NEVER:

@@ -20,7 +20,10 @@ _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\((?:\\.|[^()\\])*\)|[\s\S]")
 
 @lru_cache(maxsize=1024)
 def witnesses(
-    stops: tuple[str, ...], blank: bool = True, bar: str | None = None, not_first: str = ""
+    stops: tuple[str, ...],
+    blank: bool = True,
+    bar: str | None = None,
+    openers: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Regular expressions for beginnings of text that contains none of `stops`.
 
@@ -30,7 +33,7 @@ def witnesses(
     Args:
         blank: the text may begin with any amount of white space, else with a bounded one.
         bar: how the text may not begin.
-        not_first: the characters that it does not begin with here.
+        openers: what it does not begin with, of two characters or more; here, not with these two.
 
     Returns:
         None at all where there is no plain way to say it.
@@ -42,7 +45,13 @@ def witnesses(
     if bar is None:
         pair = f"{_one_of(first)}{_none_of(first + second)}"
         unit = f"({_none_of(first)}|{pair})"
-        plain = f"({_none_of(first + not_first, '' if blank else _SPACE)}|{pair}){unit}*"
+        heads = "".join(dict.fromkeys(opener[0] for opener in openers))
+        others = [
+            _one_of(head) + _none_of(first + "".join(o[1] for o in openers if o[0] == head))
+            for head in heads
+        ]
+        begins = [_none_of(first + heads, "" if blank else _SPACE), pair, *others]
+        plain = f"({'|'.join(begins)}){unit}*"
         midst = {stop[:i] for stop in stops for i in range(2, len(stop)) if stop[i - 1] in last}
         begun = [_one_of(first), *map(re.escape, sorted(midst))]
         # The engine sees through one way of going on in a terminal, not through several.

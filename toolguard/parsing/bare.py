@@ -17,8 +17,10 @@ from .faults import open_bracket
 _FRAME = r"(?:</?[\w|:/ -]{1,40}>|[_\[]{0,2}\w{0,20}(?:call|tool)\w{0,20}[_\]:]{0,2})"
 """What stands in the place of a control token: a tag, or a word about calls."""
 _OPEN = re.compile(rf"\s*{_FRAME}\s*(?=[\[{{])")
+_SIGNS = re.compile(r"""\s*(?:"\w{1,20}"|[,;:=)\]}('"]{1,4})\s*(?=[\[{])""")
+"""What may stand there that is neither: signs, or a field of JSON."""
 _CLOSE = re.compile(rf"(?<=[\]}}])\s*{_FRAME}\s*\Z")
-_BETWEEN = re.compile(rf"(?:[\s,;]|{_FRAME})*")
+_BETWEEN = re.compile(rf"(?:[\s,;\]}}]|{_FRAME})*")
 _NAMES = ("name", "function", "tool", "tool_name")
 _ARGUMENTS = frozenset({"arguments", "parameters", "args"})
 _LONGEST = 20_000
@@ -30,7 +32,7 @@ def is_bare(text: str, toolset: Toolset) -> bool:
     broken one leaves."""
     if len(text) > _LONGEST:
         return False
-    framed = _OPEN.match(text)
+    framed = _OPEN.match(text) or _SIGNS.match(text)
     start = framed.end() if framed else 0
     closing = _CLOSE.search(text, start, len(text)) if framed else None
     body = text[start : closing.start() if closing else len(text)].strip()

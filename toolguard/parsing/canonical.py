@@ -109,7 +109,7 @@ def read_canonical(text: str, wire_format: WireFormat, toolset: Toolset) -> Head
             if not _TOOL_NAME.fullmatch(name) or wire_format.reader.reserved.match(name):
                 break
             named = start - spelled.opening + len(spelled.before)
-            kind, message = unknown(name, toolset)
+            kind, message = unknown(name, toolset, wire_format)
             span = named, named + len(name)
             faults.append(Fault(kind, span, message, "call", wire_format.name))
         elif errors := refused(name, call.arguments, toolset):

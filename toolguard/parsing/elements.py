@@ -42,7 +42,7 @@ def _read(content: Tree[Token], schema: Any, tool: Tool) -> Any:
 
 def _readings(content: Tree[Token], branch: _Branch, tool: Tool) -> Iterator[Any]:
     members = [_element(tree) for tree in content.children if isinstance(tree, Tree)]
-    text = str(content.children[0]) if len(content.children) == 2 and not members else ""
+    text = _text(content)
     if text:
         try:
             value = parse_json(checked(text))
@@ -68,7 +68,16 @@ def _element(tree: Tree[Token]) -> tuple[str, str, Tree[Token]]:
     assert isinstance(opening, Token)
     assert isinstance(content, Tree)
     assert isinstance(closing, Token)
+    text = _text(content)
+    if text.startswith(opening) and f"</{opening[1:]}" not in text:
+        raise ValueError(f"{opening} stands there twice")
     return opening[1:-1], closing[2:-1], content
+
+
+def _text(content: Tree[Token]) -> str:
+    """What stands in an element without elements; empty if nothing does."""
+    only = len(content.children) == 2 and isinstance(content.children[1], Token)
+    return str(content.children[0]) if only else ""
 
 
 def _name(opening: str, closing: str, branch: _Branch) -> str:

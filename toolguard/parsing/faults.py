@@ -145,7 +145,10 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
     awaits = _awaited(place)
     if place.ends_in_name:
         if _has_ids(own) and not awaits:
-            return place.found("wrong_call_id", size, "the call's id has no number")
+            name = re.split(control_pattern(own.controls), place.before)[-1].strip(SPACE)
+            start = place.position - len(name)
+            message = f"{name!r} is no id of a call: it has no number"
+            return Found("wrong_call_id", start, place.position, message, "call")
         if spelled not in own.inner or own.is_json:
             return place.found("control_in_name", size, f"{spelled!r} inside the tool's name")
     if spelled == own.closer and own.is_json:
@@ -223,8 +226,10 @@ def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
     return place.found("malformed_call", None, f"the call breaks off at {near!r}")
 
 
-def unknown(name: str, toolset: Toolset) -> tuple[FaultKind, str]:
+def unknown(name: str, toolset: Toolset, wire_format: WireFormat) -> tuple[FaultKind, str]:
     """What is wrong with a call to a tool that is not offered."""
+    if _has_ids(wire_format) and any(other in name for other in toolset.names):
+        return "wrong_call_id", f"{name!r} is no id of a call"
     if parts := fused(name, toolset):
         return "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
     offered = ", ".join(toolset.names) or "none"

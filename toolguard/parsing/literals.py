@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from typing import Any
 
@@ -47,9 +48,18 @@ def read_literal(text: str, json_too: bool) -> Any:
         except ValueError:
             pass
     try:
+        text = _SLASH.sub(r"\1/" if json_too else _no_escape, text)
         return _plain(ast.parse(text.strip(SPACE), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text[:40]!r} is no literal: {error}") from error
+
+
+_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)\\/")
+"""An escape of JSON that Python does not have: there it would be two characters."""
+
+
+def _no_escape(slash: re.Match[str]) -> str:
+    raise ValueError(f"{slash[0]!r} is no escape of Python")
 
 
 def _plain(node: ast.expr) -> Any:

@@ -71,6 +71,9 @@ def shown(source: str, wire_format: WireFormat, begin: int = 0, final: bool = Tr
         return False if final else None
     at = first.start()
     closings: dict[Known, Fixed] = {True: reasoning, "reply": answer}
+    if not wire_format.ends_reasoning_only and any(it in source[:at] for it in wire_format.markup):
+        # A call that lost what opens it: what closes reasoning closes calls, too.
+        closings[True] = ()
     for opened, closing in closings.items():
         if not closing:
             continue

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -43,7 +43,7 @@ from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, nothing_after, turn_state
-from .ending import held_from, without_end
+from .ending import ends_at, held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -59,6 +59,8 @@ from .faults import Place, fused, line, refused, unknown
 from .head import Head
 from .opening import START, Known, Opened, longest, opened_by, shown
 from .quoted import quoted
+from .said import may_say_more
+from .thought_words import ThoughtWords
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
 from .value_words import TEXTS, is_word
@@ -111,6 +113,7 @@ class TurnParser:
             before that is told when it has come: say what you know.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
         mentions: the places of ids that are, or spell, a control token that is a word of prose.
+        own: how many of its calls the model said, where a budget ended the turn (see `said`).
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class TurnParser:
         opened: Opened = "auto",
         spelling: Spelling | None = None,
         mentions: frozenset[int] = frozenset(),
+        own: int | None = None,
     ) -> None:
         self._format = wire_format
         self._toolset = toolset
@@ -131,6 +135,7 @@ class TurnParser:
         self._ended: bool | None = None  # whether an end token was among the ids; none were fed yet
         self._source = ""
         self._end = ""  # of the text that was fed: an end token, or what may become one
+        self._thought = ThoughtWords(wire_format, opened)
         self._quoting = True  # control tokens in quotes are words: no call has begun in the text
         opened = opened_by(None, wire_format, opened)
         self._is_opening = opened == "auto"  # what the prompt opened is yet to be seen
@@ -152,6 +157,8 @@ class TurnParser:
         self._prose = {kind: _Prose() for kind in _PROSE}
         self._may_be_barred = True
         self._told = 0  # how many calls are over
+        self._own = own
+        self._cut: Call | None = None  # the one that the budget ended
         self._begun = _Begun()
         self._calls: list[Call] = []
         self._faults: list[Fault] = []
@@ -206,6 +213,7 @@ class TurnParser:
         if MARKED.search(text):
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
+            text = self._thought.feed(text, final=True)
             self._source = quoted("", text, self._format, final=True).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
@@ -222,12 +230,16 @@ class TurnParser:
                 ids were if there was an end token among them.
         """
         self._source += self._utf8.decode(b"", final=True)
+        self._source += self._fed("", final=True)
         if without_end(self._end, self._format):
             self._source += self._end
         elif self._end:
             ended = True
+        ended = self._ended is not False if ended is None else ended
+        if not ended:
+            self._own = self._said_by_now()
         self._advance(final=True)
-        self._close(self._ended is not False if ended is None else ended)
+        self._close(ended)
         spelled = unmark(self._source, self._format.controls)
         self._withdraw(spelled)
         whole = faults_of_turn(
@@ -238,6 +250,7 @@ class TurnParser:
             self._format,
             self._toolset,
             calls_alone,
+            thought=self._thought.found,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)
@@ -246,9 +259,11 @@ class TurnParser:
             text=self._prose["FREE"].told,
             reasoning=self._prose["THOUGHT"].told,
             calls=tuple(self._calls),
-            calling=is_calling(self._source, self._calls, self._faults, self._format),
+            calling=self._cut is not None
+            or is_calling(self._source, self._calls, self._faults, self._format),
             state=turn_state(self._source, self._calls, self._faults, self._format),
             faults=tuple(self._faults),
+            cut=self._cut,
             ids=tuple(self._ids),
         )
         self._events.append(TurnEnd(turn))
@@ -292,13 +307,29 @@ class TurnParser:
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
 
+    def said(self) -> int:
+        """How many calls are said in full: all that may come of the last of them is structure.
+
+        Nothing can be fed any more.
+        """
+        self._source, self._end = self._source + self._end, ""
+        return self._said_by_now()
+
+    def _said_by_now(self) -> int:
+        if self._is_opening:
+            self._settle(final=True)
+        self._lex_to_end()
+        self._tell_calls()
+        named = self._begun.body.name is not None and not self._broken
+        return self._told + (named and not may_say_more(self._state))
+
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
         return tuple(events)
 
-    def _fed(self, text: str) -> str:
+    def _fed(self, text: str, final: bool = False) -> str:
         """What of the text fed is no end of the turn, as far as is known."""
-        text, rest = self._end + text, ""
+        text, rest = self._end + self._thought.feed(text, final), ""
         if self._quoting:
             text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
         held = held_from(text, self._format)
@@ -502,7 +533,7 @@ class TurnParser:
             return
         self._broken = True
         self._unsay(position)
-        self._complete()
+        self._complete(position)
         self._tell_calls()
         self._tell_string()
         body, last = self._begun.body, self._last
@@ -525,13 +556,17 @@ class TurnParser:
             wire_format=self._format,
             toolset=self._toolset,
         )
-        self._found(*diagnose(place, self._last, self._told > 0))
+        found = diagnose(place, self._last, self._told > 0)
+        self._found(*found)
+        if found.kind == "text_after_call" and not self._begun.started:
+            self._say_behind(position)
 
-    def _complete(self) -> None:
-        """Where the turn might have ended behind a control token, the call before it is complete,
-        whatever stands there; the parser would wait for a token that is right."""
+    def _complete(self, position: int) -> None:
+        """Where the turn might have ended behind a control token, or an end token stands, the call
+        before it is complete, whatever follows; the parser would wait for a token that is right."""
         end = Token("$END", "")
-        if self._last is not None and self._last.type.startswith("CONTROL_"):
+        controlled = self._last is not None and self._last.type.startswith("CONTROL_")
+        if controlled or ends_at(self._source, position, self._format):
             with suppress(UnexpectedToken):
                 self._state.value_stack[:] = [self._state.feed_token(end, True)]
 
@@ -573,13 +608,19 @@ class TurnParser:
 
     def _say(self, kind: str, start: int, end: int) -> None:
         prose = self._prose[kind]
-        if start >= self._said:
+        if start >= self._said and self._format.answer.opening:
             prose.fresh = True
         said = unmark(self._source[max(start, self._said) : end], self._format.controls)
         text = prose.more(said)
         self._said = max(self._said, end)
         if text:
             self._events.append(_PROSE[kind](text))
+
+    def _say_behind(self, position: int) -> None:
+        """Text behind a call that the format has no place for: text all the same."""
+        control = re.compile(control_pattern(self._format.controls)).search(self._source, position)
+        end = len(self._source) if control is None else control.start()
+        self._say("FREE", len(self._source[:position].rstrip(SPACE)), end)
 
     def _tell_calls(self) -> None:
         """What the parser knows of calls by now."""
@@ -628,7 +669,7 @@ class TurnParser:
             return
         self._begun.muted = True
         start = name.start_pos or 0
-        kind, message = unknown(self._begun.name, self._toolset)
+        kind, message = unknown(self._begun.name, self._toolset, self._format)
         self._found(kind, start, start + len(name), message, "call")
 
     def _write_source(self, body: _Body, until: int | None) -> None:
@@ -670,8 +711,12 @@ class TurnParser:
         errors = refused(name, arguments, self._toolset)
         for kind, message in errors:
             self._found(kind, start, end, message, "call")
-        if not errors:
-            call = Call(name, arguments, self._span(start, end))
+        if errors:
+            return
+        call = Call(name, arguments, self._span(start, end))
+        if self._own is not None and self._told >= self._own:
+            self._cut = replace(call, cut=True)
+        else:
             if body.start is None:
                 whole = _object(self._begun.arguments or arguments.items())
                 self._write(whole[self._begun.written :])
@@ -682,10 +727,13 @@ class TurnParser:
         """The faults of a turn as a whole."""
         size = len(self._source)
         text = self._prose["FREE"].told
-        if not (self._broken or self._calls or self._faults or text):
+        if not (self._broken or self._calls or self._cut or self._faults or text):
             message = nothing_after(self._source, self._format)
             self._found("empty_turn", 0, size, message, "turn")
-        if not ended:
+        if self._cut is not None:
+            message = f"the budget, not the model, ended the call to {self._cut.name!r}"
+            self._tell_fault("unfinished_turn", self._cut.span, message, "turn")
+        elif not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
         if not (self._calls or self._faults) and is_untagged(text, self._format, self._toolset):
@@ -722,7 +770,8 @@ class _OpenValue(NamedTuple):
 
 @dataclass(slots=True)
 class _Prose:
-    """Prose without the white space around it; a line end stands between that of two messages."""
+    """Prose without the white space around it; a line end stands between that of two messages,
+    which a format has that opens them."""
 
     told: str = ""
     space: str = ""

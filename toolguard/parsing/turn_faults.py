@@ -48,6 +48,7 @@ def faults_of_turn(
     wire_format: WireFormat,
     toolset: Toolset,
     read: Read,
+    thought: bool = False,
 ) -> Iterator[Found]:
     """What else is wrong with a finished turn.
 
@@ -57,6 +58,7 @@ def faults_of_turn(
         calls: its sound calls.
         faults: what is known to be wrong with it.
         read: reads a text as a turn of its own.
+        thought: control tokens in its reasoning are words.
     """
     known: set[FaultKind] = {fault.kind for fault in faults}
     if "run_on" not in known and (role := OPENING_ROLE.match(raw)):
@@ -70,12 +72,24 @@ def faults_of_turn(
         if leak and leak[0].strip() not in wire_format.controls:
             message = f"{leak[0].strip()!r} is no token of the format"
             yield Found("foreign_token", *leak.span(), message, "around")
+    if calls and text and not faults:
+        yield from _said(raw, text, wire_format, toolset)
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read)
         yield from _loop(raw)
+    if faults or thought:
+        yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read, thought)
     if not calls and toolset.any_named(raw):
         yield from _attempts(raw, text, faults, wire_format, toolset, read)
+
+
+def _said(raw: str, text: str, wire_format: WireFormat, toolset: Toolset) -> Iterator[Found]:
+    """A call that was said beside others: a message that lost its recipient."""
+    torn = _torn(wire_format, toolset.names)
+    if torn is not None and torn.match(text):
+        start = max(raw.find(text), 0)
+        message = "a call in a message that names no tool"
+        yield Found("untagged_call", start, start + len(text), message, "around")
 
 
 def _after(
@@ -113,13 +127,14 @@ def _in_reasoning(
     wire_format: WireFormat,
     toolset: Toolset,
     read: Read,
+    thought: bool,
 ) -> Iterator[Found]:
     """A complete call between the reasoning tags of a turn that makes none."""
     stuck = [fault for fault in faults if fault.where == "turn" and fault.kind == "stray_control"]
     opener, closer = wire_format.opener, wire_format.closer
-    if calls or not stuck or not opener or not raw.startswith(opener, stuck[0].span[0]):
+    start = stuck[0].span[0] if stuck else raw.find(opener) if thought else -1
+    if calls or not opener or start < 0 or not raw.startswith(opener, start):
         return
-    start = stuck[0].span[0]
     end = (
         raw.find(closer, start) + len(closer)
         if closer
@@ -178,7 +193,7 @@ def _attempts(
         message = "the turn is a call that its parser cannot follow"
         yield Found("untagged_call", 0, len(raw), message, "around")
         return
-    if not faults and is_bare(text, toolset):
+    if not faults and (is_bare(text, toolset) or _headed(toolset.names).match(text)):
         message = "a call, or what is left of one, without its control tokens"
         yield Found("untagged_call", raw.find(text), len(raw), message, "around")
         return
@@ -196,6 +211,17 @@ def _attempts(
         if word and not re.fullmatch(ROLES, word[1]):
             message = f"{word[1]!r} where {wire_format.opener} belongs"
             yield Found("opener_as_word", *word.span(1), message, "around")
+
+
+@lru_cache(maxsize=256)
+def _headed(names: tuple[str, ...]) -> re.Pattern[str]:
+    """A turn in which a tool's name stands on a line of its own, as what its call is headed with,
+    and signs and a word of JSON behind it; JSON is also what it ends in."""
+    named = "|".join(map(re.escape, names))
+    signs = r"[\s{}\":,]"
+    return re.compile(
+        rf"(?:[\s\S]*>>>)?\s*(?:{named})[ \t]*\n\s*(?!\w){signs}+\w+\s*[\"':][\s\S]*[}}\]\",]\s*\Z"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -222,10 +248,11 @@ def _torn(wire_format: WireFormat, names: tuple[str, ...]) -> re.Pattern[str] | 
         for node in walk(wire_format.rules[rule])
         if isinstance(node, Literal) and not re.search(r"\w", node.text)
     ]
-    signs = r"[\s{}\[\]()\"',:]*"
+    signs = r"[\s{}\[\]()\"',:;]*"
     return re.compile(
         rf"{signs}(?:(?:{words}){signs})*(?:{named})"
         rf"(?:\"\s*[,:}}]|\s*[(\[]|\w+=)[\s\S]*{ends[-1]}\s*\Z"
+        rf"|\s*\[\s*(?:{named})\s*(?:[)'\"={{]|[^\w\]]{{0,3}}\w+=)[\s\S]*{ends[-1]}\s*\Z"
     )
 
 

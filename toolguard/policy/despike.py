@@ -20,7 +20,10 @@ from ..decoding.structure import control_tokens, structure_tokens
 from ..report.report import Intervention
 
 Reference = Callable[[Sequence[int]], torch.Tensor]
-"""The reference's logits for the next token of some rows of a batch: [rows, vocabulary]."""
+"""The reference's logits for the next token of some rows of a batch: [rows, vocabulary].
+
+It reads the text of a turn as the tokenizer spells it (`Vocabulary.respelled`).
+"""
 
 _NOTHING = -20.0  # a log-probability that no choice is made by
 
@@ -40,14 +43,17 @@ class Despiker:
     ) -> list[int]:
         """The rows that stand at a decision: the model wants structure, or what is illegal.
 
-        Where the budget is nearly spent there is none left.
+        Where the budget is nearly spent there is none left. Nor has the reference a say on a token
+        that is part of a longer one of its own (`{` where it would have written `{"`): it finds
+        that unlikely whatever it means.
         """
         structure = structure_tokens(states[0].guard.vocabulary, logits)
         wanted = structure[reading.wanted] | reading.passed
+        likeliest = logits.argmax(-1).tolist()
         return [
             row
             for row, (state, at) in enumerate(zip(states, wanted.tolist(), strict=True))
-            if at and not state.done and not state.tight()
+            if at and not state.done and not state.tight() and _goes_on(state, likeliest[row])
         ]
 
     def __call__(
@@ -92,6 +98,12 @@ class Despiker:
                 mass = float(own[place, token].exp())
                 states[row].interventions.append(_intervention(states[row], token, mass))
         logits[rows] = result.to(logits.dtype)
+
+
+def _goes_on(state: GuardState, token: int) -> bool:
+    """Whether the tokenizer spells a turn with one more token as it spells the turn, and that."""
+    respelled = state.guard.vocabulary.respelled
+    return respelled([*state.ids, token]) == [*respelled(state.ids), token]
 
 
 def _masses(scores: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

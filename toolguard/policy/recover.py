@@ -1,17 +1,16 @@
 """The policy `recover`: what was written is taken back to a sound point, and tried again.
 
-The measure of a call is its content: the model's own probability of its names and values among all
-names and values, structure left out. Training damages structure; of content a model that knows what
-to call is sure, and one that was driven into a call is not.
+Taken back is only what is certainly wrong: a call that fails its schema, the same call twice, a
+loop. A sound call stays. That a reply would be likelier says nothing against it: what is short, or
+goes round, is always likely. Whether to call is decided where the turn decides it, by a reference
+or a calibration (`despike.py`, `calibrate.py`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ..decoding.guard import Guard
@@ -22,37 +21,18 @@ from ..report.report import Intervention
 
 RETRIES = 3
 """How often a turn may be taken back."""
-CONFIDENCE = 0.9
-"""A call whose content has a smaller geometric mean of probability is doubted."""
-ANSWER = 0.5
-"""What is said instead of it has to be that likely at least."""
-MARGIN = 0.4
-"""And its surprise (the negative logarithm) at most that share of the call's."""
 _LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
 
-Kind = Literal["doubted", "doubled", "invalid", "loop"]
+Kind = Literal["doubled", "invalid", "loop"]
 _WHY: dict[Kind, str] = {
-    "doubted": "the model is not sure of anything in this call",
     "doubled": "the same call a second time",
     "invalid": "the call does not satisfy its tool's schema",
     "loop": "it goes round in a loop",
 }
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A way that was left, to come back to if no better one is found."""
-
-    state: GuardState
-    content: list[float]
-    score: float
-
-
 class Recovery:
     """Watches one turn while it is written, and says when and how far to take it back.
-
-    Args:
-        doubts: whether calls are doubted; `follow` has to be told how likely their content is.
 
     Attributes:
         retries: how often it was taken back.
@@ -60,12 +40,10 @@ class Recovery:
         begun: how many calls the turn has begun.
     """
 
-    def __init__(self, guard: Guard, *, doubts: bool = True) -> None:
+    def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.doubts = doubts
         self.retries = 0
         self.retried_tokens = 0
-        self._content: list[float] = []  # how likely each token was as content; nan: structure
         self._dead: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._openers: list[int] = []  # where each call begins
         self.begun = 0
@@ -74,8 +52,6 @@ class Recovery:
         self._mentions: frozenset[int] = frozenset()
         opener = guard.control_ids.get(guard.format.opener)
         self._opener = set() if opener is None else {opener}
-        self._candidate: _Candidate | None = None
-        self._branch_at = 0
 
     @property
     def pending(self) -> int:
@@ -84,34 +60,22 @@ class Recovery:
 
     def banned(self, ids: Sequence[int]) -> set[int]:
         """The tokens that would lead into what was taken back before."""
-        if not self._dead:
-            return set()
-        found = self._dead.get(tuple(ids), set())
-        # The other way than a doubted call is none.
-        return found | self._opener if self._candidate else found
+        return self._dead.get(tuple(ids), set()) if self._dead else set()
 
-    def follow(self, state: GuardState, content: float = math.nan, settled: int = 0) -> GuardState:
-        """Looks at the turn after a token was accepted.
+    def follow(self, state: GuardState, settled: int = 0) -> None:
+        """Looks at the turn after a token was accepted, and perhaps rolls it back.
 
         Args:
             state: where the turn stands.
-            content: the log-probability of that token as content (`Reading.content`).
             settled: how many of the turn's tokens cannot be taken back any more.
-
-        Returns:
-            The state to go on from: the same one, perhaps rolled back, or an earlier copy.
         """
         if state.mentions != self._mentions:
-            self._reread(state, len(state.ids) - 1, len(self._content))
-        self._content.append(content)
+            self._reread(state, len(state.ids) - 1)
         if state.ids[-1] in self._opener and len(state.ids) - 1 not in state.quoted:
             self._openers.append(len(state.ids) - 1)
         tripped = self._trip(state, settled)
         if tripped is not None and self.retries < RETRIES:
             self._take_back(state, *tripped)
-        elif state.done:
-            return self._better(state)
-        return state
 
     def _trip(self, state: GuardState, settled: int) -> tuple[Kind, int, int] | None:
         """What is wrong, where to go on from, and the token that must not be chosen there."""
@@ -122,14 +86,11 @@ class Recovery:
         for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
-                start, *later = [*self._openers[event.index :], len(state.ids)]
+                start = self._openers[event.index]
                 made = _canonical(event)
                 if made in self._made:
                     return "doubled", start, state.ids[start]
                 self._made.append(made)
-                doubted = self._score(start, later[0]) < math.log(CONFIDENCE)
-                if doubted and self._may_doubt(event.index):
-                    return "doubted", start, state.ids[start]
             elif isinstance(event, FaultFound) and event.fault.kind in INVALID:
                 place = _last_value(state)
                 return ("invalid", place, state.ids[place]) if place >= settled else None
@@ -140,21 +101,7 @@ class Recovery:
             return "loop", place, state.ids[place - period]
         return None
 
-    def _may_doubt(self, index: int) -> bool:
-        """Whether something else could be said than this call: it is the first, and none is asked
-        for."""
-        free = self.doubts and self.guard.tool_choice == "auto"
-        return free and index == 0 and self._candidate is None
-
-    def _score(self, start: int, end: int | None = None) -> float:
-        """The mean log-probability of the content from a token on; -inf where there is none."""
-        said = [value for value in self._content[start:end] if not math.isnan(value)]
-        return sum(said) / len(said) if said else -math.inf
-
     def _take_back(self, state: GuardState, kind: Kind, back: int, dead: int) -> None:
-        if kind == "doubted":
-            self._candidate = _Candidate(state.copy(), [*self._content], self._score(back))
-            self._branch_at = back
         self._dead[tuple(state.ids[:back])].add(dead)
         taken = state.ids[back:]
         spelled = self.guard.vocabulary.text_of(taken)
@@ -162,42 +109,17 @@ class Recovery:
         state.rollback(len(taken))
         self.retries += 1
         self.retried_tokens += len(taken)
-        self.resume(state, back)
+        self.resume(state)
         state.interventions.append(
             Intervention(back, region, spelled, dead, None, "rollback", _WHY[kind])
         )
 
-    def _better(self, state: GuardState) -> GuardState:
-        """The turn, or the way that was left, whichever the model itself finds likelier."""
-        left, self._candidate = self._candidate, None
-        score = self._score(self._branch_at)
-        if left is None or score >= max(MARGIN * left.score, math.log(ANSWER)):
-            return state
-        spelled = self.guard.vocabulary.text_of(state.ids[self._branch_at :])
-        left.state.interventions = [
-            *state.interventions,
-            Intervention(
-                self._branch_at,
-                "text",
-                spelled,
-                state.ids[self._branch_at],
-                None,
-                "rollback",
-                "the call that was left is likelier than this",
-            ),
-        ]
-        self.retries, self.retried_tokens = RETRIES, self.retried_tokens + len(state.ids)
-        self._content = left.content
-        self.resume(left.state, len(left.content))
-        return left.state
+    def resume(self, state: GuardState) -> None:
+        """Takes up a turn that was changed."""
+        self._reread(state, len(state.ids))
 
-    def resume(self, state: GuardState, kept: int) -> None:
-        """Takes up a turn that was changed behind its first `kept` tokens."""
-        self._reread(state, len(state.ids), kept)
-
-    def _reread(self, state: GuardState, end: int, kept: int) -> None:
+    def _reread(self, state: GuardState, end: int) -> None:
         ids, words = state.ids[:end], state.mentions | state.quoted
-        self._content = [*self._content[:kept], *[math.nan] * (len(ids) - kept)]
         self._openers = [
             place for place, token in enumerate(ids) if token in self._opener and place not in words
         ]

@@ -64,12 +64,22 @@ _BARE_VALUE = re.compile(r"-?\d+(\.\d+)?|true|false|null")
 _AFTER_WORD = re.compile(r"\s*[:=,}\]]")
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPES = frozenset("'\"\\/bfnrtu")
+_PREFIX = re.compile(
+    r"[fru](?=(?:\"[^\"\\{}\n]*\"|'[^'\\{}\n]*')\s*(?:[,:}\])]|\Z))", re.IGNORECASE
+)
+"""In front of a string that is the same without it."""
+_MARKDOWN = re.compile(r"\w*(?:\\_\w*)+")
+"""A word with escapes, as Markdown has it."""
+_END_OF_NAME = re.compile(r"[\w\\]*\Z")
+_BEFORE_COLON = re.compile(r"[\"']\s?:")
+_AFTER_FIELD = re.compile(r"[\"'](?:name|function)[\"']\s?:\s?\Z")
 _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
 _NOTHING = re.compile(r"(?:null|None)(?!\w)")
 _PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}]""", re.DOTALL)
 _HEADING = 200  # how soon the body of a call has to say its name
+_NAME = 64  # how long a name may be
 _TAIL = 32  # how many characters the brackets at the end of a call may take
 _TAG = re.compile(r"<[^<>\n]{1,48}>")
 _ACROSS = re.compile(r'"\s*[:,=}\]]|[:,=\[{]\s*"')
@@ -89,12 +99,17 @@ class Changes:
         self.keys = {
             key for name in toolset.names for key in toolset[name].parameters.get("properties", {})
         }
+        self._named = re.compile(rf"(?<!\w)(?:{_any_of(self.names).pattern})(?!\w)")
+        self._words = self.keys.union(self.names)
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
         names = self.reader.keys.names(self.keys, any(tool.is_open for tool in toolset))
         self._heads = re.compile(self.reader.heads.inside(names) or "(?!)")
 
-    def took_in(self, token: Token) -> bool:
-        """Whether a value lost what ends it, and took in the next argument or call."""
+    def is_wrong(self, token: Token) -> bool:
+        """Whether a value lost what ends it, and took in the next argument or call; or a key has
+        the escapes of Markdown."""
+        if token.type == self.reader.key and "\\_" in token:
+            return token.replace("\\_", "_") in self.keys
         return token.type in self.reader.values and self._heads.search(token) is not None
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
@@ -190,10 +205,13 @@ class Changes:
                 if len(sign) == 1 and sign != char and sign in _meant_by(char):
                     rule = {"=": "equals_to_colon", ")": "bracket_kind", "]": "bracket_kind"}
                     yield Change(place, end, sign, rule.get(char, "wrong_sign"))
+        yield from self._names(text, place)
         yield from self._fields(text, place, written)
-        yield from self._ids(text, place, written)
+        yield from self._ids(stumble, written)
         yield from self._tags(text, place, written)
         strings = self.reader.strings.intersection(expected)
+        if (strings or '"' in written) and _PREFIX.match(text, place):
+            yield Change(place, place + 1, "", "drop_prefix")
         if strings or '"' in written:
             yield from self._strings(text, place, bool(strings))
         word = _WORD.match(text, place)
@@ -222,20 +240,34 @@ class Changes:
         """Nothing for the arguments of a tool that has none."""
         nothing = _NOTHING.match(text, place)
         if nothing and "{" in written:
-            named = max(self.names, key=lambda name: text.rfind(f'"{name}"', 0, place))
-            if not self.toolset[named].parameters.get("properties"):
+            *_, named = ("", *self._named.findall(text, 0, place))
+            if named and not self.toolset[named].parameters.get("properties"):
                 yield Change(place, nothing.end(), "{}", "no_arguments")
 
-    def _ids(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
+    def _names(self, text: str, place: int) -> Iterator[Change]:
+        """A name or a key with the escapes of Markdown."""
+        quoted = text[place] in "\"'"
+        before = text[max(0, place - _NAME) : place]
+        start = place + 1 if quoted else place - len(_END_OF_NAME.findall(before)[0])
+        word = _MARKDOWN.match(text, start)
+        if word and word[0].replace("\\_", "_") in self._words:
+            is_key = _BEFORE_COLON.match(text, word.end()) or _AFTER_FIELD.search(before)
+            if is_key or not quoted:
+                yield Change(start, word.end(), word[0].replace("\\_", "_"), "unescape_name")
+
+    def _ids(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
-        before = text.count(_ID, 0, place)
-        if _ID in written:
-            found = _id(self.names).match(text, place)
-            if found:
-                number = found[2] or before
-                yield Change(place, found.end(), f"{_ID}{found[1]}:{number}", "restore_id")
-        elif ":" in written and before:
-            yield Change(place, place, f":{before - 1}", "restore_id")
+        named = stumble.tokens[0][0] if stumble.tokens else None
+        if not self.format.about["call ids"].startswith(_ID) or ":" not in written:
+            return
+        if named is None or named.type != self.reader.tool or named.start_pos is None:
+            return
+        text, place, start = stumble.way.text, stumble.place, named.start_pos
+        found = _id(self.names).match(text, start)
+        if found and found.end() == place:
+            number = found[2] or text.count(_ID, 0, start - len(_ID))
+            prefix = "" if text.endswith(_ID, 0, start) else _ID
+            yield Change(start, place, f"{prefix}{found[1]}:{number}", "restore_id")
 
     def _fields(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
         """A field of the format in another word, or between other quotes."""
@@ -404,6 +436,10 @@ class Changes:
                     inner = inner.replace('\\"', '"').replace('"', '\\"')
                     yield Change(end - 1, closing.start(), inner, "escape_quotes")
             yield from _closings(text, start + 1, end - 1)
+        if value := self.reader.values.get(token.type):
+            following = self._markup.search(text, start)  # it took that in
+            if following:
+                yield from self._ends(text, start, following.start(), value.stop)
         if token.type == self.reader.tool:
             for name in self.names:
                 if len(name) < len(token) and token.startswith(name):

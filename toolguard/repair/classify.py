@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tools: TypeAlias = Toolset | Sequence[ToolLike]
+_LEAST = 2
+"""How many of its tags show a format whose opener is not there."""
 
 
 def classify(
@@ -58,12 +60,13 @@ def read_as(
     tokenizer: PreTrainedTokenizerBase | None,
     opened: Opened = "auto",
     prompt: str | None = None,
+    ended: bool = True,
 ) -> tuple[WireFormat, Turn]:
     """The format that a turn is read in, and what it says."""
     if isinstance(turn, str):
         if isinstance(format, str):
             format = _named(format, turn, toolset, opened, prompt)
-        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt)
+        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt, ended=ended)
     if tokenizer is None:
         raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
     if isinstance(format, str):
@@ -72,14 +75,14 @@ def read_as(
     opened = opened_by(prompt, format, opened)
     parser = TurnParser(format, toolset, opened=opened, spelling=spelling)
     parser.feed(turn)
-    return format, finished(parser)
+    return format, finished(parser, None if ended else False)
 
 
 def _named(
     name: str, text: str, toolset: Toolset, opened: Opened, prompt: str | None
 ) -> WireFormat:
-    """The format of that name; `auto` is the first that reads calls, or whose opener is there, or
-    what closes its reasoning."""
+    """The format of that name; `auto` is the first that reads calls, or else, of those whose opener
+    is there, or what closes their reasoning, or what is left of a call, the one with most tags."""
     if name != "auto":
         return WireFormat.load(name)
     formats: Sequence[WireFormat] = guesses()
@@ -93,4 +96,17 @@ def _named(
     found = [each for each in formats if each.opener and each.opener in text]
     found = found or [each for each in formats if shown(text, each)]
     hermes = WireFormat.load("hermes")
-    return hermes if hermes in found or not found else found[0]
+    if not found and toolset.any_named(text):
+        # A call that lost its opener; a reply that writes of calls may say one tag, too.
+        found = [each for each in formats if _closes(each, text) or _tags(each, text) >= _LEAST]
+    ordered = [hermes, *found] if hermes in found or not found else found
+    return max(ordered, key=lambda each: _tags(each, text))
+
+
+def _closes(wire_format: WireFormat, text: str) -> bool:
+    return bool(wire_format.closer) and wire_format.closer in text
+
+
+def _tags(wire_format: WireFormat, text: str) -> int:
+    """How many of a format's tags stand in a text."""
+    return sum(tag in text for tag in (*wire_format.controls, *wire_format.markup))

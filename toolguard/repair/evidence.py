@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
-from ..formats.reader import SPACE
+from ..formats.reader import SPACE, begun_length
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import Call, Turn
 from ..tools.toolset import Arguments, Tool, Toolset
@@ -18,7 +19,8 @@ from .search import Way
 
 _PUT_IN = ("add_structure", "add_closer", "add_opener", "add_quote", "restore_tag", "wrong_sign")
 _CLOSING = {"}": "{", "]": "[", ")": "("}
-QUOTES = ('"', "'", '<|"|>')
+_OTHER = _CLOSING | {opening: closing for closing, opening in _CLOSING.items()}
+QUOTES = ('"', "'", '<|"|>', "<escape>")
 _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 _SEPARATORS = ":;,(){}[]\"'"
 _SIGNS = "|;=:,<>{}[]()*"
@@ -27,6 +29,7 @@ _ALIKE = 0.6  # as `SequenceMatcher` has it
 _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
+_BARE = re.compile(r"-?\d+(?:\.\d+)?|true|false|null|True|False|None")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -54,6 +57,12 @@ def invented(call: Call, source: str) -> str | None:
     return None
 
 
+def holds_tags(call: Call, wire_format: WireFormat) -> bool:
+    """Whether a string of it holds a tag of the format: it took in what follows it."""
+    tags = (*wire_format.controls, *wire_format.markup)
+    return any(tag in part.said for part in _strings(call.arguments) for tag in tags)
+
+
 def spans_structure(call: Call) -> bool:
     """Whether a string of it ends as what comes before a string does: it took in what was lost."""
     texts = (part.said for part in _strings(call.arguments))
@@ -79,13 +88,17 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         return True  # what was meant stood elsewhere: a closer, too early and then left out
     keys = {key for tool in toolset.tools for key in tool.keys}
     argument = _arguments(toolset.names, frozenset(keys))
-    if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
+    if any(
+        _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
+    ):
+        return True
+    if any(_lost_call(place, turn, toolset) for place in places):
         return True
     added = [place for place in places if place.edit.rule in _PUT_IN]
     pieces = {place.piece for place in added} - {""}
     if any(_stands(place, pieces, turn, wire_format) for place in added):
         return True
-    if any(_repeats(call.arguments) for call in turn.calls):
+    if any(_repeats(call.arguments) or holds_tags(call, wire_format) for call in turn.calls):
         return True
     if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
         return True
@@ -94,7 +107,15 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
     if turn.calls:
         gone.append(way.text[turn.calls[-1].span[1] :])
-    return any(argument.search(text) for text in (*gone, turn.text))
+    gone.append(turn.text)
+    signs = [text for text in (*wire_format.controls, *wire_format.markup) if text[0] in _SIGNS]
+    if any(begun_length(text.rstrip(SPACE), signs) for text in gone):
+        return True  # a call that has begun
+    dropped = {edit.before for edit in way.edits if edit.rule == "drop_stray"} & {*_OTHER}
+    texts = [part.said for call in turn.calls for part in _strings(call.arguments)]
+    if any(text.count(_OTHER[sign]) > text.count(sign) for sign in dropped for text in texts):
+        return True  # its other half went into a value
+    return any(map(argument.search, gone))
 
 
 class _Place(NamedTuple):
@@ -181,22 +202,39 @@ def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bo
 
 
 def _says(place: _Place) -> bool:
-    """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`."""
+    """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`, or the
+    quotation marks that make it a string."""
+    if place.edit.rule not in ("drop_control", "drop_stray") or not place.inside:
+        return False
+    if any(mark in place.left_out for mark in _MARKS):
+        return True
     if place.edit.rule == "drop_control":
-        return place.inside and bool(re.search(r"\w\Z", place.left_out))
-    if place.edit.rule != "drop_stray" or place.left_out in _SEPARATORS or not place.inside:
+        return bool(re.search(r"\w\Z", place.left_out))
+    if place.left_out in _SEPARATORS:
         return False
     beside = place.before[-_NEAR:].rstrip(" \t")[-1:] + place.after[:_NEAR].lstrip(" \t")[:1]
     return bool(re.search(r"[\w\"']", beside))
 
 
-def _split(place: _Place) -> bool:
+def _split(place: _Place, wire_format: WireFormat) -> bool:
     """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
     if place.piece != ",":
         return False
+    if any(f'"{part.said}"' in wire_format.markup for part in place.strings):
+        return True  # a field of the format, and no item
     sides = place.left, place.right
     marked = any(side in _MARKS for side in sides) and any(map(str.isalpha, sides))
     return marked or all(map(str.isalnum, sides)) or place.right in ("[", "{")
+
+
+def _lost_call(place: _Place, turn: Turn, toolset: Toolset) -> bool:
+    """Whether a tag was left out with, or beside, the name of a tool that no call is to now."""
+    at = len(place.before)
+    if place.edit.rule != "drop_control" or any(c.span[0] <= at <= c.span[1] for c in turn.calls):
+        return False
+    before, after = place.before.rstrip(SPACE), place.after.lstrip(SPACE)
+    named = any(name in place.left_out for name in toolset.names)
+    return named or before.endswith(toolset.names) or after.startswith(toolset.names)
 
 
 def _sank(call: Call, tool: Tool) -> bool:
@@ -224,20 +262,36 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     """Whether a string beside the edit holds what may not be its own."""
     quote = place.piece in QUOTES
     for text, where in place.strings if place.piece else ():
-        said = text.strip(SPACE)
+        said = normalize("NFKC", text).strip(SPACE)  # a sign may be as wide as an ideograph
         ends = {said[:1], said[-1:]}
         if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
-        if quote and (ends & {*_SIGNS, *_MARKS} or (where == "item" and "," in said)):
+        if len(place.piece) > 1 and _is_torn(said):
+            return True
+        if (quote or where == "key") and ends & {*_SIGNS, *_MARKS}:
+            return True
+        if quote and (
+            (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
+        ):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):
             return True
-        inside = said.rstrip(f"{SPACE},")
         for closing, opening in _CLOSING.items():
-            more = inside.count(closing) - inside.count(opening)
-            if (more > 0 and inside.endswith(closing)) or (more and quote):
+            more = said.count(closing) - said.count(opening)
+            ends_so = not re.search(r"\w", said.rpartition(closing)[2])
+            if (more > 0 and ends_so) or (more and quote):
                 return True
     return False
+
+
+def _is_torn(said: str) -> bool:
+    """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
+    pairs = {**_CLOSING, ">": "<"}
+    unpaired = {
+        sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
+    }
+    unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
+    return said[:1] in {*unpaired, *"=:,;|"} or said[-1:] in {*unpaired, *"=|"}
 
 
 def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
@@ -259,7 +313,11 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     if len(piece) > 1:
         stops = tuple(value.stop for value in wire_format.reader.values.values())
         begins = after.startswith(stops)  # a value that nobody wrote
-        return begins or _is_damaged(place, put_in) or any(piece in said for said in strings)
+        return (
+            begins
+            or _is_damaged(place, put_in, wire_format)
+            or any(piece in said for said in strings)
+        )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
         ends = [said for said in strings if said.rstrip().endswith(piece)]
@@ -274,18 +332,22 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
 
 
-def _is_damaged(place: _Place, put_in: Collection[str]) -> bool:
-    """Whether what is left of some markup stands beside where it was put in."""
+def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat) -> bool:
+    """Whether what is left of damaged markup stands beside where it was put in."""
     following, said = place.after.lstrip(SPACE), [part.said for part in place.strings]
     if place.piece.endswith(">") and place.edit.rule == "add_structure":
         firsts = (text.strip(SPACE).partition("\n")[0] for text in said)
         if any(">" in first and following.startswith(first) for first in firsts):
             return True
+    whole = following.startswith((*wire_format.controls, *wire_format.markup))
     return any(
         SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
         for piece in put_in
         if len(piece) > 1
-        for near in (following[: len(piece) + 3], *(text[-len(piece) - 1 :] for text in said))
+        for near in (
+            *([] if whole else [following[: len(piece) + 3]]),
+            *(text[-len(piece) - 1 :] for text in said),
+        )
     )
 
 
@@ -301,8 +363,10 @@ def _arguments(names: tuple[str, ...], keys: frozenset[str]) -> re.Pattern[str]:
 
 
 def _is_structure(said: str, wire_format: WireFormat) -> bool:
-    """Whether a string says nothing but signs, or a control token of the format."""
-    return bool(said) and (not re.search(r"\w", said) or bool(wire_format.spelled.search(said)))
+    """Whether a string says nothing but signs, or begins or ends with markup of the format."""
+    marked = said.startswith(wire_format.markup) or said.endswith(wire_format.markup)
+    spelled = wire_format.spelled.search(said)
+    return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
 
 
 def _in_string(text: str, sign: str) -> bool:

@@ -23,18 +23,21 @@ from ..parsing.turn import Call, Turn
 from ..tools.toolset import Toolset
 from .changes import HEAD, Changes
 from .classify import Tools, read_as
+from .decoded import decoded
 from .edits import Confidence, Edit, Repair
-from .evidence import doubtful, invented, spans_structure
+from .evidence import doubtful, holds_tags, invented, spans_structure
 from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_AROUND = ("drop_head", "add_opener", "reroute")
+_AROUND = ("drop_head", "drop_reasoning", "add_opener", "reroute")
 """Edits that leave the words of a call as they are; so do those that cut or close it."""
 _LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
 _STRUCTURE = re.compile(r"[{}<>\[(\"]")
+_IN_NUMBER = re.compile(r"\d[\w.]")
+_THOUGHT = re.compile(r"\s*<think>(?:(?!</?think>)[\s\S])*</think>[\r\n]*")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
 
 _LISTED = re.compile(r"\{\s*\"tool_calls\"\s*:\s*(\[.*\])\s*\}", re.DOTALL)
@@ -50,6 +53,7 @@ def repair(
     tokenizer: PreTrainedTokenizerBase | None = None,
     opened: Opened = "auto",
     prompt: str | None = None,
+    ended: bool = True,
 ) -> Repair:
     """Gives back the calls of a finished turn that can be proved, and only those.
 
@@ -67,6 +71,7 @@ def repair(
         tokenizer: the model's, for ids.
         opened: what the prompt had opened already (see `toolguard.read_turn`).
         prompt: the prompt, or its end, which says so.
+        ended: the turn was ended by an end token, not by a budget.
 
     Raises:
         FormatError: there is no such format.
@@ -76,16 +81,16 @@ def repair(
         TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
     toolset = Toolset.of(tools)
-    wire_format, before = read_as(turn, toolset, format, tokenizer, opened, prompt)
+    wire_format, before = read_as(turn, toolset, format, tokenizer, opened, prompt, ended)
     text = before.raw
     known = opened_by(prompt, wire_format, opened)
     if known == "auto":
         known = shown(text, wire_format) or False
     if before.calls and not before.faults and not HEAD.match(text):
         return Repair(wire_format.name, before, before, "exact")
-    if not toolset.any_named(text):
+    if not toolset.any_named(text.replace("\\_", "_")):
         return _unchanged(wire_format, before)
-    for found in (way(text, wire_format, toolset, known) for way in (_mended, _rerouted)):
+    for found in (way(before, wire_format, toolset, known) for way in (_mended, _rerouted)):
         if len(found) > 1:
             return Repair(
                 wire_format.name,
@@ -120,9 +125,11 @@ def _without_calls(turn: Turn) -> Turn:
 
 
 def _mended(
-    text: str, wire_format: WireFormat, toolset: Toolset, opened: Known
+    before: Turn, wire_format: WireFormat, toolset: Toolset, opened: Known
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """The smallest repairs in the format itself, one for each outcome."""
+    text = before.raw
+    ended = all(fault.kind != "unfinished_turn" for fault in before.faults)
     read: dict[str, Turn] = {}
     changes = Changes(wire_format, toolset)
 
@@ -133,14 +140,18 @@ def _mended(
             return False
         if _is_cut_off(way, text, wire_format, toolset, opened):
             return False
+        if not ended and read_turn(way.text, wire_format, toolset, opened=opened, ended=False).cut:
+            return False
         if _was_thought(way, turn, text, wire_format):
             return False
         if doubtful(way, text, turn, wire_format, toolset):
             return False
         return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
 
-    starts = list(_starts(text, wire_format, toolset, opened))
-    found = solutions(wire_format, starts, changes, sound, changes.took_in)
+    encoded = {fault.kind for fault in before.faults} == {"double_encoded"}
+    way = decoded(text, wire_format, toolset, opened) if encoded else None
+    starts = [way] if way else list(_starts(text, wire_format, toolset, opened))
+    found = solutions(wire_format, starts, changes, sound, changes.is_wrong)
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
     for way in found:
         turn = read[way.text]
@@ -189,17 +200,18 @@ def _is_cut_off(
                 or text.rstrip(SPACE)[-1] not in "}])>"
                 or bool(further and follows(wire_format, way.text[:end] + further, opened))
             )
+        if edit.rule == "add_closer" and _IN_NUMBER.match(text, edit.span[0] - 1):
+            return True
         longer += len(edit.after) - len(edit.before)
     return False
 
 
 def _starts(text: str, wire_format: WireFormat, toolset: Toolset, opened: Known) -> Iterator[Way]:
-    """The turn, without another speaker's header at its head, and with an opener where the body of
-    a call may begin."""
+    """The turn, without another speaker's header or foreign reasoning at its head, and with an
+    opener where the body of a call may begin."""
     way = begin(wire_format, text, opened)
-    head = HEAD.match(text)
-    if head:
-        way = way.changed(Change(0, head.end(), "", "drop_head"), 0, way.state)
+    if head := _head(text, wire_format):
+        way = way.changed(Change(0, *head), 0, way.state)
     yield way
     opener, closer = wire_format.opener, wire_format.closer
     if not opener:
@@ -213,6 +225,14 @@ def _starts(text: str, wire_format: WireFormat, toolset: Toolset, opened: Known)
         if before and not closed:
             return  # an example in prose, for all we know
         yield way.changed(Change(at, at, opener, "add_opener"), 0, way.state)
+
+
+def _head(text: str, wire_format: WireFormat) -> tuple[int, str, str] | None:
+    """What stands at the head of a turn that is not the format's: its end, and what is done."""
+    if head := HEAD.match(text):
+        return head.end(), "", "drop_head"
+    thought = None if "<think>" in wire_format.controls else _THOUGHT.match(text)
+    return (thought.end(), "", "drop_reasoning") if thought else None
 
 
 def _thought(text: str, wire_format: WireFormat) -> int:
@@ -238,13 +258,14 @@ def _lines(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _rerouted(
-    text: str, wire_format: WireFormat, toolset: Toolset, opened: Known
+    before: Turn, wire_format: WireFormat, toolset: Toolset, opened: Known
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """All of the turn as calls in other formats, re-emitted in this one."""
     if opened:
         return []  # what was thought comes first
-    head = HEAD.match(text)
-    own = text[head.end() if head else 0 :]
+    text = before.raw
+    head = _head(text, wire_format)
+    own = text[head[0] if head else 0 :]
     for bodies in _readings(own, wire_format):
         different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
         for other, body in bodies:
@@ -310,7 +331,8 @@ def _alone(body: str, other: WireFormat, toolset: Toolset) -> tuple[Call, ...]:
     turn = read_turn(body, other, toolset)
     if turn.faults or turn.text or turn.reasoning:
         return ()
-    return turn.calls if all(invented(call, body) is None for call in turn.calls) else ()
+    sound = (not invented(call, body) and not holds_tags(call, other) for call in turn.calls)
+    return turn.calls if all(sound) else ()
 
 
 def _native(calls: Sequence[Call], wire_format: WireFormat) -> str:

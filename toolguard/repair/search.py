@@ -9,6 +9,7 @@ linear in the turn.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +127,7 @@ def solutions(
     starts: Sequence[Way],
     propose: Propose,
     sound: Callable[[Way], bool],
-    took_in: Callable[[Token], bool],
+    is_wrong: Callable[[Token], bool],
 ) -> list[Way]:
     """The ways with the fewest edits that the parser follows to the end, and that are sound.
 
@@ -134,7 +135,7 @@ def solutions(
         starts: where to begin.
         propose: what may be changed where the parser stumbles.
         sound: whether the text of a way is a repair indeed.
-        took_in: whether a token is a value that took in what follows it: the parser stumbles there.
+        is_wrong: whether a token is what none can be: the parser stumbles there.
     """
     lexer = wire_format.reader.lark.parse_interactive("", start="start").lexer_thread.lexer
     order = count()
@@ -152,7 +153,7 @@ def solutions(
             break
         looked += 1
         way = make()
-        stumble = _read(lexer, way, took_in)
+        stumble = _read(lexer, way, is_wrong)
         if stumble is None:
             if way.text not in texts and sound(way):
                 found.append(way)
@@ -173,14 +174,24 @@ def solutions(
 
 def follows(wire_format: WireFormat, text: str, opened: Known) -> bool:
     """Whether the parser follows a text to its end, where more may have to come."""
-    parser = wire_format.reader.lark.parse_interactive("", start=START[opened])
-    lexer, state = parser.lexer_thread.lexer, recogniser(parser.parser_state)
     try:
-        for token in lexer.lex(lexing(lexer, text, 0), state):
-            feed(state, token)
+        deque(tokens(wire_format, text, opened), maxlen=0)
     except UnexpectedInput:
         return False
     return True
+
+
+def tokens(wire_format: WireFormat, text: str, opened: Known) -> Iterator[Token]:
+    """The tokens of a text, as its format's parser reads them.
+
+    Raises:
+        UnexpectedInput: it does not follow.
+    """
+    parser = wire_format.reader.lark.parse_interactive("", start=START[opened])
+    lexer, state = parser.lexer_thread.lexer, recogniser(parser.parser_state)
+    for token in lexer.lex(lexing(lexer, text, 0), state):
+        feed(state, token)
+        yield token
 
 
 def _itself(way: Way) -> Way:
@@ -202,7 +213,7 @@ def _resume(stumble: Stumble, start: int, new: str) -> tuple[int, State]:
     return stumble.way.at, stumble.way.state
 
 
-def _read(lexer: Any, way: Way, took_in: Callable[[Token], bool]) -> Stumble | None:
+def _read(lexer: Any, way: Way, is_wrong: Callable[[Token], bool]) -> Stumble | None:
     """Reads on; None at the end."""
     at = lexing(lexer, way.text, way.at)
     state = recogniser(way.state)
@@ -210,7 +221,7 @@ def _read(lexer: Any, way: Way, took_in: Callable[[Token], bool]) -> Stumble | N
     while True:
         try:
             token = next(lexer.lex(at, state), None)
-            if token is not None and took_in(token):
+            if token is not None and is_wrong(token):
                 return _stumbled(way, token.start_pos or 0, tokens)
             feed(state, token or Token("$END", ""))
         except UnexpectedInput as failure:

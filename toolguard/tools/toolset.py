@@ -182,6 +182,10 @@ class Toolset:
             for error in validator.iter_errors(arguments)
         ]
 
+    def misfits(self, name: str, arguments: Any) -> list[Any]:
+        """The values in a call's arguments that its tool's schema refuses."""
+        return [error.instance for error in self._validators[name].iter_errors(arguments)]
+
     def accepts(self, name: str, arguments: Any) -> bool:
         """Whether a call's arguments satisfy the schema of one of the `names`."""
         validator = self._validators[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ class Row:
         drafts: tokens to be fed after them, because the grammar forces them or they were written
             before; kept as far as the model picks them itself.
         heading: what was written up to the first intervention, and the token wanted there.
+        heard: what the reference has read of the turn.
         cleaned: how many corrupt turns were taken out of the history.
     """
 
@@ -49,11 +49,12 @@ class Row:
     done: bool = False
     ids: list[int] = field(default_factory=list)
     heading: list[int] = field(default_factory=list)
+    heard: list[int] = field(default_factory=list)
     cleaned: int = 0
 
     def turn(self, policy: Policy) -> Turn:
         """The finished turn, with its report."""
-        turn = self.guard.read(self.ids, self.state.mentions)
+        turn = self.guard.read(self.ids, self.state.mentions, self.state.cut)
         report = self.state.report(self.passes, self.seconds, self.forced)
         before = self.guard.read(self.heading).state if self.heading else None
         report = replace(
@@ -132,13 +133,12 @@ class Decoder:
                 self.active = [self.active[index] for index in open_rows]
 
     def _keep(self, index: int, row: Row, stable: int | None = None) -> None:
-        """Takes back what the caches hold beyond a row's tokens, or beyond the stable ones of them.
+        """Takes back what the cache holds beyond a row's tokens, or beyond the stable ones of them.
 
         The last token is not kept: the next pass needs its logits.
         """
         same = len(row.ids) - 1 if stable is None else min(stable, len(row.ids) - 1)
-        for feed in filter(None, (self.feed, self.reference)):
-            feed.keep(index, len(row.prompt) + same)
+        self.feed.keep(index, len(row.prompt) + same)
 
     def _draft(self, index: int, row: Row) -> None:
         """Finds what to feed along with the token sampled last."""
@@ -155,7 +155,7 @@ class Decoder:
         if body:
             row.ids = [*row.state.ids]
             if row.recovery is not None:
-                row.recovery.resume(row.state, len(row.ids) - len(row.guard.opener_ids))
+                row.recovery.resume(row.state)
         return body
 
     def _verify(self, logits: torch.Tensor) -> None:
@@ -166,26 +166,22 @@ class Decoder:
             rows = [self.active[index] for index in going]
             scores = torch.stack([logits[index, place[index]] for index in going])
             self._asking = going
-            tokens, content = self._sample(rows, scores)
             following = []
-            for index, row, token, sure in zip(going, rows, tokens, content, strict=True):
+            for index, row, token in zip(going, rows, self._sample(rows, scores), strict=True):
                 expected = row.drafts.pop(0) if row.drafts else None
                 if row.state.interventions and not row.heading:
                     first = row.state.interventions[0]
                     row.heading = [*row.ids[: first.step], first.token_id]
-                self._take(index, row, token, sure)
+                self._take(index, row, token)
                 if token == expected and not row.done and row.ids[-1:] == [token]:
                     row.forced += 1
                     place[index] += 1
                     following.append(index)
             going = following
 
-    def _sample(
-        self, rows: Sequence[Row], scores: torch.Tensor
-    ) -> tuple[list[int], Sequence[float]]:
-        """One token per row, and how sure the model was of it as content."""
+    def _sample(self, rows: Sequence[Row], scores: torch.Tensor) -> list[int]:
+        """One token per row."""
         states = [row.state for row in rows]
-        unsure = [math.nan] * len(rows)
         traced = any(state.steps is not None for state in states)
         odds = opener_odds(states, scores) if traced else {}
         if not self.guarded:
@@ -193,11 +189,10 @@ class Decoder:
             tokens = self.sampler(scores)
             if reading is not None:
                 reading.trace(states, tokens, odds)
-            return tokens, unsure
+            return tokens
         recovering = any(row.recovery is not None for row in rows)
         if self.sampler.by_mass and not traced and not recovering:
-            return choose(states, scores, self.sampler), unsure
-        raw = scores.clone() if recovering else scores
+            return choose(states, scores, self.sampler)
         reading = hold(states, scores, self.despiker, self.calibration)
         for place, row in enumerate(rows):
             banned = row.recovery.banned(row.ids) if row.recovery else set()
@@ -207,9 +202,9 @@ class Decoder:
         record(states, reading)
         if traced:
             reading.trace(states, tokens, odds)
-        return tokens, reading.content(raw, tokens) if recovering else unsure
+        return tokens
 
-    def _take(self, index: int, row: Row, token: int, sure: float) -> None:
+    def _take(self, index: int, row: Row, token: int) -> None:
         if not self.guarded:
             row.state.watch(token)
             row.ids.append(token)
@@ -219,24 +214,33 @@ class Decoder:
         if row.recovery is None:
             row.ids.append(token)
         else:
-            row.state = row.recovery.follow(row.state, sure)
+            row.recovery.follow(row.state)
             before, row.ids = row.ids, [*row.state.ids]
             if row.ids[: len(before)] != before:
-                same = next(
-                    (i for i, (a, b) in enumerate(zip(before, row.ids, strict=False)) if a != b),
-                    min(len(before), len(row.ids)),
-                )
-                self._keep(index, row, same)
+                self._keep(index, row, _shared(before, row.ids))
         row.done = row.state.done
 
     def _ask_reference(self, rows: Sequence[int]) -> torch.Tensor:
+        """Lets the reference read on, in its own spelling of the turns."""
         assert self.reference is not None
-        queues = [
-            [*row.prompt, *row.ids][self.reference.fed(index) :]
-            for index, row in enumerate(self.active)
-        ]
-        logits = self.reference.feed(queues)
-        return logits[[self._asking[row] for row in rows], -1]
+        asked = [self._asking[row] for row in rows]
+        queues = []
+        for index, row in enumerate(self.active):
+            spelled = row.guard.vocabulary.respelled(row.ids)
+            whole = [*row.prompt, *spelled]
+            same = _shared(row.heard, spelled)
+            # The last token is read again where it is asked about: what follows is wanted.
+            kept = min(len(row.prompt) + same, len(whole) - (index in asked))
+            self.reference.keep(index, kept)
+            queues.append(whole[self.reference.fed(index) :])
+            row.heard = spelled
+        return self.reference.feed(queues)[asked, -1]
+
+
+def _shared(before: Sequence[int], after: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
 
 
 def _accept(state: GuardState, token: int) -> None:

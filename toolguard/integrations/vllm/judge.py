@@ -14,7 +14,7 @@ class Judge:
     """Follows a turn that the engine guards, and says when and how far to take it back.
 
     The API server sees no logits. What can be told without them: a call without its opener, one
-    that fails its tool's schema, the same call twice, and a loop; not whether the model is sure.
+    that fails its tool's schema, the same call twice, and a loop.
 
     Args:
         state: a fresh one.
@@ -32,7 +32,7 @@ class Judge:
         self.settled = 0
         self._outside = self._before = 0  # tokens, and calls, when no call was open
         self.retries = self.last = 0
-        self._recovery = Recovery(state.guard, doubts=False)
+        self._recovery = Recovery(state.guard)
 
     def take(self, token: int) -> Resumption | None:
         """Follows one more token.
@@ -52,7 +52,7 @@ class Judge:
             return self._taken_back(written - len(state.ids), recovery.banned(state.ids))
         body = state.lead()
         if body:
-            recovery.resume(state, len(state.ids))
+            recovery.resume(state)
             return self._taken_back(len(body), ())
         self._settle()
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ...formats.wire_format import format_names
 
 if TYPE_CHECKING:
+    from vllm.parser import Parser
     from vllm.v1.worker.worker_base import WorkerBase
 
 PARSER = "toolguard"
@@ -21,6 +23,7 @@ _MODULE = "toolguard.integrations.vllm.tool_parser"
 logger = logging.getLogger("vllm.toolguard")
 
 
+@cache
 def register() -> None:
     """Makes the tool parsers `toolguard`, which recognises the wire format, and `toolguard:NAME`
     known, and the reasoning parsers of the same names; and the workers able to tell their figures
@@ -30,6 +33,7 @@ def register() -> None:
         ImportError: this vLLM is too old.
     """
     check_version()
+    from vllm.parser import ParserManager
     from vllm.reasoning import ReasoningParserManager
     from vllm.tool_parsers import ToolParserManager
     from vllm.v1.worker.worker_base import WorkerBase
@@ -38,6 +42,14 @@ def register() -> None:
         ToolParserManager.register_lazy_module(name, _MODULE, f"tools:{name}")
         ReasoningParserManager.register_lazy_module(name, _MODULE, f"reasoning:{name}")
     setattr(WorkerBase, FIGURES, _figures)
+    composed = ParserManager.get_parser
+
+    def get_parser(*args: Any, **options: Any) -> type[Parser] | None:
+        from .parser import guarding
+
+        return guarding(composed(*args, **options))
+
+    ParserManager.get_parser = staticmethod(get_parser)
 
 
 def check_version() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -12,51 +10,33 @@ from typing import Any, TypeAlias
 
 from openai.types.responses import FunctionTool
 from vllm.entrypoints.generate.base.protocol import (
-    DeltaFunctionCall,
     DeltaMessage,
-    DeltaToolCall,
     ExtractedToolCallInformation,
-    FunctionCall,
     ToolCall,
 )
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
-from vllm.parser.abstract_parser import DelegatingParser
 from vllm.reasoning.basic_parsers import BaseThinkingReasoningParser
-from vllm.renderers.chat_utils import make_tool_call_id
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParser
 from vllm.tool_parsers.abstract_tool_parser import Tool
 
-from ...decoding.guard import end_texts
+from ...decoding.guard import Guard
 from ...errors import RequestError
 from ...formats.nodes import Control
 from ...formats.reader import fixed_text
 from ...formats.wire_format import WireFormat
 from ...grammar.engine import fast_tokenizer
 from ...grammar.request import PROMPT_END, reasoning_after
-from ...parsing.events import (
-    ArgumentsDelta,
-    CallEnd,
-    CallName,
-    CallStart,
-    Event,
-    ReasoningDelta,
-    TextDelta,
-    TurnEnd,
-)
-from ...parsing.opening import Known, shown
-from ...parsing.parser import TurnParser
-from ...parsing.read import read_turn
+from ...parsing.opening import Opened
 from ...parsing.recognise import recognise
-from ...parsing.turn import Turn
-from ...repair.repair import repair
 from ...tools.toolset import Toolset
-from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_turn, count_unguarded
+from .metrics import POLICY_OFF, RESPONSE_FORMAT, count_unguarded
 from .plugin import PARSER
+from .reading import Reading
 from .request import KEY, NAME, POLICIES, GuardRequest
-from .setup import current
+from .setup import Setup, current
 
 logger = logging.getLogger("vllm.toolguard")
 
@@ -66,9 +46,7 @@ OFF = "off"
 
 Request: TypeAlias = ChatCompletionRequest | ResponsesRequest
 
-# vLLM asks the parsers of a request with tool_choice "none" only then, and a broken model writes
-# calls there too.
-DelegatingParser.always_adjust_request = True
+_NO_TOOLS = Toolset(())
 
 
 @lru_cache(maxsize=8)
@@ -80,6 +58,19 @@ def wire_format(setting: str, tokenizer: TokenizerLike) -> WireFormat:
     """
     name = setting.removeprefix(PARSER).removeprefix(":")
     return WireFormat.load(name) if name else recognise(fast_tokenizer(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _checked(setup: Setup, setting: str, tokenizer: TokenizerLike) -> WireFormat:
+    """The same, if its turns can end in a server that is set up so."""
+    found = wire_format(setting, tokenizer)
+    setup.check(found, tokenizer)
+    return found
+
+
+def prompt_end(ids: Sequence[int], tokenizer: TokenizerLike) -> str:
+    """The end of a prompt, which tells what it has opened."""
+    return tokenizer.decode([*ids[-PROMPT_END:]])
 
 
 class GuardToolParser(ToolParser):
@@ -96,9 +87,8 @@ class GuardToolParser(ToolParser):
     def __init__(self, tokenizer: TokenizerLike, tools: list[Tool] | None = None) -> None:
         super().__init__(tokenizer, tools)
         self.setup = current()
-        self.format = wire_format(self.setting, tokenizer)
-        self.setup.check(self.format, tokenizer)
-        self._stream: _Stream | None = None
+        self.format = _checked(self.setup, self.setting, tokenizer)
+        self._reading: Reading | None = None
 
     @cached_property
     def toolset(self) -> Toolset:
@@ -108,10 +98,6 @@ class GuardToolParser(ToolParser):
             ToolsetError: one of them is malformed.
         """
         return Toolset.of(self._definitions)
-
-    @cached_property
-    def _ends(self) -> list[str]:
-        return end_texts(self.format, self.model_tokenizer)
 
     @cached_property
     def _definitions(self) -> list[dict[str, Any]]:
@@ -153,9 +139,13 @@ class GuardToolParser(ToolParser):
         guard = guarded.guard(
             tokenizer, tokenizer.all_special_ids, tokenizer.encode(before, add_special_tokens=False)
         )
-        budget = _budget(request)
+        _tell_relaxations(guard)
+        field, budget = _budget(request)
         if budget is not None:
-            guard.start(budget)  # refuses what not even the shortest turn fits into
+            try:
+                guard.start(budget)  # refuses what not even the shortest turn fits into
+            except RequestError as error:
+                raise RequestError(str(error).replace("max_new_tokens", field)) from error
         if self.setup.mode == "engine" and policy == "enforce":
             guarded = replace(guarded, policy="observe")
             request.structured_outputs = StructuredOutputsParams(grammar=guard.engine_grammar)
@@ -163,26 +153,27 @@ class GuardToolParser(ToolParser):
             request.vllm_xargs = {**extra, **guarded.to_extra(), NAME: request.request_id}
         return request
 
+    def reading(
+        self, request: Request, opened: Opened = "auto", *, thinks: bool = False
+    ) -> Reading:
+        """Reads a turn of a request; by default its reasoning is content, or another parser's."""
+        offered = self.tools and request.tool_choice != "none"
+        return Reading(
+            self.format,
+            self.toolset if offered else _NO_TOOLS,
+            opened,
+            thinks=thinks,
+            guarded=_is_held(request),
+        )
+
     def extract_tool_calls(
         self, model_output: str, request: Request
     ) -> ExtractedToolCallInformation:
         """What a finished turn says."""
-        written = self._read(model_output)
-        turn = self.mended(written)
-        count_turn(written, turn)
-        calls = [
-            ToolCall(
-                id=_id(number, turn.raw),
-                function=FunctionCall(name=call.name, arguments=_json(call.arguments)),
-            )
-            for number, call in enumerate(turn.calls)
-        ]
-        if calls or not turn.faults or self.is_said(turn):
-            content = self._thoughts(turn) + turn.text
-        else:
-            content = turn.raw
+        told = self.reading(request).whole(model_output)
+        calls = [ToolCall(id=call.id, function=call) for call in told.calls.values()]
         return ExtractedToolCallInformation(
-            tools_called=bool(calls), tool_calls=calls, content=content or None
+            tools_called=bool(calls), tool_calls=calls, content=told.content or None
         )
 
     def extract_tool_calls_streaming(
@@ -196,146 +187,13 @@ class GuardToolParser(ToolParser):
         request: Request,
     ) -> DeltaMessage | None:
         """What more of a turn says."""
-        if request.tool_choice == "none" or not request.tools:
-            return DeltaMessage(content=delta_text) if delta_text else None
-        if self._stream is None:
-            self._stream = _Stream(self, _is_held(request))
-        return self._stream.feed(delta_text)
+        if self._reading is None:
+            self._reading = self.reading(request)
+        return self._reading.feed(delta_text).message()
 
     def finish_streaming(self) -> DeltaMessage | None:
         """What the end of the turn says."""
-        return None if self._stream is None else self._stream.finish()
-
-    def _read(self, text: str) -> Turn:
-        return read_turn(self._without_end(text), self.format, self.toolset)
-
-    def _without_end(self, text: str) -> str:
-        for end in self._ends:
-            text = text.removesuffix(end)
-        return text
-
-    def mended(self, turn: Turn) -> Turn:
-        """The turn, or what of it can be proved if it has no call and is faulty."""
-        if not turn.faults or turn.calls:
-            return turn
-        return repair(turn.raw, self.toolset, self.format).after
-
-    def _thoughts(self, turn: Turn) -> str:
-        """The reasoning of a turn, which is content where no reasoning parser took it."""
-        return turn.reasoning and turn.reasoning.join(map(fixed_text, self.format.reasoning))
-
-    def is_said(self, turn: Turn) -> bool:
-        """Whether a turn says no more than its text: all else is control tokens."""
-        rest = turn.raw.replace(turn.text, "", 1)
-        return not turn.reasoning and self.format.blank.fullmatch(rest) is not None
-
-
-class _Stream:
-    """One turn as it is streamed.
-
-    Text is told as it comes, until a call begins; what comes then waits until it is known to be
-    one. A call that the engine guards is told as it comes, too; any other once it is sound.
-    """
-
-    def __init__(self, parser: GuardToolParser, guarded: bool) -> None:
-        self._parser, self._guarded = parser, guarded
-        self._turn = TurnParser(parser.format, parser.toolset, opened=False)
-        self._known: Known | None = None  # what the turn shows that the prompt had opened
-        self._text = ""
-        self._said = ""  # the prose that was told
-        self._thought = self._thinking = False  # whether reasoning was told; is being
-        self._in_calls = False
-        self._numbers: dict[int, int] = {}  # of the calls that were told of
-        self._waiting: dict[int, str] = {}  # arguments whose name is to come
-        self._argued: set[int] = set()
-
-    def feed(self, text: str) -> DeltaMessage | None:
-        self._text += text
-        if self._known is None:
-            self._known = shown(self._text, self._parser.format, final=False)
-            if self._known:
-                return self._begin_again(self._known)
-        return _message(*self._told(self._turn.feed(text)))
-
-    def _begin_again(self, opened: Known) -> DeltaMessage | None:
-        """The turn shows what the prompt had opened: text that was told was that."""
-        self._turn = TurnParser(self._parser.format, self._parser.toolset, opened=opened)
-        said, self._said = self._said, ""
-        self._thought = self._thinking = opened is True and bool(said)
-        content, calls = self._told(self._turn.feed(self._text))
-        if opened == "reply":
-            self._said = content
-        return _message(content.removeprefix(said), calls)
-
-    def finish(self) -> DeltaMessage | None:
-        *events, end = self._turn.finish()
-        assert isinstance(end, TurnEnd)
-        turn = end.turn
-        content, calls = self._told(events)
-        mended = turn if self._numbers else self._parser.mended(turn)
-        count_turn(turn, mended)
-        if self._numbers:
-            content += self._thoughts_over()
-            if turn.text.startswith(self._said):
-                content += turn.text[len(self._said) :]
-            return _message(content, calls)
-        for number, call in enumerate(mended.calls):
-            calls.append(_started(number, call.name, _id(number, mended.raw)))
-            calls.append(_argued(number, _json(call.arguments)))
-        if not calls and turn.faults and not self._parser.is_said(turn):
-            content += turn.raw[self._end_in(turn.raw) :]
-        return _message(content, calls)
-
-    def _end_in(self, raw: str) -> int:
-        """Where in a turn the end of what was told of it stands."""
-        said, closer = self._said.strip(), fixed_text(self._parser.format.reasoning.closing)
-        if said:
-            return raw.find(said) + len(said)
-        if self._thinking:
-            return raw.find(closer) if closer in raw else len(raw)
-        return raw.find(closer) + len(closer) if self._thought else 0
-
-    def _thoughts_over(self) -> str:
-        """The tag that ends the reasoning, if that was being told."""
-        over = fixed_text(self._parser.format.reasoning.closing) if self._thinking else ""
-        self._thinking = False
-        return over
-
-    def _told(self, events: Iterable[Event]) -> tuple[str, list[DeltaToolCall]]:
-        content, calls = "", list[DeltaToolCall]()
-        for event in events:
-            match event:
-                case ReasoningDelta(text):
-                    opening = fixed_text(self._parser.format.reasoning.opening)
-                    content += text if self._thinking else opening + text
-                    self._thought = self._thinking = True
-                case TextDelta(text) if not self._in_calls:
-                    content += self._thoughts_over() + text
-                    self._said += text
-                case CallStart():
-                    self._in_calls = True
-                case CallName(index, name) if self._guarded:
-                    calls.append(self._start(index, name))
-                    if index in self._waiting:
-                        calls.append(self._argue(index, self._waiting.pop(index)))
-                case ArgumentsDelta(index, text) if index in self._numbers:
-                    calls.append(self._argue(index, text))
-                case ArgumentsDelta(index, text):
-                    self._waiting[index] = self._waiting.get(index, "") + text
-                case CallEnd(index, call):
-                    if index not in self._numbers:
-                        calls.append(self._start(index, call.name))
-                    if index not in self._argued:
-                        calls.append(self._argue(index, _json(call.arguments)))
-        return content + (self._thoughts_over() if calls else ""), calls
-
-    def _start(self, index: int, name: str) -> DeltaToolCall:
-        number = self._numbers[index] = len(self._numbers)
-        return _started(number, name, _id(number, self._text))
-
-    def _argue(self, index: int, text: str) -> DeltaToolCall:
-        self._argued.add(index)
-        return _argued(self._numbers[index], text)
+        return None if self._reading is None else self._reading.finish().message()
 
 
 class GuardReasoningParser(BaseThinkingReasoningParser):
@@ -349,10 +207,6 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
 
     def __init__(self, tokenizer: TokenizerLike, *args: Any, **kwargs: Any) -> None:
         self.format = wire_format(self.setting, tokenizer)
-        self._opening, self._closing = map(fixed_text, self.format.reasoning)
-        self._opened = False  # by the prompt
-        self._told = 0  # how much of the reasoning was told
-        self._over: bool | None = None  # of a turn that is streamed: whether its reasoning is
         super().__init__(tokenizer, *args, **kwargs)
 
     @property
@@ -366,88 +220,18 @@ class GuardReasoningParser(BaseThinkingReasoningParser):
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
         """Whether a prompt has closed the reasoning, so that there is none in the turn."""
-        return self._after(input_ids) in ("none", "reply")
-
-    def adjust_initial_state_from_prompt(self, prompt_token_ids: Sequence[int]) -> None:
-        self._opened = self._after(prompt_token_ids) == "open"
+        end = prompt_end(input_ids, self.model_tokenizer)
+        return reasoning_after(end, self.format) in ("none", "reply")
 
     def is_reasoning_end_streaming(
         self, input_ids: Sequence[int], delta_ids: Iterable[int]
     ) -> bool:
         """Whether it has ended; also where the turn begins without any."""
-        if self._over is not None:
-            return self._over
-        if not (self._opened or self.start_token_id in input_ids):
+        if self.start_token_id not in input_ids:
             return True
-        return self._closing in self.model_tokenizer.decode([*input_ids[-PROMPT_END:]])
-
-    def extract_content_ids(self, input_ids: list[int]) -> list[int]:
-        if self.end_token_id in input_ids:
-            return input_ids[input_ids.index(self.end_token_id) + 1 :]
-        return input_ids
-
-    def extract_reasoning_streaming(
-        self,
-        previous_text: str,
-        current_text: str,
-        delta_text: str,
-        previous_token_ids: Sequence[int],
-        current_token_ids: Sequence[int],
-        delta_token_ids: Sequence[int],
-    ) -> DeltaMessage | None:
-        """What more of the reasoning is known; what may be a part of a tag waits."""
-        if not self._opened and self._opening.startswith(
-            current_text.strip()[: len(self._opening)]
-        ):
-            self._over = False
-            if not current_text.strip().startswith(self._opening):
-                return None
-        thoughts, content = self._split(current_text, self._opened)
-        self._over = content is not None
-        if thoughts is None:
-            return DeltaMessage(content=content)
-        if not self._over:
-            thoughts = thoughts[: len(thoughts) - _begun(thoughts, self._closing)]
-        news, self._told = thoughts[self._told :], max(self._told, len(thoughts))
-        if not news and not content:
-            return None
-        return DeltaMessage(reasoning=news or None, content=content or None)
-
-    def extract_reasoning(
-        self, model_output: str, request: Request
-    ) -> tuple[str | None, str | None]:
-        """The reasoning of a finished turn, and what follows it."""
-        opened = self._opened or shown(model_output, self.format) is True
-        thoughts, content = self._split(model_output, opened)
-        return (thoughts or "").strip() or None, content or None
-
-    def _split(self, text: str, opened: bool) -> tuple[str | None, str | None]:
-        """The reasoning of a turn, and what follows it; None of it where there is none, or it has
-        not begun."""
-        if text.lstrip().startswith(self._opening):
-            text = text.lstrip().removeprefix(self._opening)
-        elif not opened:
-            return None, text
-        thoughts, closed, content = text.partition(self._closing)
-        return thoughts, content if closed else None
-
-    def _after(self, prompt: Sequence[int]) -> str:
-        end = self.model_tokenizer.decode([*prompt[-PROMPT_END:]])
-        return reasoning_after(end, self.format)
-
-
-def _begun(text: str, tag: str) -> int:
-    """How much at the end of a text may be the beginning of a tag."""
-    return max((size for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)
-
-
-def _told_prompt(parser: DelegatingParser, prompt_token_ids: Sequence[int]) -> None:
-    """vLLM tells the parser of a whole turn its prompt, which passes it on to nobody."""
-    if isinstance(parser.reasoning_parser, GuardReasoningParser):
-        parser.reasoning_parser.adjust_initial_state_from_prompt(prompt_token_ids)
-
-
-DelegatingParser.set_prompt_token_ids = _told_prompt
+        return fixed_text(self.format.reasoning.closing) in prompt_end(
+            input_ids, self.model_tokenizer
+        )
 
 
 def __getattr__(name: str) -> Any:
@@ -477,43 +261,24 @@ def _choice(request: Request) -> str:
     return choice.function.name if hasattr(choice, "function") else choice.name
 
 
-def _budget(request: Request) -> int | None:
-    """How many tokens the request asks for; None: as many as fit."""
+def _budget(request: Request) -> tuple[str, int | None]:
+    """How many tokens the request asks for, and in which field; None: as many as fit."""
     if isinstance(request, ResponsesRequest):
-        return request.max_output_tokens
-    return request.max_completion_tokens or request.max_tokens
+        return "max_output_tokens", request.max_output_tokens
+    if request.max_completion_tokens:
+        return "max_completion_tokens", request.max_completion_tokens
+    return "max_tokens", request.max_tokens
+
+
+@lru_cache(maxsize=256)  # once for each: the same tools come with request after request
+def _tell_relaxations(guard: Guard) -> None:
+    for relaxation in guard.relaxations:
+        logger.warning("toolguard: %s", relaxation)
 
 
 def _is_held(request: Request) -> bool:
-    """Whether the engine holds the turn to its grammar."""
+    """Whether the engine holds the turn to its grammar; and to its end, before which what the
+    request stops at may cut a call."""
     extra = request.vllm_xargs or {}
-    return KEY in extra and extra.get(POLICY, "enforce") == "enforce"
-
-
-def _message(content: str, calls: list[DeltaToolCall]) -> DeltaMessage | None:
-    if not content and not calls:
-        return None
-    return DeltaMessage(content=content or None, tool_calls=calls)
-
-
-_CALL_ID = re.compile(r"functions\.[^\s:]+:\d+")  # Kimi's are part of its turns
-
-
-def _id(number: int, text: str) -> str:
-    """The id of a call: what the model wrote, or a new one."""
-    written = _CALL_ID.findall(text)
-    return written[number] if number < len(written) else make_tool_call_id()
-
-
-def _json(arguments: dict[str, Any]) -> str:
-    return json.dumps(arguments, ensure_ascii=False)
-
-
-def _started(number: int, name: str, call_id: str) -> DeltaToolCall:
-    return DeltaToolCall(
-        index=number, id=call_id, type="function", function=DeltaFunctionCall(name=name)
-    )
-
-
-def _argued(number: int, text: str) -> DeltaToolCall:
-    return DeltaToolCall(index=number, function=DeltaFunctionCall(arguments=text))
+    held = KEY in extra and extra.get(POLICY, "enforce") == "enforce"
+    return held and not (request.stop or request.stop_token_ids)

@@ -1,0 +1,113 @@
+"""What the guard gives back of a model: by policy, temperature and seed."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+import toolguard
+from benchmarks.lab.cases import Case
+from benchmarks.recovery import toolguard_cases
+from benchmarks.worlds.smollm import Tokenizer
+from toolguard.evaluation.score import is_exact
+
+LIMIT = 128
+"""Most tokens in a turn; the longest right one, with two calls, has fewer than 120."""
+MODES = ("unguarded", "enforce", "recover", "reference")
+KINDS = ("seen", "words", "tools", "two", "chat", "talk")
+"""Of cases, by the beginning of their ids: see `cases.held_out`."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run. Turns by kind of case: exact ones of those that need calls, plain replies of the
+    others; `valid` are all-valid calls where calls are needed."""
+
+    checkpoint: str
+    mode: str
+    temperature: float
+    seed: int
+    right: dict[str, list[bool]]
+    valid: list[bool]
+    tokens: int
+    passes: int
+    retried: int
+    seconds: float
+    turns: list[dict[str, Any]]
+
+    @property
+    def exact(self) -> list[bool]:
+        return [hit for kind in KINDS[:4] for hit in self.right[kind]]
+
+    @property
+    def kept(self) -> list[bool]:
+        return [hit for kind in KINDS[4:] for hit in self.right[kind]]
+
+
+def measure(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    cases: Sequence[Case],
+    mode: str,
+    reference: PreTrainedModel,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch: int = 24,
+) -> Measured:
+    options: dict[str, Any] = {"policy": {"unguarded": "observe"}.get(mode, mode)}
+    if mode == "reference":
+        options = {"policy": "recover", "reference": reference}
+    asked = toolguard_cases(sorted(cases, key=lambda case: len(json.dumps(case.tools))))
+    started = time.process_time()
+    turns = list(
+        toolguard.answer(
+            model,
+            tokenizer,
+            asked,
+            batch=batch,
+            max_new_tokens=LIMIT,
+            temperature=temperature,
+            seed=seed,
+            **options,
+        )
+    )
+    seconds = time.process_time() - started
+    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    for case, turn in zip(asked, turns, strict=True):
+        kept = is_exact(case, turn) if case.calls else turn.state == "healthy_response"
+        right[case.id.split("-")[0]].append(kept)
+    reports = [turn.report for turn in turns if turn.report is not None]
+    return Measured(
+        checkpoint=name,
+        mode=mode,
+        temperature=temperature,
+        seed=seed,
+        right=right,
+        valid=[t.state == "healthy_call" for c, t in zip(asked, turns, strict=True) if c.calls],
+        tokens=sum(report.tokens for report in reports),
+        passes=sum(report.forward_passes for report in reports),
+        retried=sum(report.retried_tokens for report in reports),
+        seconds=round(seconds, 1),
+        turns=[*told(asked, turns)],
+    )
+
+
+def told(
+    cases: Iterable[toolguard.Case], turns: Iterable[toolguard.Turn]
+) -> Iterator[dict[str, Any]]:
+    """Each turn, to be looked at."""
+    for case, turn in zip(cases, turns, strict=True):
+        assert turn.report is not None
+        yield {
+            "id": case.id,
+            "asked": case.messages[-1]["content"],
+            "wanted": [[call["name"], call["arguments"]] for call in case.calls],
+            "state": turn.state,
+            "right": is_exact(case, turn) if case.calls else turn.state == "healthy_response",
+            "raw": turn.raw,
+            "interventions": [asdict(each) for each in turn.report.interventions],
+        }
