@@ -49,14 +49,16 @@ from .dialects import (
     unwritable,
     value_dialects,
 )
+from .loosening import MOST_VALUES, loosened, relaxation, within
 from .raw_strings import stopped
 
 Reasoning = Choice["auto", "open", "none", "reply"]
 _Taken = Callable[[str, str], Taken | None]
 """What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
-MOST_SECONDS = 20
-"""How many seconds of a core writing the rules of all tools may take: a bound, no measured need."""
+MOST_SECONDS = 5
+"""How many seconds of a core writing the rules of tools in full may take: what references make of a
+schema cannot be told from its size."""
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
@@ -108,6 +110,7 @@ def request_grammar(
     tool_choice: str = "auto",
     parallel: bool = True,
     reasoning: Reasoning = "auto",
+    most: int = MOST_VALUES,
 ) -> RequestGrammar:
     """The grammar of a turn.
 
@@ -116,6 +119,8 @@ def request_grammar(
         parallel: whether one turn may hold several calls.
         reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened it
             already, `none` if there is none, `reply` if the prompt has opened a reply.
+        most: how many values the tools' schemas may have in all; beyond it, the largest are
+            loosened.
 
     Raises:
         RequestError: the choice names no tool, or demands a call where none can be made; or no
@@ -141,6 +146,8 @@ def request_grammar(
     relaxations: list[Relaxation] = []
     if tool_choice != "none":
         toolset, relaxations = _without_reserved(wire_format, toolset)
+        toolset, loosening = within(toolset, most)
+        relaxations += loosening
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
         relaxations += _offer(rules, toolset, wire_format.reader.heads)
@@ -222,10 +229,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
             if time.thread_time() - started > MOST_SECONDS:
-                raise RequestError(
-                    f"the rules of these tools take more than {MOST_SECONDS} s; they got as far as "
-                    f"tool {filler.tool.name!r}: offer fewer tools, or smaller schemas"
-                )
+                filler.loosen()
             made[name] = filler.fill(node)
         return Alt(tuple(map(Ref, own)))
 
@@ -271,6 +275,10 @@ class _Filler:
         self.rules = rules  # those of all tools
         self.values: dict[tuple[str, str], Node] = {}
         self.relaxations: list[Relaxation] = []
+
+    def loosen(self) -> None:
+        self.tool = loosened(self.tool)
+        self.relaxations.append(relaxation(self.tool))
 
     def rule(self, name: str) -> str:
         """The tool's own copy of a rule, by its name."""
