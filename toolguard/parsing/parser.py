@@ -214,7 +214,7 @@ class TurnParser:
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
             text = self._thought.feed(text, final=True)
-            self._source = quoted("", text, self._format, final=True).text
+            self._source = quoted("", text, self._format, True, self._toolset.names).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
                 self._go_behind(head, head.state)
@@ -331,7 +331,9 @@ class TurnParser:
         """What of the text fed is no end of the turn, as far as is known."""
         text, rest = self._end + self._thought.feed(text, final), ""
         if self._quoting:
-            text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
+            text, rest, self._quoting = quoted(
+                self._source, text, self._format, False, self._toolset.names
+            )
         held = held_from(text, self._format)
         self._end = text[held:] + rest
         return text[:held]
