@@ -197,11 +197,7 @@ def respelled(text: str, draw: Random) -> str:
             return text[:place] + new + text[place + 1 :] if places else text
         case _:
             found = draw.choice(numerals)
-            return (
-                text[: found.start()]
-                + draw.choice(_SPELLINGS)(found[0], draw)
-                + text[found.end() :]
-            )
+            return text[: found.start()] + draw.choice(_SPELLINGS)(found[0]) + text[found.end() :]
 
 
 _NEEDLESS = re.compile(r"\\(?:u00|x)([2-7][0-9a-fA-F])")

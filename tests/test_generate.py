@@ -77,7 +77,9 @@ def test_each_conversation_may_have_tools_of_its_own(
     turns = toolguard.generate(
         noise, tokenizer, CONVERSATIONS, offered, max_new_tokens=BUDGET, tool_choice="required"
     )
-    assert [turn.calls[0].name for turn in turns] == ["one", "two", "three"]
+    # Where noise speaks up to the end of the budget, it is this that makes the call.
+    calls = [turn.calls[0] if turn.calls else turn.cut for turn in turns]
+    assert [call and call.name for call in calls] == ["one", "two", "three"]
 
 
 def test_calls_in_the_history_may_have_their_arguments_as_text(
@@ -116,7 +118,7 @@ def test_sampling_is_seeded_and_guarded(
     one, again, other = sample(1), sample(1), sample(2)
     assert [turn.ids for turn in one] == [turn.ids for turn in again]
     assert [turn.ids for turn in one] != [turn.ids for turn in other]
-    assert all(turn.faults == () for turn in one + other)
+    assert all(turn.faults == () or turn.cut for turn in one + other)
 
 
 def test_observe_gives_the_models_own_tokens(
@@ -161,9 +163,9 @@ def test_every_way_of_searching_is_guarded(
     turns = processor.turns(out)
     assert len(turns) == len(CONVERSATIONS) * search.get("num_return_sequences", 1)
     for turn in turns:
-        assert turn.faults == ()
+        assert [fault.kind for fault in turn.faults] == ["unfinished_turn"] * bool(turn.cut)
         assert turn.report is not None or "num_beams" in search
-        assert choice == "auto" or turn.calls
+        assert choice == "auto" or turn.calls or turn.cut
 
 
 def test_a_processor_serves_one_call_of_generate(

@@ -112,7 +112,7 @@ def answers(name: str, size: int, policy: Policy, **options: Any) -> list[Turn]:
 
 def scored(name: str, size: int, policy: Policy, **options: Any) -> Score:
     turns = answers(name, size, policy, **options)
-    assert all(turn.faults == () for turn in turns)
+    assert all(turn.faults == () or turn.cut for turn in turns)
     assert all(turn.report and turn.report.retries <= RETRIES for turn in turns)
     return toolguard.score(toolguard.held_out()[:size], turns, 1.0)
 
@@ -156,7 +156,7 @@ def made(turn: Turn) -> set[str]:
 def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     score = scored("skill_lost", size, "recover", reference=healthy, max_new_tokens=48)
-    assert score.schema_valid == 1
+    assert score.schema_valid == score.states["healthy_call"]  # the others the budget ended
 
 
 def test_which_structure_it_is_is_the_references_choice(

@@ -38,7 +38,7 @@ def run(
     script = [*tokenizer(toolguard.render(hermes, case.calls))["input_ids"], end]
     ids: list[int] = []
     request = GuardRequest.checked(hermes, case.toolset.definitions)
-    seats.enter(0, "r1", request, ids, budget=120, stops=[end], prompt=[])
+    seats.enter(0, "r1", request, ids, stops=[end], prompt=[])
     assert seats.figures()["live"] == 1
     for token in script:
         logits = torch.zeros(1, len(tokenizer))
@@ -152,3 +152,26 @@ def test_a_turn_ends_only_where_the_engine_stops(
     end, text = added["<|im_end|>"], added["<|endoftext|>"]
     for stops, ends in (([end, text], {end, text}), ([end, 7], {end}), ([text, 7], {text})):
         assert {*request.guard(tokenizer, stops).vocabulary.end_ids} == ends
+
+
+def test_no_call_is_made_up_at_the_end_of_a_budget(
+    tokenizer: PreTrainedTokenizerBase, case: Case
+) -> None:
+    """The engine stops, and says so; up to there a turn is the model's."""
+    hermes, end = WireFormat.load("hermes"), tokenizer.eos_token_id
+    request = GuardRequest.checked(hermes, case.toolset.definitions, "required")
+    script = [*tokenizer(toolguard.render(hermes, case.calls[:1]))["input_ids"], end]
+    seats, ids = Seats(tokenizer, LOGGER), list[int]()
+    seats.enter(0, "r1", request, ids, stops=[end], prompt=[])
+    for token in script:
+        logits = torch.zeros(1, len(tokenizer))
+        logits[0, token] = 10.0
+        seats.hold([(0, 0, [])], logits)
+        ids.append(int(logits.argmax()))
+    assert ids == script
+    state = seats[0].state
+    assert state is not None
+    assert state.cut is None
+    whole = state.guard.read(ids).calls
+    for budget in range(len(script)):
+        assert state.guard.read(ids[:budget]).calls in ((), whole)

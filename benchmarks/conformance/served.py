@@ -76,7 +76,7 @@ def _streamed(case: Case, ids: Ids, pieces: Sequence[Sequence[int]]) -> ParseRes
 
 
 def _prompt(case: Case, ids: Ids) -> list[int]:
-    return ids.tokenizer.encode(case.prompt, add_special_tokens=False)
+    return [*ids.tokenizer.encode(case.prompt, add_special_tokens=False)]
 
 
 def _parser(case: Case, ids: Ids, request: ChatCompletionRequest) -> Any:

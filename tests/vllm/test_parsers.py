@@ -218,3 +218,41 @@ def test_what_is_only_begun_as_a_call_leaves_no_tags_in_the_content() -> None:
     for text in ("<tool_call>", "I look.<tool_call>\n"):
         assert whole(text)[1] == text.partition("<")[0]
         assert pieces(text, [3, 9])[1] == text.partition("<")[0]
+
+
+AT = CALL.index("2") + 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("setting", ["toolguard", "toolguard:hermes"])
+def test_what_a_budget_cut_off_is_no_call(held: bool, setting: str) -> None:
+    for text in (CALL[:AT], f"Both.\n{CALL}\n{CALL[:AT]}"):
+        ids = TOKENIZER.encode(text, add_special_tokens=False)
+        asked, reading = request(max_tokens=300), parser(setting)
+        asked = reading.adjust_request(asked) if held else asked
+        sound = text.count("</tool_call>")
+        _, content, calls = reading.parse(
+            text, asked, enable_auto_tools=True, model_output_token_ids=ids
+        )
+        assert len(calls or []) == sound
+        assert not held or "<tool_call>" not in (content or "")
+        reading = parser(setting)
+        told = ""
+        for place, token in enumerate(ids):
+            delta = reading.parse_delta(
+                TOKENIZER.decode([token]), [token], asked, prompt_token_ids=[1],
+                finished=place == len(ids) - 1,
+            )  # fmt: skip
+            for call in delta.tool_calls if delta else []:
+                told += call.function.arguments or ""
+        # What was begun may have been told, but never as arguments that can be read.
+        assert told.count("}") == sound
+
+
+def test_a_call_that_is_said_in_full_stays_one_where_the_budget_ends() -> None:
+    text = CALL.removesuffix("}\n</tool_call>")
+    ids = TOKENIZER.encode(text, add_special_tokens=False)
+    reading = parser()
+    asked = reading.adjust_request(request(max_tokens=300))
+    _, _, (call,) = reading.parse(text, asked, enable_auto_tools=True, model_output_token_ids=ids)
+    assert json.loads(call.arguments) == {"city": "Kiel", "days": 2}

@@ -133,24 +133,37 @@ class Guard:
             )
         return GuardState(self, max_new_tokens)
 
-    def read(self, ids: Sequence[int], mentions: frozenset[int] = frozenset()) -> Turn:
+    def read(
+        self,
+        ids: Sequence[int],
+        mentions: frozenset[int] = frozenset(),
+        cut: int | None = None,
+    ) -> Turn:
         """The turn that these ids say; what follows the first end token is ignored.
 
         Args:
             mentions: the places of ids that are words of prose (`GuardState.mentions`).
+            cut: from which of them on the budget wrote them (`GuardState.cut`). A call that was not
+                said in full by then is none of the turn's calls.
         """
-        parser = self.parser(mentions)
+        own = None
+        if cut is not None:
+            begun = self.parser(mentions)
+            begun.feed(ids[:cut])
+            own = begun.said()
+        parser = self.parser(mentions, own)
         parser.feed(ids)
         return finished(parser)
 
-    def parser(self, mentions: frozenset[int] = frozenset()) -> TurnParser:
-        """A parser of one turn, fed as it is sampled; `mentions` as for `read`."""
+    def parser(self, mentions: frozenset[int] = frozenset(), own: int | None = None) -> TurnParser:
+        """A parser of one turn, fed as it is sampled; `mentions` as for `read`, `own` as there."""
         return TurnParser(
             self.format,
             self.toolset,
             opened=OPENED[self.reasoning] if self.reasoning != "auto" else False,
             spelling=self.spelling,
             mentions=mentions,
+            own=own,
         )
 
     def completion(self, ids: Sequence[int]) -> list[int]:

@@ -39,6 +39,8 @@ class GuardState:
         lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
             or the mask engine cannot follow it.
         opener_shift: by how much a calibration moved the opener's log-odds.
+        cut: after how many tokens the budget, not the model, ended the turn; None: it did not. What
+            follows is the shortest completion (see `Guard.read`).
     """
 
     def __init__(self, guard: Guard, max_new_tokens: int) -> None:
@@ -53,6 +55,7 @@ class GuardState:
         self.quoted: frozenset[int] = frozenset()
         self.lost = False
         self.opener_shift = 0.0
+        self.cut: int | None = None
         self.matcher = guard.compiled.start()
         self._fed: list[int] = []  # the places of ids, for each token that the engine has taken
         self._controls: list[int] = []  # where control tokens stand
@@ -128,8 +131,8 @@ class GuardState:
 
         Args:
             preferred: the ids that the model wants most, best first. When the budget is nearly
-                spent, only those of them stay legal that leave room to end the turn; where none
-                does, the first token of the shortest completion alone.
+                spent, only those of them stay legal that leave room to end the turn; where the best
+                does not, the budget cuts the turn: only the shortest completion may follow.
         """
         words = self.matcher.mask()
         if self.tight():
@@ -301,6 +304,8 @@ class GuardState:
             self._may_be_bare = True
             if self._way_from > len(self.ids):
                 self._way = None
+            if self.cut is not None and self.cut >= kept:
+                self.cut = None
 
     @property
     def may_mention(self) -> bool:
@@ -535,11 +540,16 @@ class GuardState:
         return slack < step
 
     def narrow(self, legal: Sequence[int]) -> list[int]:
-        """Those of the legal tokens that leave room to end the turn; else the way to its end."""
-        self._follow()
-        kept = [token for token in legal if self._leaves_room(token)]
-        if kept:
-            return kept
+        """Those of the legal tokens, best first, that leave room to end the turn.
+
+        Where the best does not, the budget cuts the turn: the way to its end, from there on. What
+        the model likes second best is not what it was saying.
+        """
+        if self.cut is None:
+            self._follow()
+            if legal and self._leaves_room(legal[0]):
+                return [legal[0], *filter(self._leaves_room, legal[1:])]
+            self.cut = len(self.ids)
         completion = self._completion()
         return completion[:1] if completion else list(self.guard.vocabulary.end_ids)
 

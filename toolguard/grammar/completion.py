@@ -544,7 +544,7 @@ def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     elif not begun:
         found = shortest_end(strings)
         return None if found is None else f"{quote}{found}{quote}".encode()
-    elif "\\" in text or quote in text[1:]:
+    elif not text.startswith(quote) or "\\" in text or quote in text[1:]:
         return None
     else:
         found = shortest_end(strings, text[1:])

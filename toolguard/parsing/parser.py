@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -59,6 +59,7 @@ from .faults import Place, fused, line, refused, unknown
 from .head import Head
 from .opening import START, Known, Opened, longest, opened_by, shown
 from .quoted import quoted
+from .said import may_say_more
 from .thought_words import ThoughtWords
 from .turn import Call, Fault, FaultKind, Turn, Where
 from .turn_faults import faults_of_turn
@@ -112,6 +113,7 @@ class TurnParser:
             before that is told when it has come: say what you know.
         spelling: what token ids say; `Guard.parser` gives it. Without it only text can be fed.
         mentions: the places of ids that are, or spell, a control token that is a word of prose.
+        own: how many of its calls the model said, where a budget ended the turn (see `said`).
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class TurnParser:
         opened: Opened = "auto",
         spelling: Spelling | None = None,
         mentions: frozenset[int] = frozenset(),
+        own: int | None = None,
     ) -> None:
         self._format = wire_format
         self._toolset = toolset
@@ -154,6 +157,8 @@ class TurnParser:
         self._prose = {kind: _Prose() for kind in _PROSE}
         self._may_be_barred = True
         self._told = 0  # how many calls are over
+        self._own = own
+        self._cut: Call | None = None  # the one that the budget ended
         self._begun = _Begun()
         self._calls: list[Call] = []
         self._faults: list[Fault] = []
@@ -230,8 +235,11 @@ class TurnParser:
             self._source += self._end
         elif self._end:
             ended = True
+        ended = self._ended is not False if ended is None else ended
+        if not ended:
+            self._own = self._said_by_now()
         self._advance(final=True)
-        self._close(self._ended is not False if ended is None else ended)
+        self._close(ended)
         spelled = unmark(self._source, self._format.controls)
         self._withdraw(spelled)
         whole = faults_of_turn(
@@ -251,9 +259,11 @@ class TurnParser:
             text=self._prose["FREE"].told,
             reasoning=self._prose["THOUGHT"].told,
             calls=tuple(self._calls),
-            calling=is_calling(self._source, self._calls, self._faults, self._format),
+            calling=self._cut is not None
+            or is_calling(self._source, self._calls, self._faults, self._format),
             state=turn_state(self._source, self._calls, self._faults, self._format),
             faults=tuple(self._faults),
+            cut=self._cut,
             ids=tuple(self._ids),
         )
         self._events.append(TurnEnd(turn))
@@ -296,6 +306,22 @@ class TurnParser:
         self._source, self._end = self._source + self._end, ""
         self._advance(final=True)
         return self._begun.started and self._begun.body.end is None
+
+    def said(self) -> int:
+        """How many calls are said in full: all that may come of the last of them is structure.
+
+        Nothing can be fed any more.
+        """
+        self._source, self._end = self._source + self._end, ""
+        return self._said_by_now()
+
+    def _said_by_now(self) -> int:
+        if self._is_opening:
+            self._settle(final=True)
+        self._lex_to_end()
+        self._tell_calls()
+        named = self._begun.body.name is not None and not self._broken
+        return self._told + (named and not may_say_more(self._state))
 
     def _taken(self) -> tuple[Event, ...]:
         events, self._events = self._events, []
@@ -685,8 +711,12 @@ class TurnParser:
         errors = refused(name, arguments, self._toolset)
         for kind, message in errors:
             self._found(kind, start, end, message, "call")
-        if not errors:
-            call = Call(name, arguments, self._span(start, end))
+        if errors:
+            return
+        call = Call(name, arguments, self._span(start, end))
+        if self._own is not None and self._told >= self._own:
+            self._cut = replace(call, cut=True)
+        else:
             if body.start is None:
                 whole = _object(self._begun.arguments or arguments.items())
                 self._write(whole[self._begun.written :])
@@ -697,10 +727,13 @@ class TurnParser:
         """The faults of a turn as a whole."""
         size = len(self._source)
         text = self._prose["FREE"].told
-        if not (self._broken or self._calls or self._faults or text):
+        if not (self._broken or self._calls or self._cut or self._faults or text):
             message = nothing_after(self._source, self._format)
             self._found("empty_turn", 0, size, message, "turn")
-        if not ended:
+        if self._cut is not None:
+            message = f"the budget, not the model, ended the call to {self._cut.name!r}"
+            self._tell_fault("unfinished_turn", self._cut.span, message, "turn")
+        elif not ended:
             message = "the budget ran out before the turn's end"
             self._found("unfinished_turn", size, size, message, "turn")
         if not (self._calls or self._faults) and is_untagged(text, self._format, self._toolset):

@@ -84,11 +84,18 @@ class Call:
         name: one of the offered tools.
         arguments: its arguments.
         span: where it stands in the turn's `raw` text (start, end).
+        cut: a budget, not the model, ended a name or a value of it, or the call itself where more
+            might have come: it is not to be executed, and no turn has it among its `calls`.
     """
 
     name: str
     arguments: dict[str, Any]
     span: tuple[int, int]
+    cut: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The call as plain JSON values."""
+        return {"name": self.name, "arguments": self.arguments, "span": list(self.span)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,8 @@ class Turn:
         calling: it makes a call, or tries to: there is an opener, or a call without one.
         state: one of the four structural states of arXiv 2606.26027, section 4.3.
         faults: what is wrong with it; empty in the healthy states.
+        cut: the call that a budget ended, not the model: none of its calls, but an
+            `unfinished_turn`.
         ids: the token ids as sampled, the end token included; empty if read from text.
         report: what the guard did; None if the turn was not decoded by toolguard.
     """
@@ -133,6 +142,7 @@ class Turn:
     calling: bool
     state: State
     faults: tuple[Fault, ...] = ()
+    cut: Call | None = None
     ids: tuple[int, ...] = ()
     report: Report | None = None
 
@@ -142,10 +152,7 @@ class Turn:
             "raw": self.raw,
             "text": self.text,
             "reasoning": self.reasoning,
-            "calls": [
-                {"name": call.name, "arguments": call.arguments, "span": list(call.span)}
-                for call in self.calls
-            ],
+            "calls": [call.to_json() for call in self.calls],
             "calling": self.calling,
             "state": self.state,
             "faults": [
@@ -158,6 +165,7 @@ class Turn:
                 }
                 for fault in self.faults
             ],
+            "cut": self.cut and self.cut.to_json(),
             "ids": list(self.ids),
             "report": self.report and self.report.to_json(),
         }
@@ -167,11 +175,13 @@ class Turn:
         """What `to_json` wrote."""
         calls = (Call(**{**call, "span": tuple(call["span"])}) for call in fields["calls"])
         faults = (Fault(**{**fault, "span": tuple(fault["span"])}) for fault in fields["faults"])
+        cut = fields.get("cut")
         report = fields["report"] and Report.of_json(fields["report"])
         return Turn(
             **{
                 **fields,
                 "calls": tuple(calls),
+                "cut": cut and Call(**{**cut, "span": tuple(cut["span"]), "cut": True}),
                 "faults": tuple(faults),
                 "ids": tuple(fields["ids"]),
                 "report": report,

@@ -60,12 +60,13 @@ def read_as(
     tokenizer: PreTrainedTokenizerBase | None,
     opened: Opened = "auto",
     prompt: str | None = None,
+    ended: bool = True,
 ) -> tuple[WireFormat, Turn]:
     """The format that a turn is read in, and what it says."""
     if isinstance(turn, str):
         if isinstance(format, str):
             format = _named(format, turn, toolset, opened, prompt)
-        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt)
+        return format, read_turn(turn, format, toolset, opened=opened, prompt=prompt, ended=ended)
     if tokenizer is None:
         raise RequestError("ids say nothing without their tokenizer: give tokenizer=..., or text")
     if isinstance(format, str):
@@ -74,7 +75,7 @@ def read_as(
     opened = opened_by(prompt, format, opened)
     parser = TurnParser(format, toolset, opened=opened, spelling=spelling)
     parser.feed(turn)
-    return format, finished(parser)
+    return format, finished(parser, None if ended else False)
 
 
 def _named(

@@ -88,7 +88,11 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         return True  # what was meant stood elsewhere: a closer, too early and then left out
     keys = {key for tool in toolset.tools for key in tool.keys}
     argument = _arguments(toolset.names, frozenset(keys))
-    if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
+    if any(
+        _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
+    ):
+        return True
+    if any(_lost_call(place, turn, toolset) for place in places):
         return True
     added = [place for place in places if place.edit.rule in _PUT_IN]
     pieces = {place.piece for place in added} - {""}
@@ -212,13 +216,25 @@ def _says(place: _Place) -> bool:
     return bool(re.search(r"[\w\"']", beside))
 
 
-def _split(place: _Place) -> bool:
+def _split(place: _Place, wire_format: WireFormat) -> bool:
     """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
     if place.piece != ",":
         return False
+    if any(f'"{part.said}"' in wire_format.markup for part in place.strings):
+        return True  # a field of the format, and no item
     sides = place.left, place.right
     marked = any(side in _MARKS for side in sides) and any(map(str.isalpha, sides))
     return marked or all(map(str.isalnum, sides)) or place.right in ("[", "{")
+
+
+def _lost_call(place: _Place, turn: Turn, toolset: Toolset) -> bool:
+    """Whether a tag was left out with, or beside, the name of a tool that no call is to now."""
+    at = len(place.before)
+    if place.edit.rule != "drop_control" or any(c.span[0] <= at <= c.span[1] for c in turn.calls):
+        return False
+    before, after = place.before.rstrip(SPACE), place.after.lstrip(SPACE)
+    named = any(name in place.left_out for name in toolset.names)
+    return named or before.endswith(toolset.names) or after.startswith(toolset.names)
 
 
 def _sank(call: Call, tool: Tool) -> bool:
@@ -250,6 +266,8 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         ends = {said[:1], said[-1:]}
         if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
             return True
+        if len(place.piece) > 1 and _is_torn(said):
+            return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS}:
             return True
         if quote and (
@@ -264,6 +282,16 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
             if (more > 0 and ends_so) or (more and quote):
                 return True
     return False
+
+
+def _is_torn(said: str) -> bool:
+    """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
+    pairs = {**_CLOSING, ">": "<"}
+    unpaired = {
+        sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
+    }
+    unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
+    return said[:1] in {*unpaired, *"=:,;|"} or said[-1:] in {*unpaired, *"=|"}
 
 
 def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:

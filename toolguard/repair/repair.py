@@ -36,6 +36,7 @@ _AROUND = ("drop_head", "drop_reasoning", "add_opener", "reroute")
 _LONGEST_UNTAGGED = 20_000  # characters
 _BODIES = 8  # how many places are tried as the beginning of a call without its opener
 _STRUCTURE = re.compile(r"[{}<>\[(\"]")
+_IN_NUMBER = re.compile(r"\d[\w.]")
 _THOUGHT = re.compile(r"\s*<think>(?:(?!</?think>)[\s\S])*</think>[\r\n]*")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)\n?[ \t]{0,16}```", re.DOTALL)
 
@@ -52,6 +53,7 @@ def repair(
     tokenizer: PreTrainedTokenizerBase | None = None,
     opened: Opened = "auto",
     prompt: str | None = None,
+    ended: bool = True,
 ) -> Repair:
     """Gives back the calls of a finished turn that can be proved, and only those.
 
@@ -69,6 +71,7 @@ def repair(
         tokenizer: the model's, for ids.
         opened: what the prompt had opened already (see `toolguard.read_turn`).
         prompt: the prompt, or its end, which says so.
+        ended: the turn was ended by an end token, not by a budget.
 
     Raises:
         FormatError: there is no such format.
@@ -78,7 +81,7 @@ def repair(
         TokenizerError: the tokenizer is not a fast one and cannot be converted.
     """
     toolset = Toolset.of(tools)
-    wire_format, before = read_as(turn, toolset, format, tokenizer, opened, prompt)
+    wire_format, before = read_as(turn, toolset, format, tokenizer, opened, prompt, ended)
     text = before.raw
     known = opened_by(prompt, wire_format, opened)
     if known == "auto":
@@ -126,6 +129,7 @@ def _mended(
 ) -> list[tuple[Turn, tuple[Edit, ...]]]:
     """The smallest repairs in the format itself, one for each outcome."""
     text = before.raw
+    ended = all(fault.kind != "unfinished_turn" for fault in before.faults)
     read: dict[str, Turn] = {}
     changes = Changes(wire_format, toolset)
 
@@ -135,6 +139,8 @@ def _mended(
         if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
             return False
         if _is_cut_off(way, text, wire_format, toolset, opened):
+            return False
+        if not ended and read_turn(way.text, wire_format, toolset, opened=opened, ended=False).cut:
             return False
         if _was_thought(way, turn, text, wire_format):
             return False
@@ -194,6 +200,8 @@ def _is_cut_off(
                 or text.rstrip(SPACE)[-1] not in "}])>"
                 or bool(further and follows(wire_format, way.text[:end] + further, opened))
             )
+        if edit.rule == "add_closer" and _IN_NUMBER.match(text, edit.span[0] - 1):
+            return True
         longer += len(edit.after) - len(edit.before)
     return False
 

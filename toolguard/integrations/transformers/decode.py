@@ -54,7 +54,7 @@ class Row:
 
     def turn(self, policy: Policy) -> Turn:
         """The finished turn, with its report."""
-        turn = self.guard.read(self.ids, self.state.mentions)
+        turn = self.guard.read(self.ids, self.state.mentions, self.state.cut)
         report = self.state.report(self.passes, self.seconds, self.forced)
         before = self.guard.read(self.heading).state if self.heading else None
         report = replace(

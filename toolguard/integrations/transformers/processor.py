@@ -49,6 +49,7 @@ class GuardLogitsProcessor(LogitsProcessor):
         self._starts = [guard.start(max_new_tokens) for guard in self._guards]
         self._prompt_length = 0
         self._rows: list[_Row] = []
+        self._cuts: set[tuple[int, tuple[int, ...]]] = set()  # prompts, and turns cut there
         self._started = self._last = 0.0
 
     # The signature is transformers'; its LongTensor and FloatTensor are Tensors by another name.
@@ -90,6 +91,9 @@ class GuardLogitsProcessor(LogitsProcessor):
         if held:
             part = scores[held]  # a copy: indexing with a list makes one
             enforce([self._rows[index].state for index in held], part)
+            for row in (self._rows[index] for index in held):
+                if row.state.cut == len(row.history):
+                    self._cuts.add((row.prompt, row.history))
             scores = scores.clone()
             scores[held] = part
         self._last = time.perf_counter()
@@ -158,7 +162,10 @@ class GuardLogitsProcessor(LogitsProcessor):
         for index, ids in enumerate(generated):
             prompt = index // per_guard
             state = self._state_of(prompt, ids)
-            turn = self._guards[prompt].read(ids, state.mentions if state else frozenset())
+            cuts = [begun for of, begun in self._cuts if of == prompt]
+            cut = next((len(begun) for begun in cuts if (*ids[: len(begun)],) == begun), None)
+            mentions = state.mentions if state else frozenset[int]()
+            turn = self._guards[prompt].read(ids, mentions, cut)
             if state is not None:
                 report = state.report(len(turn.ids), self._last - self._started)
                 turn = replace(turn, report=replace(report, tokens=len(turn.ids)))

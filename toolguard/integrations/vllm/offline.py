@@ -54,8 +54,8 @@ def chat(
         messages: a conversation (OpenAI-style messages), or a list of conversations: a batch.
         tools: the tools offered in all of them (see `Toolset.of`).
         sampling_params: how to sample, for one turn each; greedy, with up to 512 tokens, unless
-            given. `max_tokens` is the budget that a turn is ended within, so it has to fit into
-            the model's context after the prompt.
+            given. A turn that `max_tokens` ends is cut off there: it is an `unfinished_turn`,
+            and no call that was not written in full is one of its calls.
         tool_choice: `auto`, `required`, `none`, or the name of the one tool to call.
         parallel: whether one turn may hold several calls.
         wire_format: a format or its name; by default it is recognised (`toolguard.recognise`).

@@ -44,6 +44,7 @@ class GuardParser(DelegatingParser):
         super().__init__(*args, **options)
         self._opened: Opened = "auto"
         self._reading: Reading | None = None
+        self._last: int | None = None  # the last token, as far as it is known
 
     @cached_property
     def format(self) -> WireFormat:
@@ -72,7 +73,8 @@ class GuardParser(DelegatingParser):
         model_output_token_ids: Sequence[int] = (),
     ) -> tuple[str | None, str | None, list[FunctionCall] | None]:
         """A finished turn: its reasoning, its content and its calls."""
-        told = self._read(request).whole(self._without_end(model_output))
+        self._last = next(reversed(model_output_token_ids), None)
+        told = self._read(request).whole(self._without_end(model_output), self._ended)
         self._count(request, bool(told.calls), streamed=False)
         return told.reasoning or None, told.content or None, [*told.calls.values()]
 
@@ -90,9 +92,10 @@ class GuardParser(DelegatingParser):
             if prompt_token_ids is not None:
                 self.set_prompt_token_ids(prompt_token_ids)
             self._reading = self._read(request)
+        self._last = next(reversed(delta_token_ids), self._last)
         told = self._reading.feed(self._without_end(delta_text) if finished else delta_text)
         if finished:
-            told.add(self._reading.finish())
+            told.add(self._reading.finish(self._ended))
         self._count(request, bool(told.calls), streamed=True)
         if not request.include_reasoning:
             told.reasoning = ""
@@ -110,6 +113,14 @@ class GuardParser(DelegatingParser):
         if isinstance(self.tool_parser, GuardToolParser):
             return self.tool_parser.reading(request, self._opened, thinks=thinks)
         return Reading(self.format, Toolset(()), self._opened, thinks=thinks)
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the model ended the turn, and not a budget or a stop string."""
+        if self._last is None or self._last == self.model_tokenizer.eos_token_id:
+            return True
+        ends = _end_texts(self.format, self.model_tokenizer)
+        return self.model_tokenizer.decode([self._last]) in ends
 
     def _without_end(self, text: str) -> str:
         """A text without the end token, which a client may ask to be shown."""

@@ -68,8 +68,6 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
         if request is None:
             return
         Resumption.of(sampling_params.extra_args)
-        if sampling_params.max_tokens is None:
-            raise RequestError("max_tokens: a guarded turn needs a budget to end within")
         for name in ("min_tokens", "allowed_token_ids", "bad_words", "structured_outputs"):
             if request.policy == "enforce" and getattr(sampling_params, name):
                 raise RequestError(
@@ -125,13 +123,11 @@ class GuardProcessor(V1LogitsProcessor, V2LogitsProcessor):
         request = GuardRequest.of(params.extra_args)
         if request is None:
             return
-        assert params.max_tokens is not None
         self.seats.enter(
             number,
             (params.extra_args or {}).get(NAME, ""),
             request,
             ids,
-            budget=params.max_tokens,
             stops=params.all_stop_token_ids,
             prompt=prompt,
             resumption=Resumption.of(params.extra_args),

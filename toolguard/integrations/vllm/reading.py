@@ -80,7 +80,7 @@ class Reading:
         toolset: the tools that may be called.
         opened: what the prompt had opened.
         thinks: reasoning is told as such; otherwise it is content, tags and all.
-        guarded: no call is left open or unsound.
+        guarded: no call is unsound, and none is left open but by the budget.
     """
 
     def __init__(
@@ -108,10 +108,14 @@ class Reading:
         self._turn = TurnParser(self._format, self._toolset, opened=opened)
         self._thinking = self._in_calls = False
 
-    def whole(self, text: str) -> Told:
-        """A finished turn."""
-        turn = read_turn(text, self._format, self._toolset, opened=self._opened)
-        mended = self._mended(turn)
+    def whole(self, text: str, ended: bool = True) -> Told:
+        """A finished turn.
+
+        Args:
+            ended: by the model, not by a budget.
+        """
+        turn = read_turn(text, self._format, self._toolset, opened=self._opened, ended=ended)
+        mended = self._mended(turn, ended)
         thought, _ = self._thought(turn)
         calls = {
             number: FunctionCall(
@@ -119,7 +123,7 @@ class Reading:
             )
             for number, call in enumerate(mended.calls)
         }
-        return Told(thought if self._thinks else "", self._content(turn, mended), calls)
+        return Told(thought if self._thinks else "", self._content(turn, mended, ended), calls)
 
     def feed(self, text: str) -> Told:
         """What more of the turn is told after more of its text."""
@@ -142,15 +146,15 @@ class Reading:
         more.content = more.content.removeprefix(said)
         return more
 
-    def finish(self) -> Told:
-        """What the end of the turn tells."""
+    def finish(self, ended: bool = True) -> Told:
+        """What the end of the turn tells; `ended` as for `whole`."""
         known = self._opened == "auto" and shown(self._text, self._format)
         again = self._begin_again(known) if known else Told()
-        *events, end = self._turn.finish()
+        *events, end = self._turn.finish(ended)
         assert isinstance(end, TurnEnd)
         more, told = self._more(events, again), self._told
-        mended = end.turn if told.calls else self._mended(end.turn)
-        content = self._content(end.turn, mended)
+        mended = end.turn if told.calls else self._mended(end.turn, ended)
+        content = self._content(end.turn, mended, ended)
         if content.startswith(told.content):
             more.content += content[len(told.content) :]
         thought, _ = self._thought(end.turn)
@@ -163,11 +167,13 @@ class Reading:
                 )
         return more
 
-    def _mended(self, turn: Turn) -> Turn:
+    def _mended(self, turn: Turn, ended: bool) -> Turn:
         """The turn, or what of it can be proved if it has no call and is faulty."""
         mended = turn
         if turn.faults and not turn.calls and len(self._toolset):
-            mended = repair(turn.raw, self._toolset, self._format, opened=self._opened).after
+            mended = repair(
+                turn.raw, self._toolset, self._format, opened=self._opened, ended=ended
+            ).after
         if len(self._toolset):
             count_turn(turn, mended)
         return mended
@@ -183,15 +189,16 @@ class Reading:
             return whole, end + len(self._closing)
         return turn.reasoning, _end_of(turn.reasoning, raw, start)
 
-    def _content(self, turn: Turn, mended: Turn) -> str:
-        """Prose, and what is neither that nor reasoning where it makes no call."""
+    def _content(self, turn: Turn, mended: Turn, ended: bool) -> str:
+        """Prose, and what is neither that nor reasoning where it makes no call, unless it is one
+        that the budget cut off."""
         thought, end = self._thought(turn)
         if thought and not self._thinks:
             closed = self._closing if self._closing in turn.raw else ""
             thought = f"{self._opening}{thought}{closed}"
         else:
             thought = ""
-        if mended.calls or not turn.faults:
+        if mended.calls or not turn.faults or (self._guarded and not ended):
             return thought + mended.text
         opening, closing = map(fixed_text, self._format.answer)
         rest = turn.raw[_end_of(turn.text, turn.raw, _behind(opening, turn.raw, end)) :]

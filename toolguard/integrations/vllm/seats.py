@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -112,7 +113,6 @@ class Seats:
         request: GuardRequest,
         ids: list[int],
         *,
-        budget: int,
         stops: Collection[int],
         prompt: Sequence[int],
         resumption: Resumption = _FROM_THE_START,
@@ -122,15 +122,12 @@ class Seats:
         Args:
             number: the engine's; whatever had it before has left.
             ids: the tokens written so far, or a list of them that goes on.
-            budget: how many tokens the turn may have.
             stops: the ids at which the engine ends it.
             prompt: the last ids of the prompt.
-            resumption: where the turn is taken up, if it was taken back; neither `ids` nor `budget`
-                nor `prompt` includes what was kept of it.
+            resumption: where the turn is taken up, if it was taken back; neither `ids` nor `prompt`
+                includes what was kept of it.
         """
-        starting = self._compiler.submit(
-            self._start, request, budget, stops, prompt, resumption.kept
-        )
+        starting = self._compiler.submit(self._start, request, stops, prompt, resumption.kept)
         self._seats[number] = Seat(name, request, resumption, starting, ids)
 
     def leave(self, number: int) -> None:
@@ -211,7 +208,6 @@ class Seats:
     def _start(
         self,
         request: GuardRequest,
-        budget: int,
         stops: Collection[int],
         prompt: Sequence[int],
         kept: Sequence[int],
@@ -220,7 +216,8 @@ class Seats:
         guard = request.guard(self._tokenizer, stops, prompt)
         self.stats.compiled += 1
         self.stats.compile_seconds += time.perf_counter() - started
-        state = guard.start(len(kept) + budget)
+        # The engine ends what its budget does not hold, and says so: nothing is made up here.
+        state = guard.start(sys.maxsize)
         if not all(state.retrace(token) for token in kept):
             raise RequestError("kept: a turn that begins so is not legal")
         return state
