@@ -192,7 +192,8 @@ def markup_cut(text: str, random: Random) -> Damaged | None:
 
 
 def cut_off(text: str, random: Random) -> Damaged | None:
-    at = random.randrange(len(text))
+    *_, last = re.finditer(rf"{_NAME.pattern}|\b(?:log|now)\b", text)
+    at = random.randrange(last.start(), len(text))  # nobody misses a call that has not begun
     held = (found.start() for found in STAND_IN.finditer(text) if found.start() < at < found.end())
     return Damaged(text[: next(held, at)])
 

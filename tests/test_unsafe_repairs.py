@@ -136,6 +136,46 @@ def test_what_is_said_in_another_way_comes_back(name: str, text: str, expected: 
     assert calls(text, name) == expected
 
 
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
+    wire_format = WireFormat.load(name)
+    opener = wire_format.opener
+    two = [{"name": "count", "arguments": {"n": n}} for n in (1, 2)]
+    try:
+        text = toolguard.render(wire_format, two)
+    except FormatError:
+        pytest.skip("the format has one call in a turn")
+    if not opener or text.count(opener) < 2:
+        pytest.skip("the second call has no opener")
+    for size in range(1, len(opener)):
+        cut = text[: text.rfind(opener) + size]
+        turn = toolguard.read_turn(cut, wire_format, toolguard.Toolset.of(TOOLS))
+        if turn.faults:  # else it is text behind a call
+            assert len(calls(cut, name)) != 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "lfm2",
+            '<|tool_call_start|>[store(m={"path": \u300c{a: 1}\u300d, "n": 9})]<|tool_call_end|>',
+        ),
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [<|"|>null<|"|>]}}')),
+        ("gemma4", "<|tool_call>call:store{m:{path:<|'|>{a: 1}<|'|>,n:9}}<tool_call|>"),
+        ("functiongemma", "call:route{start:<escape>Rome<escape>,goal:<escaOslo<escape>}"),
+        ("hermes", tagged('{"name": "store", "arguments": {"m": {"path": "x", n":" 9}}}')),
+        ("llama3_json", '{"name": "log", "parameters": {"rows": ["a", "[x=1, y=2"]]}}'),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "b\uff08, "n": 9}}')),
+        ("glm_xml", "<tool_call>edit<arg_key>path</arg_key></arg_key>x</arg_value></tool_call>"),
+    ],
+)
+def test_half_of_a_pair_is_in_no_value(name: str, text: str) -> None:
+    if name == "functiongemma":
+        text = f"<start_function_call>{text}<end_function_call>"
+    assert calls(text, name) == []
+
+
 def test_literals_damaged_anywhere_make_no_other_calls() -> None:
     for turn in islice(turns(toolguard.format_names(), seed=19), 250):
         outcome, repair = repaired(turn)

@@ -80,7 +80,10 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     put_in = {place.piece for place in places} - {""}
     if any(not place.edit.after and place.left_out in put_in for place in places):
         return True  # what was meant stood elsewhere: a closer, too early and then left out
+    words = {edit.before for edit in way.edits if edit.rule == "quote_word"}
     keys = {key for tool in toolset.tools for key in tool.keys}
+    if words - keys - {*toolset.names}:
+        return True  # what lost its quotes may be all that it stands in
     argument = _arguments(toolset.names, frozenset(keys))
     if any(_says(place) or _took_in(place, argument) or _split(place) for place in places):
         return True
@@ -98,6 +101,12 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     if turn.calls:
         gone.append(way.text[turn.calls[-1].span[1] :])
     gone.append(turn.text)
+    said = [edit.before for edit in way.edits if edit.rule == "cut_text"]
+    inner = (*wire_format.markup, *wire_format.inner)
+    if any(piece in text for piece in inner for text in (*said, turn.text)):
+        return True  # a part of a call
+    if turn.reasoning and put_in & {part.text for part in wire_format.reasoning.opening}:
+        return True  # what was said is no thought
     signs = [text for text in (*wire_format.controls, *wire_format.markup) if text[0] in _SIGNS]
     if any(begun_length(text.rstrip(SPACE), signs) for text in gone):
         return True  # a call that has begun
@@ -242,9 +251,10 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     for text, where in place.strings if place.piece else ():
         said = normalize("NFKC", text).strip(SPACE)  # a sign may be as wide as an ideograph
         ends = {said[:1], said[-1:]}
-        if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
+        begins = said[:1] in (*_MARKS, *",=:;)]}")
+        if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
-        if (quote or where == "key") and ends & {*_SIGNS, *_MARKS}:
+        if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
         if quote and (
             (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
@@ -278,14 +288,16 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         return True  # nor an empty one, or an empty object
     if len(piece) > 1:
         stops = tuple(value.stop for value in wire_format.reader.values.values())
-        begins = after.startswith(stops)  # a value that nobody wrote
-        return (
-            begins
-            or _is_damaged(place, put_in, wire_format)
-            or any(piece in said for said in strings)
+        if after.startswith(stops) or any(piece in said for said in strings):
+            return True  # a value that nobody wrote, or one that has it already
+        beside = (part.said for part in place.strings)
+        return _is_damaged(place, put_in, wire_format) or any(
+            _is_torn(said, wire_format) for said in beside
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
+        if piece == "]" and before.rstrip(SPACE).endswith("["):
+            return True  # nothing of it is there
         ends = [said for said in strings if said.rstrip().endswith(piece)]
         return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
             said.count(piece) > said.count(_CLOSING[piece]) for said in ends
@@ -333,6 +345,14 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
     marked = said.startswith(wire_format.markup) or said.endswith(wire_format.markup)
     spelled = wire_format.spelled.search(said)
     return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
+
+
+def _is_torn(said: str, wire_format: WireFormat) -> bool:
+    """Whether a string begins or ends with some of what the format writes."""
+    written = (text.strip(SPACE) for text in wire_format.reader.written.values())
+    return any(
+        said.startswith(text[:3]) or said.endswith(text[-3:]) for text in written if len(text) > 3
+    )
 
 
 def _in_string(text: str, sign: str) -> bool:
