@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import toolguard
 from benchmarks.literal_damage import repaired, turns
-from toolguard import FormatError, WireFormat
+from toolguard import Edit, FormatError, WireFormat
 
 TEXT, WHOLE, LIST = {"type": "string"}, {"type": "integer"}, {"type": "array"}
 TOOLS = [
@@ -180,3 +181,14 @@ def test_literals_damaged_anywhere_make_no_other_calls() -> None:
     for turn in islice(turns(toolguard.format_names(), seed=19), 250):
         outcome, repair = repaired(turn)
         assert outcome != "unsafe", (turn, repair.edits)
+        assert edited(turn.text, repair.edits) == repair.text
+
+
+def edited(text: str, edits: Sequence[Edit]) -> str:
+    """A text after edits that account for every character of it."""
+    written, place = "", 0
+    for edit in edits:
+        assert text[slice(*edit.span)] == edit.before
+        written += text[place : edit.span[0]] + edit.after
+        place = edit.span[1]
+    return written + text[place:]
