@@ -101,12 +101,8 @@ class Taken:
     @property
     def regex(self) -> str:
         """All such strings."""
-        return "|".join(filter(None, (self.held, self.begun)))
-
-    @property
-    def held(self) -> str:
-        """Those that hold one; empty if none is."""
-        return f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+        held = f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+        return "|".join(filter(None, (held, self.begun)))
 
     @property
     def begun(self) -> str:

@@ -136,10 +136,10 @@ class _Writer:
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(_, stop, also):
-                regex, not_taken = _but(node)
+                regex, held, not_taken = _but(node)
+                condition = f"{self.before(stop, held=held)}{_not(not_taken)}"
                 text = self.terminal(
-                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(not_taken)}) "
-                    f"{json.dumps(stop)}"
+                    f"({delimited(regex)}{_also(also)} & {condition}) {json.dumps(stop)}"
                 )
                 return self.anything(text, node)
             case Key():
@@ -195,8 +195,8 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        regex, not_taken = _but(node)
-        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(not_taken)}"
+        regex, held, not_taken = _but(node)
+        conditions = f"{_also(node.also)} & {self.without([stop], held=held)}{_not(not_taken)}"
         name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         return f"{name}?" if re.fullmatch(node.regex, "") else name
@@ -217,8 +217,9 @@ class _Writer:
         names = [self.terminal(delimited(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
 
-    def before(self, end: str, controls: Sequence[str] = ()) -> str:
-        """Text that has none of the control tokens, nor `end`, before the end of this one.
+    def before(self, end: str, controls: Sequence[str] = (), held: str = "") -> str:
+        """Text that has none of the control tokens, nor `end`, before the end of this one, and
+        nothing that matches `held`.
 
         A condition on the text alone: one on text and end takes the engine thirty times as long. So
         the text does not end where a control token would run on into `end`, either.
@@ -230,12 +231,19 @@ class _Writer:
             for i in range(1, len(end))
             if control.endswith(end[:i])
         ]
-        return self.without(controls, begun)
+        return self.without(controls, begun, held)
 
-    def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
-        """Text that has none of the control tokens in it, and none of the endings at its end."""
+    def without(
+        self, controls: Sequence[str], endings: Sequence[str] = (), held: str = ""
+    ) -> str:
+        """Text that has none of the control tokens in it, and nothing that matches `held`, and none
+        of the endings at its end.
+
+        One condition on all that is in it: each further one takes the engine twice as long.
+        """
         ended = f" & ~{delimited(f'(?s:.*)({_any(endings)})')}" if endings else ""
-        return f"~{delimited(f'(?s:.*)({_any(controls)})(?s:.*)')}{ended}"
+        inside = "|".join(filter(None, (_any(controls), held)))
+        return f"~{delimited(f'(?s:.*)({inside})(?s:.*)')}{ended}"
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
@@ -285,14 +293,15 @@ def _in_order(name: str, node: Members, sep: str, written: Sequence[str], extra:
     return "\n".join(lines)
 
 
-def _but(node: Raw | Until) -> tuple[str, str]:
-    """A string without quotes but for what is taken, as two regular expressions: what it is, and
-    what it is not. The engine sees at once that nothing is left of the first, not of the second."""
+def _but(node: Raw | Until) -> tuple[str, str, str]:
+    """A string without quotes but for what is taken, as three regular expressions: what it is, what
+    is nowhere in it, and what it is not. The engine sees at once that nothing is left of the first,
+    not of the others."""
     if node.taken is None:
-        return node.regex, ""
+        return node.regex, "", ""
     if node.regex not in _ANYTHING:
-        return node.regex, node.taken.regex
-    return _unlike(node.taken.openers), node.taken.held
+        return node.regex, node.taken.inside, node.taken.begun
+    return _unlike(node.taken.openers), node.taken.inside, ""
 
 
 def _unlike(openers: Sequence[str]) -> str:
