@@ -85,7 +85,7 @@ def value(schema: Any, text: str, whole: Any, full: bool) -> Any:
             return 7 if kind == "integer" or not full else 19.5
 
 
-def string(schema: Any, text: str) -> str:
+def string(schema: dict[str, Any], text: str) -> str:
     match schema:
         case {"format": "date-time"}:
             return "2026-01-31T12:00:00Z"
@@ -95,7 +95,7 @@ def string(schema: Any, text: str) -> str:
             return "https://example.org/a?b=c#d"
         case {"pattern": "^[A-Z][A-Z0-9_]+$"}:
             return "TG_1"
-    size = min(schema.get("maxLength", schema.get("minLength", 8)), LONGEST)
+    size: int = min(schema.get("maxLength", schema.get("minLength", 8)), LONGEST)
     return "x" + (text * (size // len(text) + 1))[: size - 2] + "x"
 
 

@@ -39,9 +39,9 @@ _SLICES = [
 
 # An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
 # behind the opener of hundreds of tools. Fuel is for some thousand strings without quotes, and for
-# the first step at the end of one, which takes up to 5 ms: ten times as long before a guard is lost.
+# the first step at the end of one, which takes up to 5 ms: it may take some times as long.
 _LIMITS = LLParserLimits(
-    max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=4_000_000
+    max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=1_000_000
 )
 
 

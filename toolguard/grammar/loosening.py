@@ -19,6 +19,10 @@ MOST_VALUES = 40_000
 as many as 117 tools of real servers."""
 
 
+_MORE = {"$ref", "allOf", "anyOf", "oneOf"}
+"""Keywords that may declare further arguments, or say more of those that are there."""
+
+
 def within(toolset: Toolset, most: int) -> tuple[Toolset, list[Relaxation]]:
     """The tools, the largest of them loosened where all have more than `most` values."""
     sizes = {tool.name: _size(tool.parameters) for tool in toolset}
@@ -34,11 +38,10 @@ def within(toolset: Toolset, most: int) -> tuple[Toolset, list[Relaxation]]:
 def loosened(tool: Tool) -> Tool:
     """A tool whose arguments have names and types, and nothing else is asked of them."""
     whole = tool.parameters
-    kept = {key: whole[key] for key in ("type", "required", "additionalProperties") if key in whole}
-    if not isinstance(kept.get("additionalProperties"), bool):
-        kept.pop("additionalProperties", None)
     properties = {key: _typed(schema) for key, schema in whole.get("properties", {}).items()}
-    return replace(tool, parameters={**kept, "properties": properties})
+    closed = not tool.is_open and not _MORE & whole.keys()
+    parameters = {"type": "object", "properties": properties, "additionalProperties": not closed}
+    return replace(tool, parameters={**parameters, "required": whole.get("required", [])})
 
 
 def relaxation(tool: Tool) -> Relaxation:
@@ -47,10 +50,8 @@ def relaxation(tool: Tool) -> Relaxation:
     return Relaxation(tool.name, "", "properties of arguments", reason)
 
 
-def _typed(schema: Any) -> Schema | bool:
-    if isinstance(schema, bool):
-        return schema
-    return {"type": schema["type"]} if "type" in schema else {}
+def _typed(schema: Any) -> Schema:
+    return {"type": schema["type"]} if isinstance(schema, Mapping) and "type" in schema else {}
 
 
 def _size(schema: Any) -> int:

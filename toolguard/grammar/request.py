@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from math import inf
 from typing import Any
 from typing import Literal as Choice
 
@@ -40,7 +40,7 @@ from ..formats.nodes import (
 from ..formats.reader import CALLS, CDATA, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import UNWRITABLE, ArgumentRules, MadeRules, Relaxation
+from .arguments import UNWRITABLE, ArgumentRules, MadeRules, Relaxation, TooLargeError
 from .dialects import (
     Dialect,
     ElementsDialect,
@@ -56,9 +56,6 @@ Reasoning = Choice["auto", "open", "none", "reply"]
 _Taken = Callable[[str, str], Taken | None]
 """What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
-MOST_SECONDS = 5
-"""How many seconds of a core writing the rules of tools in full may take: what references make of a
-schema cannot be told from its size."""
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
@@ -211,7 +208,6 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
 
     What is around that is the same for all: it is there once, however many tools are offered.
     """
-    started = time.thread_time()
     general = dict(rules)
     roots = [name for name in CALLS if name in rules]
     slotted: set[str] = set()
@@ -228,9 +224,13 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
-            if time.thread_time() - started > MOST_SECONDS:
+            try:
+                made[name] = filler.fill(node)
+            except TooLargeError:
                 filler.loosen()
-            made[name] = filler.fill(node)
+                made.room = inf
+                made[name] = filler.fill(node)
+                made.room = 0
         return Alt(tuple(map(Ref, own)))
 
     def offered(node: Node, root: str) -> Node:
@@ -271,14 +271,14 @@ class _Filler:
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
         self.keys = keys
-        self.taken = partial(heads.taken, keys.names(tool.keys, tool.is_open))
+        self.taken = cache(partial(heads.taken, keys.names(tool.keys, tool.is_open)))
         self.rules = rules  # those of all tools
         self.values: dict[tuple[str, str], Node] = {}
         self.relaxations: list[Relaxation] = []
 
     def loosen(self) -> None:
-        self.tool = loosened(self.tool)
-        self.relaxations.append(relaxation(self.tool))
+        self.tool, self.values = loosened(self.tool), {}
+        self.relaxations = [relaxation(self.tool)]
 
     def rule(self, name: str) -> str:
         """The tool's own copy of a rule, by its name."""
@@ -337,13 +337,14 @@ class _Filler:
                 builder.relax(path, UNWRITABLE, unwritable(key))
             written = NEVER if name is None else self.filled(rule, Literal(name), schema, path)
             members.append(Member(written, key in required))
-        self.keep(builder)
         known = frozenset(filter(None, map(keys.write, properties)))
         others = Key(known, "", keys.other)
         extra = self.filled(rule, others, other, "/*") if other else None
+        found = Members(tuple(members), separator, extra)
+        builder.relax_uncounted(found, "")
+        self.keep(builder)
         if extra is None and not members:
             return EMPTY
-        found = Members(tuple(members), separator, extra)
         return found if required else optional(found)
 
     def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:
