@@ -93,7 +93,7 @@ UNWRITABLE = "properties"
 """The keyword of a relaxation that leaves out an argument whose name cannot be written."""
 
 
-MOST_WRITTEN = 100_000
+MOST_WRITTEN = 80_000
 """How many values may be written for the tools of a request, every one by its whole schema, before
 the others are loosened: what references make of a schema cannot be told from its size."""
 

@@ -261,12 +261,11 @@ def _in_any_order(
     bits = {index: bit for bit, index in enumerate(counted)}
     needed = [f"bit_set({bits[i]})" for i in counted if node.members[i].required]
     low = max(node.low, 1)
-    options = [
-        f"{each} {name}_::set_bit({bits[i]}) %if bit_clear({bits[i]})"
-        if i in bits
-        else f"{each} {name}_::_"
-        for i, each in enumerate(written)
-    ]
+    options = []
+    for index, each in enumerate(written):
+        bit = bits.get(index)
+        once = f"set_bit({bit}) %if bit_clear({bit})"
+        options.append(f"{each} {name}_::{'_' if bit is None else once}")
     more = ""
     if extra is not None:
         options.append(f"{extra} {name}_::_")
