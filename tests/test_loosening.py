@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.growth import listed
 from toolguard import Guard, format_names, render
 
 from .test_masks import encode, walks
 
-LISTED = json.loads((Path(__file__).parent / "server_tools.json").read_text("utf-8"))
 WORDS = [f"word {n}" for n in range(40_000)]
 SMALL = {"name": "small", "parameters": {"properties": {"unit": {"enum": ["m", "km"]}}}}
 LARGE: dict[str, dict[str, Any]] = {
@@ -96,8 +94,7 @@ def test_references_that_come_to_too_much_are_loosened(
 def test_tools_as_servers_list_them_are_held_in_full(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    many = [{**tool, "name": f"{tool['name']}_{n}"} for n in range(3) for tool in LISTED]
-    assert not loose(Guard.compile(name, many, tokenizer))
+    assert not loose(Guard.compile(name, listed(40), tokenizer))
 
 
 @pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "gemma4"])

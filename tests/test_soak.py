@@ -3,22 +3,17 @@ from the first id to the last, and the guard is as good afterwards."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.growth import LISTED
 from toolguard import Guard, WireFormat, format_names, render
 
 from .turns import examples
 
-LISTED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "server_tools.json").read_text("utf-8")
-)
-"""The shapes of tools that servers of the Model Context Protocol list."""
 BOUNDS: dict[str, dict[str, Any]] = {
     **{f"maxLength {size}": {"maxLength": size} for size in (60, 100, 500, 2_000, 20_000)},
     "minLength": {"minLength": 40},
