@@ -284,7 +284,7 @@ def judged(guard: Guard, tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> 
 
 def admits(guard: Guard, ids: list[int]) -> bool:
     state = guard.start(10_000)
-    return all(map(state.accept, ids)) and state.done
+    return all(map(state.accept, ids)) and state.done and not state.matcher.broken
 
 
 def read_text(guard: Guard, text: str) -> Turn:

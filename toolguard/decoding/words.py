@@ -14,12 +14,11 @@ from typing import TypeAlias
 from ..formats.reader import SPACE
 from ..formats.wire_format import WireFormat
 from ..grammar.engine import Vocabulary
-from ..parsing.quoted import QUOTE
+from ..parsing.quoted import QUOTE, Code, says_words
 from ..parsing.value_words import may_set_apart
 
 _SPACE = SPACE.encode()
 _QUOTED = re.compile(QUOTE.encode())
-_FENCE = re.compile(rb"```\w*")
 _NEAR = 8
 """How many bytes before a word show whether it is in quotes."""
 _BLANK = 64
@@ -139,6 +138,6 @@ class Words:
 
     def in_code(self, text: bytes) -> bool:
         """Whether what follows a text of words is in a code span or block of Markdown."""
-        if text.count(b"```") % 2:
-            return any(chr(byte).isalpha() or byte > 127 for byte in _FENCE.sub(b"", text))
-        return bool(text[text.rfind(b"\n") + 1 :].count(b"`") % 2)
+        said = text.decode("utf-8", "replace")
+        code = Code(said)
+        return bool(code.closing) and (says_words(said) or not code.is_block)

@@ -214,7 +214,7 @@ class TurnParser:
             self.feed(text)  # what is certain at a marker is told before the end is known
         else:
             text = self._thought.feed(text, final=True)
-            self._source = quoted("", text, self._format, final=True).text
+            self._source = quoted("", text, self._format, True, self._toolset.names).text
             if head is not None and head.state is not None:
                 self._is_opening = False  # calls stand before all else
                 self._go_behind(head, head.state)
@@ -331,7 +331,9 @@ class TurnParser:
         """What of the text fed is no end of the turn, as far as is known."""
         text, rest = self._end + self._thought.feed(text, final), ""
         if self._quoting:
-            text, rest, self._quoting = quoted(self._source, text, self._format, final=False)
+            text, rest, self._quoting = quoted(
+                self._source, text, self._format, False, self._toolset.names
+            )
         held = held_from(text, self._format)
         self._end = text[held:] + rest
         return text[:held]
@@ -608,7 +610,7 @@ class TurnParser:
 
     def _say(self, kind: str, start: int, end: int) -> None:
         prose = self._prose[kind]
-        if start >= self._said and self._format.answer.opening:
+        if start >= self._said and (kind == "THOUGHT" or not self._format.replies_plainly):
             prose.fresh = True
         said = unmark(self._source[max(start, self._said) : end], self._format.controls)
         text = prose.more(said)
@@ -771,7 +773,7 @@ class _OpenValue(NamedTuple):
 @dataclass(slots=True)
 class _Prose:
     """Prose without the white space around it; a line end stands between that of two messages,
-    which a format has that opens them."""
+    which formats have whose replies are not plain text."""
 
     told: str = ""
     space: str = ""
