@@ -23,11 +23,11 @@ CLIENTS = 64
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A server whose cache holds a dozen turns, and which reads prompts in chunks."""
+    """A server whose cache holds a few turns, and which reads prompts in chunks."""
     log = tmp_path_factory.mktemp("crowded") / "log"
     flags = (
-        *GUARDED, "--block-size", "32", "--num-gpu-blocks-override", "80",
-        "--max-num-batched-tokens", "96", "--enable-chunked-prefill", "--enable-prefix-caching",
+        *GUARDED, "--block-size", "32", "--num-gpu-blocks-override", "20", "--max-model-len", "512",
+        "--max-num-batched-tokens", "256", "--enable-chunked-prefill", "--enable-prefix-caching",
     )  # fmt: skip
     with serving("open_then_stop", *flags, log=log, VLLM_PLUGINS="toolguard") as address:
         yield address, log
