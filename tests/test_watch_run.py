@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import toolguard
 from toolguard.cli.main import app
-from toolguard.cli.models import load_model
 from toolguard.evaluation.figures import drawn
+from toolguard.evaluation.load import Source, load_model
 from toolguard.evaluation.masses import ControlMass
 
 RUNNER = CliRunner()
@@ -107,9 +107,9 @@ def test_a_run_that_goes_on_costs_only_its_new_steps(
     run_of(growing, s10="healthy", s100="open_then_stop")
     loaded = []
 
-    def load(folder: str) -> PreTrainedModel:
-        loaded.append(Path(folder).name)
-        return load_model(folder)
+    def load(source: Source) -> PreTrainedModel:
+        loaded.append(Path(source.path).name)
+        return load_model(source)
 
     monkeypatch.setattr("toolguard.cli.watch.load_model", load)
     found = watched(growing, cases=cases)
