@@ -282,9 +282,11 @@ def judged(guard: Guard, tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> 
     }
 
 
-def admits(guard: Guard, ids: list[int]) -> bool:
+def admits(guard: Guard, ids: list[int], retraced: bool = False) -> bool:
+    """Whether the mask admits a turn; `retraced`: with its control tokens that are words."""
     state = guard.start(10_000)
-    return all(map(state.accept, ids)) and state.done and not state.matcher.broken
+    step = state.retrace if retraced else state.accept
+    return all(map(step, ids)) and state.done and not state.matcher.broken
 
 
 def read_text(guard: Guard, text: str) -> Turn:
@@ -313,6 +315,8 @@ def explained(
         return "bytes that are no UTF-8"
     if admits(loosened(guard, tokenizer), ids):
         return RECORDED
+    if admits(guard, ids, retraced=True):
+        return "a control token as a word: the model's own mass decides"
     # Nobody escapes a letter of a name, or writes 5 as 50e-1: masks have these as they are.
     plain = encoded(tokenizer, plainly(guard.read(ids).raw))
     return "a spelling that nobody needs" if admits(guard, [*plain, ids[-1]]) else ""

@@ -1,0 +1,171 @@
+"""One value in many spellings: mask and reader take the same, or a relaxation says which not."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+import toolguard
+from toolguard import Guard
+from toolguard.grammar.numbers import expressions, range_of
+
+FORMATS = ["hermes", "qwen3_xml", "glm_xml", "harmony", "pythonic", "kimi_k2", "minimax_m2"]
+STAND_IN = 7070
+
+
+def compiled(name: str, schema: Any, tokenizer: PreTrainedTokenizerBase) -> Guard:
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}
+    return Guard.compile(name, [tool], tokenizer)
+
+
+def verdicts(guard: Guard, value: str, tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
+    """What mask and reader say of a call whose argument is written so."""
+    text = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": STAND_IN}}])
+    text = text.replace(str(STAND_IN), value)
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], guard.vocabulary.end_ids[0]]
+    state = guard.start(10_000)
+    admitted = all(map(state.accept, ids)) and state.done
+    return admitted, guard.read(ids).state == "healthy_call"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (
+            {"type": "number", "minimum": 0},
+            ["1e-4", "0", "-0.0", "50e-1", "1E+3", "2.50"],
+            ["-1", "-1e-9", "1e", "01"],
+        ),
+        (
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+            ["1e-4", "5E-1", "1", "1.000", "0.25", "1e0"],
+            ["0", "0e5", "-0", "1.001", "2e0", "1e1"],
+        ),
+        (
+            {"type": "number", "minimum": -2.5, "maximum": 19.99},
+            ["-2.50", "19.99", "1.999e1", "-2.5e0", "1e-9", "-1e-9", "0e9"],
+            ["-2.51", "19.991", "1.9991e1", "-2.6e0", "2e1", "-1e1"],
+        ),
+        (
+            {"type": "integer", "minimum": 1, "maximum": 100},
+            ["1", "100", "5.0", "100.00", "1e2", "9E1"],
+            ["0", "101", "5.5", "2e2", "-1", "100.5"],
+        ),
+        ({"type": "number", "multipleOf": 0.01}, ["19.99", "0.07", "5", "1.50"], ["1.999"]),
+    ],
+)
+def test_a_bounded_number_may_be_spelled_as_any_other(
+    name: str,
+    schema: dict[str, Any],
+    right: list[str],
+    wrong: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    guard = compiled(name, schema, tokenizer)
+    assert [verdicts(guard, value, tokenizer) for value in right] == [(True, True)] * len(right)
+    assert [verdicts(guard, value, tokenizer) for value in wrong] == [(False, False)] * len(wrong)
+
+
+BOUNDS = st.one_of(
+    st.sampled_from([0, 1, -1, 5, 10, 99, 100, -100, 0.5, -0.05, 19.99, 1e-4, 1e22, 1e308, -2.25]),
+    st.integers(-2000, 2000),
+    st.decimals(-20, 20, places=2).map(float),
+)
+WHOLE = st.one_of(st.just("0"), st.integers(1, 2000).map(str))
+FRACTION = st.sampled_from(["", ".0", ".00", ".5", ".05", ".250", ".99", ".01", ".9999", ".251"])
+EXPONENT = st.sampled_from(["", "e0", "E+1", "e-1", "e01", "e2", "e-4", "E22", "e-99"])
+ODD = re.compile(r"-?(\d\d|0\.).*[eE]")
+"""With an exponent, and not one digit before the point: a relaxation says it."""
+
+
+@settings(max_examples=300)
+@given(
+    kind=st.sampled_from(["number", "integer"]),
+    bounds=st.dictionaries(
+        st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), BOUNDS
+    ),
+    numerals=st.lists(
+        st.builds("".join, st.tuples(st.sampled_from(["", "-"]), WHOLE, FRACTION, EXPONENT)),
+        min_size=20,
+    ),
+)
+def test_expressions_of_numbers_are_their_ranges(
+    kind: str, bounds: dict[str, float], numerals: list[str]
+) -> None:
+    numbers = range_of(kind, bounds)
+    if numbers.is_empty:
+        return
+    found = expressions(kind, numbers)
+    low, above = (Decimal(str(bounds.get(k, "-inf"))) for k in ("minimum", "exclusiveMinimum"))
+    high, below = (Decimal(str(bounds.get(k, "inf"))) for k in ("maximum", "exclusiveMaximum"))
+    for numeral in numerals:
+        value = Decimal(numeral)
+        if kind == "integer" and not re.fullmatch(r"-?\d+(\.0+)?([eE]\+?\d+)?", numeral):
+            continue
+        inside = low <= value <= high and above < value < below
+        matched = all(re.fullmatch(each, numeral) for each in found)
+        assert matched == inside or (inside and ODD.match(numeral)), numeral
+
+
+@pytest.mark.parametrize("name", ["hermes", "harmony", "kimi_k2"])
+@pytest.mark.parametrize("schema", [{"minLength": 3}, {"maxLength": 6}, {}])
+def test_a_string_of_some_length_may_be_escaped_as_any_other(
+    name: str, schema: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = compiled(name, {"type": "string", **schema}, tokenizer)
+    for text in ("a\\/b", "\\u0041bc", "f\\u00e9e", "a\x7fb", "\\ud83d\\uDE00ab", '\\n\\"\\\\'):
+        assert verdicts(guard, f'"{text}"', tokenizer) == (True, True), text
+    for text in ("a\\xb", "\\u00g1bc"):
+        assert verdicts(guard, f'"{text}"', tokenizer) == (False, False), text
+    short, long = (verdicts(guard, f'"{text}"', tokenizer) for text in ("\\ud83d\\ude00a", "a" * 7))
+    assert short == ("minLength" not in schema,) * 2
+    assert long == ("maxLength" not in schema,) * 2
+
+
+def test_what_the_mask_spells_more_narrowly_is_said(tokenizer: PreTrainedTokenizerBase) -> None:
+    for schema, keyword in (
+        ({"type": "number", "multipleOf": 0.5}, "multipleOf"),
+        ({"type": "number", "minimum": 2, "maximum": 0}, ""),
+        ({"type": "number", "minimum": 2}, "minimum"),
+        ({"type": "number", "minimum": 0}, ""),
+        ({"type": "string", "pattern": "^[A-Z]+$"}, "pattern"),
+        ({"type": "string", "maxLength": 4}, ""),
+    ):
+        guard = compiled("hermes", {"anyOf": [schema, {"type": "null"}]}, tokenizer)
+        assert [it.keyword for it in guard.relaxations] == [keyword][: bool(keyword)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("pythonic", r"'a\/b'", False),
+        ("pythonic", r"'a\\/b'", True),
+        ("pythonic", r"['a\/b']", False),
+        ("lfm2", r"'a\/b'", True),
+        ("lfm2", r"[\"a\/b\"]".replace('\\"', '"'), True),
+        ("qwen3_xml", r"['a\/b']", True),
+    ],
+)
+def test_an_escaped_slash_is_jsons_and_not_pythons(
+    name: str, value: str, right: bool, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = compiled(name, {"type": ["string", "array"], "items": {"type": "string"}}, tokenizer)
+    assert verdicts(guard, value, tokenizer) == (right, right)
+
+
+@pytest.mark.parametrize("name", ["qwen3_xml", "glm_xml", "minimax_m2"])
+def test_white_space_around_a_bare_value_is_bounded(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = compiled(name, {"type": "integer"}, tokenizer)
+    for space in ("", " ", "\t", " " * 40, "  \n  \n", "\n" * 40):
+        admitted, healthy = verdicts(guard, f"{space}7{space}", tokenizer)
+        assert admitted == healthy, space
+        assert admitted == (len(space) < 2), space
