@@ -48,7 +48,7 @@ STRINGS = (
     *("a.txt", "Rome", "it's", 'say "hi", then go', "a, b", "x=1, y=2", "n: 3", "[draft] (old)"),
     *(r"\d+", r"\.py$", r"C:\new\file", "f(a=1)", "for i in range(3):\n    print(i)", "null", "7"),
     *("{a: 1}", "Oslo (N)", "50%", "über, „so“", "a/b", "=SUM(A1:B2)", "</b>", "True", "-"),
-    *("now()", "n=7", '"n": 7', "b, n=7", "a='b'", '["b"]', "it ends }", "a\n\nb", "„so“", "x:"),
+    *("now()", "n=7", '"n": 7', "b, n=7", "a='b'", '["b"]', "it ends }", "a\n\nb", "a „so“", "x:"),
 )
 
 

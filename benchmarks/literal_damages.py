@@ -160,7 +160,9 @@ def two_signs(text: str, random: Random) -> Damaged | None:
 
 def run_lost(text: str, random: Random) -> Damaged | None:
     run = _somewhere(_RUN, text, random)
-    return Damaged(_changed(text, *run.span(), "")) if run else None
+    if not run or len(re.findall(r"[\"']", run[0])) > 1:
+        return None  # two strings would be one
+    return Damaged(_changed(text, *run.span(), ""))
 
 
 def run_for_another(text: str, random: Random) -> Damaged | None:
@@ -192,7 +194,8 @@ def markup_cut(text: str, random: Random) -> Damaged | None:
 
 
 def cut_off(text: str, random: Random) -> Damaged | None:
-    at = random.randrange(len(text))
+    *_, last = re.finditer(rf"{_NAME.pattern}|\b(?:log|now)\b", text)
+    at = random.randrange(last.start() + 1, len(text))  # nobody misses a call that has not begun
     held = (found.start() for found in STAND_IN.finditer(text) if found.start() < at < found.end())
     return Damaged(text[: next(held, at)])
 

@@ -98,3 +98,22 @@ def test_a_model_that_would_end_in_time_is_left_alone_up_to_its_last_token(
         assert state.accept(token)
     assert state.done
     assert state.interventions == []
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize("bounds", [(1, 14), (2, 300), (-300, -2), (9, 1000), (1, 9)])
+def test_a_number_under_bounds_has_an_end_at_each_of_its_digits(
+    tokenizer: PreTrainedTokenizerBase, kind: str, bounds: tuple[int, int]
+) -> None:
+    low, high = bounds
+    number = {"type": kind, "minimum": low, "maximum": high}
+    properties = {"n": number, "unit": {"enum": ["km", "mile"]}}
+    tools = [{"name": "f", "parameters": {"properties": properties, "required": ["n", "unit"]}}]
+    guard = Guard.compile("hermes", tools, tokenizer)
+    inside = (low, high, (low + high) // 2)
+    for spelled in (*map(str, inside), *(f"{value}.0" for value in inside)):
+        text = f'<tool_call>\n{{"name": "f", "arguments": {{"n": {spelled}, "unit": "km"}}}}'
+        ids = tokenizer(text)["input_ids"]
+        for size in range(len(ids) + 1):
+            turn = guard.read([*ids[:size], *guard.completion(ids[:size]), tokenizer.eos_token_id])
+            assert turn.faults == (), text

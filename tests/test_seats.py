@@ -91,7 +91,7 @@ def test_a_turn_whose_row_another_one_takes_is_counted(
     seats = Seats(tokenizer, LOGGER)
     request = GuardRequest.checked(WireFormat.load("hermes"), case.toolset.definitions)
     for row in range(3):
-        seats.enter(row, f"r{row}", request, [], budget=120, stops=[2], prompt=[])
+        seats.enter(row, f"r{row}", request, [], stops=[2], prompt=[])
     seats.hold([(row, row, []) for row in seats], torch.zeros(3, len(tokenizer)))
     seats.move(2, 0, swap=False)
     seats.move(0, 1, swap=True)

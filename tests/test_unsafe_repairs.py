@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import toolguard
 from benchmarks.literal_damage import repaired, turns
-from toolguard import FormatError, WireFormat
+from toolguard import Edit, FormatError, WireFormat
 
 TEXT, WHOLE, LIST = {"type": "string"}, {"type": "integer"}, {"type": "array"}
 TOOLS = [
@@ -136,7 +137,58 @@ def test_what_is_said_in_another_way_comes_back(name: str, text: str, expected: 
     assert calls(text, name) == expected
 
 
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
+    wire_format = WireFormat.load(name)
+    opener = wire_format.opener
+    two = [{"name": "count", "arguments": {"n": n}} for n in (1, 2)]
+    try:
+        text = toolguard.render(wire_format, two)
+    except FormatError:
+        pytest.skip("the format has one call in a turn")
+    if not opener or text.count(opener) < 2:
+        pytest.skip("the second call has no opener")
+    for size in range(1, len(opener)):
+        cut = text[: text.rfind(opener) + size]
+        turn = toolguard.read_turn(cut, wire_format, toolguard.Toolset.of(TOOLS))
+        if turn.faults:  # else it is text behind a call
+            assert len(calls(cut, name)) != 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "lfm2",
+            '<|tool_call_start|>[store(m={"path": \u300c{a: 1}\u300d, "n": 9})]<|tool_call_end|>',
+        ),
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [<|"|>null<|"|>]}}')),
+        ("gemma4", "<|tool_call>call:store{m:{path:<|'|>{a: 1}<|'|>,n:9}}<tool_call|>"),
+        ("functiongemma", "call:route{start:<escape>Rome<escape>,goal:<escaOslo<escape>}"),
+        ("hermes", tagged('{"name": "store", "arguments": {"m": {"path": "x", n":" 9}}}')),
+        ("llama3_json", '{"name": "log", "parameters": {"rows": ["a", "[x=1, y=2"]]}}'),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "b\uff08, "n": 9}}')),
+        ("glm_xml", "<tool_call>edit<arg_key>path</arg_key></arg_key>x</arg_value></tool_call>"),
+    ],
+)
+def test_half_of_a_pair_is_in_no_value(name: str, text: str) -> None:
+    if name == "functiongemma":
+        text = f"<start_function_call>{text}<end_function_call>"
+    assert calls(text, name) == []
+
+
 def test_literals_damaged_anywhere_make_no_other_calls() -> None:
     for turn in islice(turns(toolguard.format_names(), seed=19), 250):
         outcome, repair = repaired(turn)
         assert outcome != "unsafe", (turn, repair.edits)
+        assert edited(turn.text, repair.edits) == repair.text
+
+
+def edited(text: str, edits: Sequence[Edit]) -> str:
+    """A text after edits that account for every character of it."""
+    written, place = "", 0
+    for edit in edits:
+        assert text[slice(*edit.span)] == edit.before
+        written += text[place : edit.span[0]] + edit.after
+        place = edit.span[1]
+    return written + text[place:]

@@ -40,6 +40,8 @@ from .report import SHOWN, conformance_section
 ROOT = Path(__file__).parents[2]
 NAMES = {Status.PASS: "pass", Status.SOFT_PASS: "soft", Status.FAIL: "fail", Status.ERROR: "fail"}
 Row = dict[str, Any]
+AS_LISTED = {"options": "read", "mask_options": "mask"}
+"""The parts that take formats with their options; their fails are listed with the others."""
 
 
 def main(
@@ -68,7 +70,7 @@ def main(
 
 def run(part: str, chosen: Sequence[Case], vllm_python: Path) -> Iterator[Row]:
     """The rows of one part: counts by file, fails, and what else is to be said."""
-    if part in ("ids", "mask", "vllm") and not at_hand():
+    if part in ("ids", "mask", "mask_options", "vllm") and not at_hand():
         yield {"kind": "left_out", "part": part, "why": "no tokenizers: set TOOLGUARD_DATA"}
         return
     if part == "vllm" and find_spec("vllm") is None:
@@ -81,10 +83,10 @@ def run(part: str, chosen: Sequence[Case], vllm_python: Path) -> Iterator[Row]:
         status, what = judge(part, case)
         counts.setdefault(case.file, Counter())[NAMES[status]] += 1
         where = {"fixture": case.id, "part": part}
-        reason = listed().get(Entry(case.id, "read" if part == "options" else part))
+        reason = listed().get(Entry(case.id, AS_LISTED.get(part, part)))
         if NAMES[status] == "fail":
             yield {"kind": "fail", **where, "class": reason or FAULT, "what": what}
-        elif reason and part != "options":
+        elif reason and part not in AS_LISTED:
             yield {"kind": "stale", **where}
         if part in ("repair", "repair_errors"):
             yield from ({"kind": kind, **where} for kind in harm_of_repair(case))
@@ -99,7 +101,7 @@ def takes_part(part: str, case: Case) -> bool:
             return case.fixture.expected is not None
         case "repair_errors":
             return case.fixture.expected is None
-        case "mask":
+        case "mask" | "mask_options":
             return case.valid
         case "vllm":
             return case.wire_format.name != "harmony"
@@ -120,6 +122,9 @@ def judge(part: str, case: Case) -> tuple[Status, str]:
             return case.verdict(readings.by_ids(case, ids_of(case)))
         case "mask":
             return admitted(case, ids_of(case))
+        case "mask_options":
+            taken = replace(case, optional=True)
+            return admitted(taken, ids_of(taken))
         case "vllm":
             from .served import served  # needs vLLM
 

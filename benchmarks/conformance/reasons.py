@@ -12,7 +12,17 @@ from typing import NamedTuple
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 FAULT = "fault"
 CLASSES = ("policy", "not supported")
-PARTS = ("read", "options", "stream", "ids", "repair", "repair_errors", "mask", "vllm")
+PARTS = (
+    "read",
+    "options",
+    "stream",
+    "ids",
+    "repair",
+    "repair_errors",
+    "mask",
+    "mask_options",
+    "vllm",
+)
 """Each of them is a column of the table, and a part of the list in the documentation."""
 
 

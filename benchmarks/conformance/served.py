@@ -42,7 +42,10 @@ def _whole(case: Case, ids: Ids) -> ParseResult:
     parser = _parser(case, ids, request)
     parser.set_prompt_token_ids(_prompt(case, ids))
     reasoning, content, calls = parser.parse(
-        case.fixture.raw_output, request, enable_auto_tools=True
+        case.fixture.raw_output,
+        request,
+        enable_auto_tools=True,
+        model_output_token_ids=[*ids.ids, *_end(case, ids)],
     )
     made = tuple(ParsedToolCall(call.name, call.arguments) for call in calls or [])
     return ParseResult(content, reasoning, made)
@@ -59,7 +62,7 @@ def _streamed(case: Case, ids: Ids, pieces: Sequence[Sequence[int]]) -> ParseRes
         texts = (decoding.step(ids.tokenizer.backend_tokenizer, token) for token in piece)
         delta = parser.parse_delta(
             "".join(filter(None, texts)),
-            [*piece],
+            [*piece, *_end(case, ids)] if number == len(pieces) else [*piece],
             request,
             prompt_token_ids=prompt,
             finished=number == len(pieces),
@@ -77,6 +80,11 @@ def _streamed(case: Case, ids: Ids, pieces: Sequence[Sequence[int]]) -> ParseRes
 
 def _prompt(case: Case, ids: Ids) -> list[int]:
     return [*ids.tokenizer.encode(case.prompt, add_special_tokens=False)]
+
+
+def _end(case: Case, ids: Ids) -> list[int]:
+    """The token that ended the turn: its text is not shown."""
+    return [] if case.fixture.truncated else [ids.tokenizer.eos_token_id]
 
 
 def _parser(case: Case, ids: Ids, request: ChatCompletionRequest) -> Any:

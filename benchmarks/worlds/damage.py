@@ -50,7 +50,7 @@ DISEASES = {
     ),
     "opener_everywhere": Disease(
         "Opens a call even where none is needed.",
-        replace(BRIEF, reward=rewards.tried, kinds=("one", "chat", "chat")),
+        replace(BRIEF, reward=rewards.tried, temperature=2.0, kinds=("one", "chat", "chat")),
         lost="kept",
     ),
 }

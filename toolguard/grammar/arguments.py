@@ -92,6 +92,22 @@ UNWRITABLE = "properties"
 """The keyword of a relaxation that leaves out an argument whose name cannot be written."""
 
 
+class MadeRules(dict[str, Node]):
+    """The rules that arguments of all tools are made of: those of equal objects and arrays are one,
+    since everything takes its time for each."""
+
+    def __init__(self) -> None:
+        self._names: dict[Node, str] = {}
+
+    def shared(self, node: Node) -> Node:
+        """The rule of such a node."""
+        if node == NEVER:
+            return node
+        name = self._names.setdefault(node, f"value_{len(self._names)}")
+        self[name] = node
+        return Ref(name)
+
+
 class ArgumentRules:
     """The rules of one tool's arguments, in one dialect.
 
@@ -113,13 +129,13 @@ class ArgumentRules:
         name: str,
         dialect: Dialect | None = None,
         kinds: frozenset[str] = ALL,
-        rules: dict[str, Node] | None = None,
+        rules: MadeRules | None = None,
     ) -> None:
         self.tool = tool
         self.name = name
         self.dialect = dialect = dialect or JsonDialect()
         self.kinds = kinds
-        self.rules = {} if rules is None else rules
+        self.rules = MadeRules() if rules is None else rules
         self.relaxations: list[Relaxation] = []
         self.targets: dict[str, int] = {}
         self.comma = dialect.comma
@@ -211,9 +227,9 @@ class ArgumentRules:
             return NEVER
         match kind:
             case "object":
-                return self.inside().object(schema, path, stack)
+                return self.rules.shared(self.inside().object(schema, path, stack))
             case "array":
-                return self.inside().array(schema, path, stack)
+                return self.rules.shared(self.inside().array(schema, path, stack))
             case "string":
                 return self.bounded(self.dialect.string, _STRING, schema, path)
             case "integer" | "number":

@@ -79,6 +79,7 @@ class _Writer:
         self.rules: dict[str, str] = {}
         self.objects: dict[tuple[object, ...], str] = {}
         self.members_of: list[str] = []
+        self.written: dict[int, str] = {}
 
     def definitions(self) -> list[str]:
         named = {**self.rules, **self.terminals}
@@ -102,6 +103,13 @@ class _Writer:
 
     def write(self, node: Node) -> str:
         """A node as a part of a sequence."""
+        if not isinstance(node, Alt | Members):
+            return self.part(node)
+        if id(node) not in self.written:  # one node may stand in several places
+            self.written[id(node)] = self.part(node)
+        return self.written[id(node)]
+
+    def part(self, node: Node) -> str:
         match node:
             case Literal(text):
                 return json.dumps(text)

@@ -98,16 +98,16 @@ class _Spelled:
         return "|".join(options)
 
     def at_least(self, bound: Bound, strict: bool) -> str:
-        """All that are not smaller, or, strictly, greater, than zero at the least."""
+        """All that are not smaller, or, strictly, greater, than zero at the least.
+
+        The longer spellings stand first, as Python's `re` takes the first that matches.
+        """
         if bound == 0:  # strictly
             some = rf"[1-9][0-9]{{0,63}}{self.fraction}"
             less = "" if self.integer else rf"|0\.0{{0,63}}[1-9][0-9]{{0,{_DIGITS}}}"
             return f"({some}{less}){self.exponent}"
         whole, behind, order, mantissa = _parts(bound)
-        options = self.greater(whole, behind, strict)
-        if len(whole) < _DIGITS:
-            options.append(f"[1-9][0-9]{{{len(whole)},63}}{self.fraction}")
-        options += self.scientific(order + 1, _MOST)
+        options = self.scientific(order + 1, _MOST)
         if exponents := self.exponents(order, order):
             if self.integer:
                 first = int(mantissa[0]) + bool(mantissa[1:])
@@ -115,6 +115,9 @@ class _Spelled:
             else:
                 exact = self.greater(mantissa[0], mantissa[1:], strict)
                 options.append(f"({'|'.join(exact)}){exponents}")
+        if len(whole) < _DIGITS:
+            options.append(f"[1-9][0-9]{{{len(whole)},63}}{self.fraction}")
+        options += self.greater(whole, behind, strict)
         return "|".join(options)
 
     def greater(self, whole: str, behind: str, strict: bool) -> list[str]:

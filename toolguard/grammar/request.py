@@ -40,7 +40,7 @@ from ..formats.nodes import (
 from ..formats.reader import CALLS, CDATA, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import UNWRITABLE, ArgumentRules, Relaxation
+from .arguments import UNWRITABLE, ArgumentRules, MadeRules, Relaxation
 from .dialects import (
     Dialect,
     ElementsDialect,
@@ -212,7 +212,7 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     while more := {name for name in below - slotted if _depends(rules[name], slotted)}:
         slotted |= more
     keys = keys_of(general)
-    made: dict[str, Node] = {}
+    made = MadeRules()
     fillers = [
         _Filler(tool, index, general, slotted, keys, heads, made)
         for index, tool in enumerate(toolset)
@@ -263,7 +263,7 @@ class _Filler:
         slotted: Set[str],
         keys: Keys,
         heads: Heads,
-        rules: dict[str, Node],
+        rules: MadeRules,
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
         self.keys = keys
@@ -341,6 +341,8 @@ class _Filler:
     def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:
         """The rule `argument` for one of them."""
         match node:
+            case Literal() | Pattern() | Control():
+                return node
             case Slot("KEY" | "ATTRIBUTE"):
                 return key
             case Slot(name):

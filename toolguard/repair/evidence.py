@@ -86,7 +86,12 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     put_in = {place.piece for place in places} - {""}
     if any(not place.edit.after and place.left_out in put_in for place in places):
         return True  # what was meant stood elsewhere: a closer, too early and then left out
+    words = {edit.before for edit in way.edits if edit.rule == "quote_word"}
     keys = {key for tool in toolset.tools for key in tool.keys}
+    if words - keys - {*toolset.names}:
+        return True  # what lost its quotes may be all that it stands in
+    if any(map(_is_swapped, way.edits, way.edits[1:])):
+        return True
     argument = _arguments(toolset.names, frozenset(keys))
     if any(
         _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
@@ -102,20 +107,31 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         return True
     if put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls):
         return True
-    if any(e.rule == "cut_text" and re.search(r"[{}\[\]]", e.before) for e in way.edits):
-        return True
-    gone = [edit.before for edit in way.edits if edit.rule in ("cut_text", "drop_control")]
-    if turn.calls:
-        gone.append(way.text[turn.calls[-1].span[1] :])
-    gone.append(turn.text)
-    signs = [text for text in (*wire_format.controls, *wire_format.markup) if text[0] in _SIGNS]
-    if any(begun_length(text.rstrip(SPACE), signs) for text in gone):
-        return True  # a call that has begun
+    if turn.reasoning and put_in & {part.text for part in wire_format.reasoning.opening}:
+        return True  # what was said is no thought
     dropped = {edit.before for edit in way.edits if edit.rule == "drop_stray"} & {*_OTHER}
     texts = [part.said for call in turn.calls for part in _strings(call.arguments)]
     if any(text.count(_OTHER[sign]) > text.count(sign) for sign in dropped for text in texts):
         return True  # its other half went into a value
-    return any(map(argument.search, gone))
+    return _is_cut(way, turn, wire_format, argument)
+
+
+def _is_cut(way: Way, turn: Turn, wire_format: WireFormat, argument: re.Pattern[str]) -> bool:
+    """Whether what no call has now is an argument, or a part of a call, or the beginning of one."""
+    cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
+    if any(re.search(r"[{}\[\]]", text) for text in cut):
+        return True
+    cut.append(turn.text)
+    inner = (*wire_format.markup, *wire_format.inner)
+    if any(piece in text for piece in inner for text in cut):
+        return True
+    cut += (edit.before for edit in way.edits if edit.rule == "drop_control")
+    if turn.calls:
+        cut.append(way.text[turn.calls[-1].span[1] :])
+    signs = [text for text in (*wire_format.controls, *wire_format.markup) if text[0] in _SIGNS]
+    return any(begun_length(text.rstrip(SPACE), signs) for text in cut) or any(
+        map(argument.search, cut)
+    )
 
 
 class _Place(NamedTuple):
@@ -216,6 +232,17 @@ def _says(place: _Place) -> bool:
     return bool(re.search(r"[\w\"']", beside))
 
 
+def _is_swapped(first: Edit, second: Edit) -> bool:
+    """Whether a sign was left out beside the quotation mark that was put in: it may be the value's,
+    as in `=SUM(A1)`."""
+    if first.span[1] != second.span[0]:
+        return False
+    stray = "drop_stray" in (first.rule, second.rule)
+    return stray and any(
+        e.after in QUOTES or len(e.after.strip(SPACE)) > 1 for e in (first, second)
+    )
+
+
 def _split(place: _Place, wire_format: WireFormat) -> bool:
     """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
     if place.piece != ",":
@@ -261,14 +288,16 @@ def _repeats(value: Any) -> bool:
 def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     """Whether a string beside the edit holds what may not be its own."""
     quote = place.piece in QUOTES
+    opens = place.after.lstrip(SPACE)[:1] in tuple("\"'")
     for text, where in place.strings if place.piece else ():
         said = normalize("NFKC", text).strip(SPACE)  # a sign may be as wide as an ideograph
         ends = {said[:1], said[-1:]}
-        if place.piece in ends or said[:1] in _MARKS or said[-1:] in tuple(",=:([{"):
+        begins = said[:1] in (*_MARKS, *(",=:;)]}" if opens else ""))
+        if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
         if len(place.piece) > 1 and _is_torn(said):
             return True
-        if (quote or where == "key") and ends & {*_SIGNS, *_MARKS}:
+        if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
         if quote and (
             (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
@@ -312,14 +341,18 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         return True  # nor an empty one, or an empty object
     if len(piece) > 1:
         stops = tuple(value.stop for value in wire_format.reader.values.values())
-        begins = after.startswith(stops)  # a value that nobody wrote
-        return (
-            begins
-            or _is_damaged(place, put_in, wire_format)
-            or any(piece in said for said in strings)
+        if after.startswith(stops) or any(piece in said for said in strings):
+            return True  # a value that nobody wrote, or one that has it already
+        if place.edit.after[-1] in SPACE and after[:1] in tuple(SPACE):
+            return True  # whose white space that is, nobody can say
+        beside = (part.said for part in place.strings)
+        return _is_damaged(place, put_in, wire_format) or any(
+            _is_half_written(said, wire_format) for said in beside
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
+        if piece == "]" and before.rstrip(SPACE).endswith("["):
+            return True  # nothing of it is there
         ends = [said for said in strings if said.rstrip().endswith(piece)]
         return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
             said.count(piece) > said.count(_CLOSING[piece]) for said in ends
@@ -367,6 +400,14 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
     marked = said.startswith(wire_format.markup) or said.endswith(wire_format.markup)
     spelled = wire_format.spelled.search(said)
     return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
+
+
+def _is_half_written(said: str, wire_format: WireFormat) -> bool:
+    """Whether a string begins or ends with some of what the format writes."""
+    written = (text.strip(SPACE) for text in wire_format.reader.written.values())
+    return any(
+        said.startswith(text[:3]) or said.endswith(text[-3:]) for text in written if len(text) > 3
+    )
 
 
 def _in_string(text: str, sign: str) -> bool:

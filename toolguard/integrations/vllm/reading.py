@@ -198,7 +198,8 @@ class Reading:
             thought = f"{self._opening}{thought}{closed}"
         else:
             thought = ""
-        if mended.calls or not turn.faults or (self._guarded and not ended):
+        read = not turn.calling and all(it.kind == "unfinished_turn" for it in turn.faults)
+        if mended.calls or read or (self._guarded and not ended):
             return thought + mended.text
         opening, closing = map(fixed_text, self._format.answer)
         rest = turn.raw[_end_of(turn.text, turn.raw, _behind(opening, turn.raw, end)) :]
