@@ -200,22 +200,6 @@ def respelled(text: str, draw: Random) -> str:
             return text[: found.start()] + draw.choice(_SPELLINGS)(found[0]) + text[found.end() :]
 
 
-_NEEDLESS = re.compile(r"\\(?:u00|x)([2-7][0-9a-fA-F])")
-_WHOLE = re.compile(r"(?<![\w.\"'])-?\d+(?:\.\d+)?[eE][+-]?\d+(?![\w.])")
-
-
-def plainly(text: str) -> str:
-    """A turn without escapes of plain characters and exponents of integers."""
-    text = _NEEDLESS.sub(lambda found: _said(found[0], chr(int(found[1], 16))), text)
-    return _WHOLE.sub(
-        lambda found: str(int(float(found[0]))) if float(found[0]).is_integer() else found[0], text
-    )
-
-
-def _said(escape: str, character: str) -> str:
-    return escape if character in "\"'\\\x7f" else character
-
-
 def _escaped(text: str, draw: Random) -> str:
     """One character as an escape."""
     place = draw.randrange(len(text))
