@@ -34,7 +34,7 @@ NUMBERS = (
     *(0, 1, -1, 2, 5, 7, 10, 50, 99, 100, 101, 1000, 65536, 10**12),
     *(0.5, 1.5, -2.25, 19.99, 1e-4),
 )
-ODD = (
+ODD: tuple[Value, ...] = (
     *(None, True, False, 0, -1, 3, 2.0, 1.5, 1e30, "", "x", "1", "true"),
     *([], {}, [1], {"a": 1}, ["x"]),
 )
@@ -117,7 +117,8 @@ def _string(schema: Mapping[str, Any], draw: Random) -> str:
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if "pattern" in schema:
         pattern = schema["pattern"].removeprefix("^").removesuffix("$")
-        return shortest_end(Strings(pattern, low, high)) or ""
+        found: str | None = shortest_end(Strings(pattern, low, high))
+        return found or ""
     text = draw.choice(TEXTS)
     text += "a" * (low - len(text))
     return text if high is None else text[:high]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -17,11 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from toolguard import Guard, Tool, Toolset, Turn
+from toolguard.grammar.arguments import PLAINLY
 from toolguard.parsing.turn import OF_TEXT
 from toolguard.tools.schemas import resolve
 
-_SPELLED = ("pattern", "minLength", "maxLength", "multipleOf", "minimum", "maximum")
-NARROWER = frozenset({*_SPELLED, "exclusiveMinimum", "exclusiveMaximum", "enum", "const"})
+SPELLED = frozenset(
+    {"pattern", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+)
 """The keywords under which a mask may take fewer spellings than validation does, and records it."""
 
 
@@ -45,7 +50,7 @@ def verdict(
         meant: the arguments that its call was written from, perhaps wrong ones.
     """
     turn, admitted = guard.read(ids), admits(guard, ids)
-    said = by_text(guard, turn.raw, Unjudged(guard.toolset.tools))
+    said = replace(guard, toolset=Unjudged(guard.toolset.tools)).read(ids)
     found = [
         (call.name, error)
         for call in said.calls
@@ -56,17 +61,21 @@ def verdict(
     kinds = sorted({fault.kind for fault in turn.faults})
     keywords = ", ".join(sorted({str(error.validator) for _, error in found}))
     result: dict[str, Any] = {"legal": not kinds}
-    if calls(by_text(guard, turn.raw, guard.toolset)) != calls(turn):
+    opened = guard.reasoning == "open"
+    by_text = toolguard.read_turn(turn.raw, guard.format, guard.toolset, opened=opened)
+    if not kinds and calls(by_text) != calls(turn):
         result["difference"] = "ids and text read as different calls"
     elif bool(kinds) != bool(said.faults or found):
         result["difference"] = f"reader {kinds}, jsonschema [{keywords}]"
     elif meant is not None and not _is_said(meant, said, guard):
         result["difference"] = f"what is read is not what was written: {kinds}"
     elif admitted and not OF_TEXT.issuperset(kinds):
-        recorded = not said.faults and all(is_recorded(guard, *each) for each in found)
+        recorded = not said.faults and all(
+            _any_option(partial(is_recorded, guard, name), error) for name, error in found
+        )
         result["recorded" if recorded else "difference"] = f"mask admits: {keywords or kinds}"
     elif not admitted and not kinds:
-        recorded = admits(spelled_freely(guard, tokenizer), ids)
+        recorded = admits(spelled_freely(guard, tokenizer), ids) or _is_escaped_name(guard, ids)
         result["recorded" if recorded else "difference"] = "mask refuses"
     if "difference" in result:
         faults = [f"{fault.kind}: {fault.message}" for fault in turn.faults]
@@ -79,10 +88,6 @@ def admits(guard: Guard, ids: list[int]) -> bool:
     """Whether the mask admits a turn; control tokens that are words are taken as such."""
     state = guard.start(10_000)
     return all(map(state.retrace, ids)) and state.done and not state.matcher.broken
-
-
-def by_text(guard: Guard, text: str, toolset: Toolset) -> Turn:
-    return toolguard.read_turn(text, guard.format, toolset, opened=guard.reasoning == "open")
 
 
 def calls(turn: Turn) -> list[tuple[str, str]]:
@@ -99,15 +104,22 @@ def of_definition(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     except (SchemaError, TypeError, AttributeError) as error:
         return {} if tool.corrections else {"difference": f"no schema, uncorrected: {error}"}
     errors = [*Draft202012Validator(tool.parameters).iter_errors(arguments)]
-    if valid == (not errors) or all(e.validator == "additionalProperties" for e in _leaves(errors)):
+    if valid == (not errors) or (errors and all(_any_option(_is_closing, e) for e in errors)):
         return {}
     kind = "the schema as it came says otherwise"
     return {"recorded" if tool.corrections else "difference": kind}
 
 
-def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
-    for error in errors:
-        yield from _leaves(error.context) if error.context else (error,)
+def _is_closing(error: ValidationError) -> bool:
+    return bool(error.validator == "additionalProperties")
+
+
+def _any_option(about: Callable[[ValidationError], bool], error: ValidationError) -> bool:
+    """Whether an error is about something; or, of alternatives, all that keeps from one of them."""
+    options = groupby(error.context or (), key=lambda each: each.schema_path[0])
+    return about(error) or any(
+        all(_any_option(about, each) for each in option) for _, option in options
+    )
 
 
 def _is_said(meant: Mapping[str, Any], said: Turn, guard: Guard) -> bool:
@@ -135,8 +147,7 @@ def _untold(value: Any, valid: Callable[[Any], bool]) -> Any:
 
 
 def is_recorded(guard: Guard, name: str, error: ValidationError) -> bool:
-    """Whether a relaxation records what an error is about: its keyword, or one around it, in its
-    place; of alternatives, all that keeps the arguments from one of them."""
+    """Whether a relaxation records an error's keyword, or one around it, in its place."""
     recorded = _recorded(guard, name)
     parameters: Any = guard.toolset[name].parameters
     schema, places, steps = parameters, {""}, [*map(str, error.absolute_schema_path)]
@@ -145,23 +156,22 @@ def is_recorded(guard: Guard, name: str, error: ValidationError) -> bool:
             places.add(schema["$ref"].removeprefix("#"))
             schema = resolve(parameters, schema["$ref"], name)
         step = steps.pop(0)
-        if any((place, step) in recorded for place in places):
+        said = {keyword for place, keyword in recorded if place in places}
+        if step in said or (step == "oneOf" and not (steps or error.context) and AS_ANY in said):
             return True
-        if step == "oneOf" and not (steps or error.context):  # several apply
-            return any((place, AS_ANY) in recorded for place in places)
         schema = schema[step]
-        if isinstance(schema, list) and steps:
+        if steps and isinstance(schema, list):
             index = steps.pop(0)
             schema = schema[int(index)]
-            places = {f"{place}/{index}" for place in places} if step == "prefixItems" else places
-        elif step in ("properties", "patternProperties") and steps:
+            inside = [index] if step == "prefixItems" else []
+        elif steps and step in ("properties", "patternProperties"):
             key = steps.pop(0)
             schema = schema[key]
-            places = {f"{place}/{key if step == 'properties' else '*'}" for place in places}
-        elif step in _INSIDE:
-            places = {f"{place}/{_INSIDE[step]}" for place in places}
-    options = groupby(error.context or (), key=lambda each: each.schema_path[0])
-    return any(all(is_recorded(guard, name, each) for each in option) for _, option in options)
+            inside = [key if step == "properties" else "*"]
+        else:
+            inside = [_INSIDE[step]] if step in _INSIDE else []
+        places = {"/".join([place, *inside]) for place in places}
+    return False
 
 
 AS_ANY = "the mask takes it as anyOf"
@@ -180,36 +190,59 @@ def _recorded(guard: Guard, name: str) -> set[tuple[str, str]]:
 
 def spelled_freely(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> Guard:
     """The guard of the same tools without the keywords under which its mask says to be narrower."""
+    plainly = PLAINLY in guard.relaxations
+
+    def freely(schema: Any, place: str, recorded: set[tuple[str, str]]) -> Any:
+        if not isinstance(schema, dict):
+            return schema
+        result: dict[str, Any] = {}
+        for keyword, value in schema.items():
+            bound = keyword in SPELLED and (place, keyword) in recorded
+            if bound or (plainly and keyword in ("enum", "const")):
+                continue
+            if plainly and keyword == "type":
+                kinds = value if isinstance(value, list) else [value]
+                value = ["number" if kind == "integer" else kind for kind in kinds]
+            elif keyword in ("properties", "$defs", "definitions"):
+                root = place if keyword == "properties" else f"/{keyword}"
+                value = {
+                    key: freely(part, f"{root}/{key}", recorded) for key, part in value.items()
+                }
+            elif keyword in ("anyOf", "oneOf", "allOf"):
+                value = [freely(part, place, recorded) for part in value]
+            elif keyword == "prefixItems":
+                value = [freely(part, f"{place}/{i}", recorded) for i, part in enumerate(value)]
+            elif keyword in _INSIDE:
+                value = freely(value, f"{place}/{_INSIDE[keyword]}", recorded)
+            result[keyword] = value
+        return result
+
     tools = [
-        {
-            "name": tool.name,
-            "parameters": _without(tool.parameters, "", _recorded(guard, tool.name)),
-        }
+        {"name": tool.name, "parameters": freely(tool.parameters, "", _recorded(guard, tool.name))}
         for tool in guard.toolset
     ]
     return Guard.compile(guard.format, tools, tokenizer, reasoning=guard.reasoning)
 
 
-def _without(schema: Any, place: str, recorded: set[tuple[str, str]]) -> Any:
-    """A schema without what is recorded, each in its place."""
-    if not isinstance(schema, dict):
-        return schema
-    result = {}
-    for keyword, value in schema.items():
-        match keyword:
-            case "properties":
-                inner = {k: _without(v, f"{place}/{k}", recorded) for k, v in value.items()}
-            case "$defs" | "definitions":
-                inner = {k: _without(v, f"/{keyword}/{k}", recorded) for k, v in value.items()}
-            case "anyOf" | "oneOf" | "allOf":
-                inner = [_without(part, place, recorded) for part in value]
-            case "prefixItems":
-                inner = [_without(part, f"{place}/{i}", recorded) for i, part in enumerate(value)]
-            case "items" | "additionalProperties":
-                inner = _without(value, f"{place}/{_INSIDE[keyword]}", recorded)
-            case _ if keyword in NARROWER and (place, keyword) in recorded:
-                continue
-            case _:
-                inner = value
-        result[keyword] = inner
-    return result
+def _is_escaped_name(guard: Guard, ids: list[int]) -> bool:
+    """Whether a mask refuses a needless escape in a tool's name or a key, and records that."""
+    state = guard.start(10_000)
+    taken = next((place for place, token in enumerate(ids) if not state.retrace(token)), len(ids))
+    start, end = (len(guard.vocabulary.bytes_of(ids[:n]).decode()) for n in (taken, taken + 1))
+    names = {*guard.toolset.names, *(key for t in guard.toolset for key in _keys(t.parameters))}
+    return PLAINLY in guard.relaxations and any(
+        found.start() < end and start < found.end() and ast.literal_eval(found[0]) in names
+        for found in _ESCAPED.finditer(guard.read(ids).raw)
+    )
+
+
+_ESCAPED = re.compile(r"""(["'])(?=[^"'\\]*\\)(?:[^"'\\]|\\.)*\1""")
+
+
+def _keys(schema: Any) -> Iterator[str]:
+    """The names of properties at any depth."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+    inner = schema.values() if isinstance(schema, dict) else schema
+    for part in inner if isinstance(schema, dict | list) else ():
+        yield from _keys(part)

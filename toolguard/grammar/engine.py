@@ -38,8 +38,11 @@ _SLICES = [
 
 
 # An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
-# behind the opener of hundreds of tools.
-_LIMITS = LLParserLimits(max_items_in_row=20_000, initial_lexer_fuel=100_000_000)
+# behind the opener of hundreds of tools. A step's 200,000 expressions (14 ms) are too
+# few where a value ends and a dozen others may begin.
+_LIMITS = LLParserLimits(
+    max_items_in_row=20_000, initial_lexer_fuel=100_000_000, step_lexer_fuel=2_000_000
+)
 
 
 class Vocabulary:
