@@ -75,7 +75,9 @@ def verdict(
         )
         result["recorded" if recorded else "difference"] = f"mask admits: {keywords or kinds}"
     elif not admitted and not kinds:
-        recorded = admits(spelled_freely(guard, tokenizer), ids) or _is_escaped_name(guard, ids)
+        recorded = _admits_calls(guard, tokenizer, turn) and (
+            admits(spelled_freely(guard, tokenizer), ids) or _is_escaped_name(guard, ids)
+        )
         result["recorded" if recorded else "difference"] = "mask refuses"
     if "difference" in result:
         faults = [f"{fault.kind}: {fault.message}" for fault in turn.faults]
@@ -88,6 +90,13 @@ def admits(guard: Guard, ids: list[int]) -> bool:
     """Whether the mask admits a turn; control tokens that are words are taken as such."""
     state = guard.start(10_000)
     return all(map(state.retrace, ids)) and state.done and not state.matcher.broken
+
+
+def _admits_calls(guard: Guard, tokenizer: PreTrainedTokenizerBase, turn: Turn) -> bool:
+    """Whether the mask admits a turn's calls as the format writes them."""
+    written = [toolguard.render(guard.format, [call.to_json()]) for call in turn.calls]
+    spelled = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in written]
+    return all(admits(guard, [*ids, guard.vocabulary.end_ids[0]]) for ids in spelled)
 
 
 def calls(turn: Turn) -> list[tuple[str, str]]:
