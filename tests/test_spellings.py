@@ -27,7 +27,11 @@ def compiled(name: str, schema: Any, tokenizer: PreTrainedTokenizerBase) -> Guar
 def verdicts(guard: Guard, value: str, tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
     """What mask and reader say of a call whose argument is written so."""
     text = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": STAND_IN}}])
-    text = text.replace(str(STAND_IN), value)
+    return verdict_of(guard, text.replace(str(STAND_IN), value), tokenizer)
+
+
+def verdict_of(guard: Guard, text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
+    """What mask and reader say of a turn."""
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], guard.vocabulary.end_ids[0]]
     state = guard.start(10_000)
     admitted = all(map(state.accept, ids)) and state.done
@@ -169,3 +173,24 @@ def test_white_space_around_a_bare_value_is_bounded(
         admitted, healthy = verdicts(guard, f"{space}7{space}", tokenizer)
         assert admitted == healthy, space
         assert admitted == (len(space) < 2), space
+
+
+LINES = ["qwen3_xml", "dots", "glm_xml", "minimax_m2", "step3"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(LINES),
+    low=st.integers(0, 3),
+    span=st.one_of(st.none(), st.integers(0, 3)),
+    value=st.text("\nab<", max_size=7),
+)
+def test_a_bounded_string_may_begin_and_end_with_line_ends(
+    name: str, low: int, span: int | None, value: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    most = {} if span is None else {"maxLength": low + span}
+    guard = compiled(name, {"type": "string", "minLength": low, **most}, tokenizer)
+    text = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": value}}])
+    admitted, healthy = verdict_of(guard, text, tokenizer)
+    assert healthy == (low <= len(value) <= most.get("maxLength", len(value)))
+    assert admitted == healthy or (admitted and "<" in value)
