@@ -94,9 +94,25 @@ def admits(guard: Guard, ids: list[int]) -> bool:
 
 def _admits_calls(guard: Guard, tokenizer: PreTrainedTokenizerBase, turn: Turn) -> bool:
     """Whether the mask admits a turn's calls as the format writes them."""
-    written = [toolguard.render(guard.format, [call.to_json()]) for call in turn.calls]
+    written = [
+        toolguard.render(guard.format, [{"name": call.name, "arguments": _whole(call.arguments)}])
+        for call in turn.calls
+    ]
     spelled = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in written]
     return all(admits(guard, [*ids, guard.vocabulary.end_ids[0]]) for ids in spelled)
+
+
+def _whole(value: Any) -> Any:
+    """A value with whole numbers as such."""
+    match value:
+        case dict():
+            return {key: _whole(inner) for key, inner in value.items()}
+        case list():
+            return [*map(_whole, value)]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 def calls(turn: Turn) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 import toolguard
+from benchmarks.agreement import bundled
 from toolguard import Guard
 from toolguard.grammar.numbers import expressions, range_of
 
@@ -143,7 +144,8 @@ def test_what_the_mask_spells_more_narrowly_is_said(tokenizer: PreTrainedTokeniz
         ({"type": "string", "maxLength": 4}, ""),
     ):
         guard = compiled("hermes", {"anyOf": [schema, {"type": "null"}]}, tokenizer)
-        assert [it.keyword for it in guard.relaxations] == [keyword][: bool(keyword)]
+        said = [it.keyword for it in guard.relaxations if it.tool]
+        assert said == [keyword][: bool(keyword)]
 
 
 @pytest.mark.parametrize(
@@ -194,3 +196,79 @@ def test_a_bounded_string_may_begin_and_end_with_line_ends(
     admitted, healthy = verdict_of(guard, text, tokenizer)
     assert healthy == (low <= len(value) <= most.get("maxLength", len(value)))
     assert admitted == healthy or (admitted and "<" in value)
+
+
+@pytest.mark.parametrize("name", ["hermes", "harmony", "kimi_k2", "pythonic", "lfm2", "glm_xml"])
+@pytest.mark.parametrize(
+    ("schema", "around"),
+    [
+        ({"type": "array"}, "[{}]"),
+        ({"type": "array", "items": {"type": "string", "maxLength": 9}}, "[{}]"),
+        ({"type": "object"}, "{{}: 1}"),
+        ({"type": "object", "additionalProperties": True, "properties": {"x": {}}}, "{{}: 1}"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_text(
+    name: str, schema: Any, around: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = compiled(name, schema, tokenizer)
+    for text in (r"x\ud83d\ude00", r"\uD83D\uDE00", r"\ud55c\uffff"):
+        written = around.replace("{}", f'"{text}"', 1)
+        assert verdicts(guard, written, tokenizer) == (True, True), written
+    for text in (r"x\ud83d", r"\ude00", r"\ud83d-\ude00", r"\ude00\ud83d"):
+        written = around.replace("{}", f'"{text}"', 1)
+        assert verdicts(guard, written, tokenizer) == (False, False), written
+
+
+@pytest.mark.parametrize("name", ["pythonic", "lfm2"])
+def test_a_pair_of_surrogates_is_one_character_of_python(name: str) -> None:
+    tools = toolguard.Toolset.of([{"name": "f", "parameters": {"properties": {"a": {}}}}])
+    wire_format = toolguard.WireFormat.load(name)
+    text = toolguard.render(wire_format, [{"name": "f", "arguments": {"a": STAND_IN}}])
+    turn = toolguard.read_turn(text.replace("7070", r"'\ud83d\ude00'"), wire_format, tools)
+    assert [call.arguments for call in turn.calls] == [{"a": "😀"}]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_string_under_a_pattern_may_hold_any_character(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    schema = {"type": "array", "items": {"type": "string", "pattern": "^[^b]+$"}}
+    guard = compiled(name, schema, tokenizer)
+    for text in ("it's", 'say \\"hi\\"', "C:\\\\x", "line\\n", "\\t"):
+        assert verdicts(guard, f'["{text}"]', tokenizer) == (True, True), text
+    for text in ("b", "C:\\\\b", "'b'"):
+        assert verdicts(guard, f'["{text}"]', tokenizer) == (False, False), text
+
+
+@pytest.mark.parametrize("controls", [True, False])
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
+    name: str, controls: bool, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    if controls:
+        tokenizer = bundled(toolguard.WireFormat.load(name).controls)
+    for bounds in ({"pattern": "^[A-Z]+-[0-9]+$"}, {"minLength": 1}, {"pattern": "x"}, {}):
+        guard = compiled(name, {"type": "string", **bounds}, tokenizer)
+        made = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": ""}}])
+        assert verdict_of(guard, made, tokenizer) == (not bounds,) * 2, bounds
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("date-time", "2026-01-31T12:00:00"),
+        ("date-time", "2026-01-31"),
+        ("uuid", "123e4567e89b12d3a456426614174000"),
+        ("email", "nobody"),
+        ("uri", "example.org"),
+    ],
+)
+def test_a_format_is_an_annotation_to_mask_and_reader(
+    name: str, kind: str, text: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    guard = compiled(name, {"type": "string", "format": kind}, tokenizer)
+    made = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": text}}])
+    assert verdict_of(guard, made, tokenizer) == (True, True)
+    assert ("/a", "format") in {(it.path, it.keyword) for it in guard.relaxations}

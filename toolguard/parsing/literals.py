@@ -69,7 +69,9 @@ def _no_escape(slash: re.Match[str]) -> str:
 def _plain(node: ast.expr) -> Any:
     """The value of a syntax tree that holds only what JSON has, keys once."""
     match node:
-        case ast.Constant(None | str() | bool() | int() | float() as constant):
+        case ast.Constant(str(text)):  # Python does not put the halves of a pair together
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        case ast.Constant(None | bool() | int() | float() as constant):
             return constant
         case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as positive)):
             return -positive
