@@ -120,8 +120,7 @@ def _string(schema: Mapping[str, Any], draw: Random) -> str:
         found: str | None = shortest_end(Strings(pattern, low, high))
         return found or ""
     text = draw.choice(TEXTS)
-    text += "a" * (low - len(text))
-    return text if high is None else text[:high]
+    return (text + "a" * (low - len(text)))[:high]
 
 
 def _number(schema: Mapping[str, Any], kind: str, draw: Random) -> float:

@@ -76,7 +76,7 @@ def verdict(
         result["recorded" if recorded else "difference"] = f"mask admits: {keywords or kinds}"
     elif not admitted and not kinds:
         recorded = _admits_calls(guard, tokenizer, turn) and (
-            admits(spelled_freely(guard, tokenizer), ids) or _is_escaped_name(guard, ids)
+            admits(spelled_freely(guard, tokenizer), ids) or _is_escaped_key(guard, ids)
         )
         result["recorded" if recorded else "difference"] = "mask refuses"
     if "difference" in result:
@@ -249,14 +249,14 @@ def spelled_freely(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> Guard:
     return Guard.compile(guard.format, tools, tokenizer, reasoning=guard.reasoning)
 
 
-def _is_escaped_name(guard: Guard, ids: list[int]) -> bool:
-    """Whether a mask refuses a needless escape in a tool's name or a key, and records that."""
+def _is_escaped_key(guard: Guard, ids: list[int]) -> bool:
+    """Whether a mask refuses a needless escape in a key, and records that."""
     state = guard.start(10_000)
     taken = next((place for place, token in enumerate(ids) if not state.retrace(token)), len(ids))
     start, end = (len(guard.vocabulary.bytes_of(ids[:n]).decode()) for n in (taken, taken + 1))
-    names = {*guard.toolset.names, *(key for t in guard.toolset for key in _keys(t.parameters))}
+    keys = {key for tool in guard.toolset for key in _keys(tool.parameters)}
     return PLAINLY in guard.relaxations and any(
-        found.start() < end and start < found.end() and ast.literal_eval(found[0]) in names
+        found.start() < end and start < found.end() and ast.literal_eval(found[0]) in keys
         for found in _ESCAPED.finditer(guard.read(ids).raw)
     )
 

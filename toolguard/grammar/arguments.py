@@ -92,8 +92,8 @@ PLAINLY = Relaxation(
     "",
     "",
     "spelling",
-    "the mask has names, keys and constants without needless escapes, zeros and exponents, and "
-    "integers without needless fractions and negative exponents",
+    "the mask has keys and constants without needless escapes, zeros and exponents, and integers "
+    "without needless fractions and negative exponents",
 )
 """What holds for every tool: a mask leads nobody into spellings that no program writes."""
 ALL = frozenset(_TYPES)
