@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -33,11 +32,12 @@ def _turn(name: str, length: int) -> str:
     return render(WireFormat.load(name), [call])
 
 
-def _grows(work: Callable[[str], None], name: str) -> float:
+def _is_linear(work: Callable[[str], None], name: str) -> bool:
+    """Whether the time grows with the length, in one of three tries: what is quadratic is so in
+    each."""
     once, twice = _turn(name, _LENGTH), _turn(name, 2 * _LENGTH)
     work(once)  # what is made once for a format
-    ratios = [_seconds(work, twice) / _seconds(work, once) for _ in range(3)]
-    return statistics.median(ratios)
+    return any(_seconds(work, twice) < _GROWTH * _seconds(work, once) for _ in range(3))
 
 
 def _seconds(work: Callable[[str], None], turn: str) -> float:
@@ -53,7 +53,7 @@ def test_feeding_by_small_chunks_is_linear(name: str) -> None:
         for start in range(0, len(turn), 4):
             parser.feed(turn[start : start + 4])
 
-    assert _grows(feed, name) < _GROWTH
+    assert _is_linear(feed, name)
 
 
 @pytest.mark.parametrize("name", format_names())
@@ -62,7 +62,7 @@ def test_reading_is_linear(name: str) -> None:
         for _ in range(5):
             assert read_turn(turn, WireFormat.load(name), _TOOLS).calls
 
-    assert _grows(read, name) < _GROWTH
+    assert _is_linear(read, name)
 
 
 @pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5"])
@@ -77,4 +77,4 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert not (state.may_mention and state.opened_in_prose)
             assert state.retrace(token)
 
-    assert _grows(accept, name) < _GROWTH
+    assert _is_linear(accept, name)

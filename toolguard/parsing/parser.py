@@ -43,7 +43,7 @@ from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, nothing_after, turn_state
-from .ending import ends_at, held_from, without_end
+from .ending import held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -567,11 +567,12 @@ class TurnParser:
             self._say_behind(position)
 
     def _complete(self, position: int) -> None:
-        """Where the turn might have ended behind a control token, or an end token stands, the call
+        """Where the turn might have ended behind a control token, or where one stands, the call
         before it is complete, whatever follows; the parser would wait for a token that is right."""
         end = Token("$END", "")
         controlled = self._last is not None and self._last.type.startswith("CONTROL_")
-        if controlled or ends_at(self._source, position, self._format):
+        control = re.compile(control_pattern(self._format.controls))
+        if controlled or control.match(self._source, position):
             with suppress(UnexpectedToken):
                 self._state.value_stack[:] = [self._state.feed_token(end, True)]
 
