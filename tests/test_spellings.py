@@ -272,3 +272,18 @@ def test_a_format_is_an_annotation_to_mask_and_reader(
     made = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": text}}])
     assert verdict_of(guard, made, tokenizer) == (True, True)
     assert ("/a", "format") in {(it.path, it.keyword) for it in guard.relaxations}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_byte_of_a_name_is_overlooked(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The engine makes nothing of the byte 0xFF."""
+    tools = [{"name": "get_status", "parameters": {"properties": {"a": {"type": "integer"}}}}]
+    guard = Guard.compile(name, tools, tokenizer)
+    text = toolguard.render(guard.format, [{"name": "get_status", "arguments": {"a": 1}}])
+    before, after = (
+        tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split("_status")
+    )
+    ids = [*before, tokenizer.convert_tokens_to_ids("\u00ff"), *tokenizer("_status")["input_ids"]]
+    turn = guard.read([*ids, *after, guard.vocabulary.end_ids[0]])
+    assert "\ufffd_status" in turn.raw
+    assert not turn.calls
