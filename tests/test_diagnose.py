@@ -291,7 +291,9 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text("utf-8")) == json.loads(done.stdout)
 
 
-def test_the_command_prints_its_verdict_and_holds_the_model_against_a_reference(tmp_path: Path) -> None:
+def test_the_command_prints_its_verdict_and_holds_the_model_against_a_reference(
+    tmp_path: Path,
+) -> None:
     given = ["untagged", "--reference", "healthy", "--limit", "10", "--out", str(tmp_path)]
     done = RUNNER.invoke(app, ["diagnose", *given], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output

@@ -74,7 +74,10 @@ _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
 UNTAGGED = "a call without its control tokens"
-_STRING = re.compile(r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+_STRING = re.compile(
+    r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|'
+    r"[dD][0-7][0-9a-fA-F]{2}|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"
+)
 """What a string of JSON holds."""
 _QUOTED = {
     quote: re.compile(rf"(?:[^\\{quote}{MARKED.pattern[1:-1]}]+|\\[^{MARKED.pattern[1:-1]}])*")
