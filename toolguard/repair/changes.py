@@ -77,7 +77,7 @@ _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
 _NOTHING = re.compile(r"(?:null|None)(?!\w)")
-_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}]""", re.DOTALL)
+_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|\Z)|"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]""", re.DOTALL)
 _HEADING = 200  # how soon the body of a call has to say its name
 _NAME = 64  # how long a name may be
 _TAIL = 32  # how many characters the brackets at the end of a call may take
