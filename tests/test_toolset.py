@@ -196,8 +196,9 @@ def test_a_string_that_can_be_written_is_never_refused(
     properties = {"a": {"type": "string", **bounds}}
     tools = [{"name": "f", "parameters": {"properties": properties, "required": ["a"]}}]
     guard = toolguard.Guard.compile(name, tools, tokenizer, tool_choice="required")
-    said = {each.keyword for each in guard.relaxations}
-    assert bool(said & {"pattern", "format"}) == relaxed
+    # Of a pattern that is held the mask only asks that its characters stand as they are.
+    said = [each for each in guard.relaxations if "escapes" not in each.reason]
+    assert bool({each.keyword for each in said} & {"pattern", "format"}) == relaxed
     turn = guard.read(guard.shortest_turn)
     if relaxed and "pattern" in bounds:
         assert not turn.calls or guard.toolset.accepts("f", turn.calls[0].arguments)

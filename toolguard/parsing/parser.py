@@ -610,7 +610,7 @@ class TurnParser:
 
     def _say(self, kind: str, start: int, end: int) -> None:
         prose = self._prose[kind]
-        if start >= self._said and self._format.answer.opening:
+        if start >= self._said and (kind == "THOUGHT" or not self._format.replies_plainly):
             prose.fresh = True
         said = unmark(self._source[max(start, self._said) : end], self._format.controls)
         text = prose.more(said)
@@ -773,7 +773,7 @@ class _OpenValue(NamedTuple):
 @dataclass(slots=True)
 class _Prose:
     """Prose without the white space around it; a line end stands between that of two messages,
-    which a format has that opens them."""
+    which formats have whose replies are not plain text."""
 
     told: str = ""
     space: str = ""

@@ -114,7 +114,7 @@ def quoted(
             at = control.end()
             continue
         if code.closing and (said or not code.is_block) and len(control[0]) > 1:
-            told = mentioned
+            told: bool | None = mentioned
             if control.lastgroup == "opener":
                 told = _is_told(text, control.end(), code, wire_format, names, final)
                 mentioned = mentioned or bool(told)

@@ -347,7 +347,7 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
             return True  # whose white space that is, nobody can say
         beside = (part.said for part in place.strings)
         return _is_damaged(place, put_in, wire_format) or any(
-            _has_markup(said, wire_format) for said in beside
+            _is_half_written(said, wire_format) for said in beside
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
@@ -402,7 +402,7 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
     return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
 
 
-def _has_markup(said: str, wire_format: WireFormat) -> bool:
+def _is_half_written(said: str, wire_format: WireFormat) -> bool:
     """Whether a string begins or ends with some of what the format writes."""
     written = (text.strip(SPACE) for text in wire_format.reader.written.values())
     return any(
