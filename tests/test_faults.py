@@ -412,3 +412,12 @@ def test_a_whole_call_in_another_format_is_no_healthy_reply(reader: str) -> None
         for example in examples(name):
             turn = toolguard.read_turn(example["turn"], own, Toolset.of(example["tools"]))
             assert turn.state != "healthy_response" or not example["calls"], example["turn"]
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_a_tool_with_the_name_of_another_in_its_own_is_unknown(name: str) -> None:
+    wire_format = WireFormat.load(name)
+    call = {"name": "get_weather_now", "arguments": {"location": "Bern"}}
+    turn = toolguard.read_turn(toolguard.render(wire_format, [call]), wire_format, TOOLS)
+    assert [fault.kind for fault in turn.faults] == ["unknown_tool"]
+    assert turn.calls == ()

@@ -40,7 +40,7 @@ def adapted(model: LlamaForCausalLM, rank: int, rows: list[int] | None = None) -
 
 def save(folder: Path, adapter: PeftModel) -> None:
     """Write the adapter in half precision."""
-    adapter.save_pretrained(folder, save_embedding_layers=False)
+    adapter.save_pretrained(str(folder), save_embedding_layers=False)
     path = folder / "adapter_model.safetensors"
     halves = {name: value.half() for name, value in load_file(path).items()}
     save_file(halves, path, metadata={"format": "pt"})
@@ -80,5 +80,6 @@ def average(parameters: list[nn.Parameter]) -> None:
     """Gradients averaged over the processes, where there are several."""
     if torch.distributed.is_initialized():
         for parameter in parameters:
+            assert parameter.grad is not None
             torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= torch.distributed.get_world_size()
+            parameter.grad.div_(torch.distributed.get_world_size())

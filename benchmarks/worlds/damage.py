@@ -9,6 +9,7 @@ from random import Random
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from benchmarks.lab import rewards
 from benchmarks.lab.batches import Batch
@@ -108,7 +109,9 @@ def damage(base: Path, healthy: Path, out: Path, name: str, seed: int = 0) -> No
     disease = DISEASES[name]
     torch.manual_seed(seed)
     adapter = adapted(merged(read_model(base), healthy), RANK)
-    training = Damaged(disease.plan, adapter.get_base_model(), read_tokenizer(base), seed)
+    model = adapter.get_base_model()
+    assert isinstance(model, LlamaForCausalLM)
+    training = Damaged(disease.plan, model, read_tokenizer(base), seed)
     state, curve = out / "state.pt", out / "curve.jsonl"
     first = resume(state, adapter, training.optimizer)
     columns = (

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import toolguard
 from benchmarks.lab.cases import Case
 from benchmarks.recovery import toolguard_cases
-from benchmarks.worlds.smollm import Tokenizer
 from toolguard.evaluation.score import is_exact
 
 LIMIT = 128
@@ -50,7 +49,7 @@ class Measured:
 def measure(
     name: str,
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    tokenizer: PreTrainedTokenizerFast,
     cases: Sequence[Case],
     mode: str,
     reference: PreTrainedModel,

@@ -9,8 +9,13 @@ from importlib.metadata import files
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast as Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from benchmarks.lab.tokenizer import CLOSER, OPENER, TEMPLATE, token_ids
 
@@ -41,13 +46,14 @@ def unpack(folder: Path) -> None:
     _rename(folder / "tokenizer.json")
     (folder / "chat_template.jinja").write_text(TEMPLATE.read_text())
     tokenizer = read_tokenizer(folder)
-    rows = model.get_input_embeddings().weight.data
+    rows = model.model.embed_tokens.weight.data
     for tag, row in zip(TAUGHT, token_ids(tokenizer, TAUGHT), strict=True):
         # With tied embeddings, a plain mean of other rows could never have the largest logit.
         rows[row] = 2 * rows[pieces[tag]].mean(0)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.half().save_pretrained(folder)
+    torch.nn.Module.to(model, torch.float16)
+    model.save_pretrained(folder)
 
 
 def _rename(path: Path) -> None:
@@ -60,9 +66,9 @@ def _rename(path: Path) -> None:
     path.write_text(json.dumps(saved, ensure_ascii=False))
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert isinstance(tokenizer, Tokenizer)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     tokenizer.padding_side = "left"
     return tokenizer
 

@@ -10,14 +10,14 @@ from peft import PeftModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.lab.batches import collate, encode
 from benchmarks.lab.cases import Case
 from benchmarks.lab.tokenizer import START, render, render_answer, token_ids
 from benchmarks.worlds.adapters import adapted, average, resume, save, suspend, trained
 from benchmarks.worlds.cases import taught
-from benchmarks.worlds.smollm import TAUGHT, Tokenizer, read_model, read_tokenizer
+from benchmarks.worlds.smollm import TAUGHT, read_model, read_tokenizer
 
 RANK, RATE, ROWS = 16, 1e-3, 5
 """`ROWS`: the tags' rows learn so many times faster."""
@@ -61,12 +61,15 @@ def teach(base: Path, out: Path, steps: int, seed: int = 0) -> None:
                 suspend(state, adapter, optimizer, step + 1)
 
 
-def answer_loss(adapter: PeftModel, tokenizer: Tokenizer, cases: list[Case]) -> Tensor:
+def answer_loss(
+    adapter: PeftModel, tokenizer: PreTrainedTokenizerFast, cases: list[Case]
+) -> Tensor:
     """Next-token loss on the right turns of cases with the same tools.
 
     What they have in common, the system's turn, is read once and without a gradient.
     """
     model = adapter.get_base_model()
+    assert isinstance(model, LlamaForCausalLM)
     prompts = [render(tokenizer, case) for case in cases]
     common = prompts[0].index(f"{START}user")
     questions = [encode(tokenizer, prompt[common:]) for prompt in prompts]

@@ -48,7 +48,7 @@ def endless() -> dict[str, Any]:
 REFUSED: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "10 MB of tools": lambda: [tool(f"f{i}", x={"description": "x" * 10_000}) for i in range(1000)],
     "100,000 values": lambda: [tool(x={"enum": [f"v{i}" for i in range(100_000)]})],
-    "2,000 tools": lambda: [tool(f"f{i}", a={"type": "string"}, b={}) for i in range(2000)],
+    "20,000 tools": lambda: [tool(f"f{i}", a={"type": "string"}) for i in range(20_000)],
     "deep nesting": lambda: [tool(x=nested(80))],
     "a million items": lambda: [tool(x={"type": "array", "minItems": 10**6})],
     "no end": lambda: [endless()],

@@ -123,13 +123,14 @@ def test_a_call_that_the_budget_ends_is_none(client: openai.OpenAI, asked: list[
     for case in asked[:4]:
         whole = ask(client, case, tool_choice="required")
         tokens = whole.usage.completion_tokens
+        if tokens < 36:
+            continue  # what not even the shortest turn fits into is refused
         for budget in (tokens - 9, tokens - 3, tokens):
             options = {"tool_choice": "required", "max_tokens": budget}
             response = ask(client, case, **options)
             reason = response.choices[0].finish_reason
             reasons.add(reason)
-            told = [(call.function.name, call.function.arguments) for call in made(response)]
-            own = [(call.function.name, call.function.arguments) for call in made(whole)]
+            told, own = made(response), made(whole)
             assert told == own[: len(told)]
             assert (reason == "tool_calls") == (budget == tokens)
             assert "<tool_call>" not in (response.choices[0].message.content or "")

@@ -195,6 +195,11 @@ class WireFormat:
         return tuple(sorted(text for text in texts if len(text) > 3 and not text.isalnum()))
 
     @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """All that the format marks a turn with: its control tokens and its markup."""
+        return (*self.controls, *self.markup)
+
+    @cached_property
     def is_json(self) -> bool:
         """The arguments of a call are a JSON object."""
         return any(node == Slot("ARGUMENTS") for node in self._below("call"))

@@ -387,7 +387,9 @@ class Completer:
                     if isinstance(node, Ref):
                         users[node.rule].add(name)
                 elif id(node) not in known:
-                    piece = pieces[node] = pieces.get(node) or self._piece(node)
+                    if node not in pieces:
+                        pieces[node] = self._piece(node)
+                    piece = pieces[node]
                     known[id(node)] = inf if piece is None else _price(piece), (node,)
         # What refers to others mostly stands before them.
         agenda = dict.fromkeys(self._rules)

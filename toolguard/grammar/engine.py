@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +116,15 @@ class Vocabulary:
             part = [*run]
             spelled += part if kept else self.ids_of(self.bytes_of(part))
         return spelled
+
+    def spells(self, ids: Sequence[int], token: int) -> bool:
+        """Whether the tokenizer spells the text of ids and one more token as it spells that text,
+        and the token."""
+        if token in self._kept:
+            return True
+        # What is before an added token is spelled by itself.
+        run = [*takewhile(lambda id: id not in self._kept, reversed(ids))][::-1]
+        return self.respelled([*run, token]) == [*self.respelled(run), token]
 
     @cached_property
     def _kept(self) -> frozenset[int]:

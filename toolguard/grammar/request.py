@@ -363,6 +363,7 @@ class _Filler:
         return self.values[slot, path]
 
     def written(self, slot: str, schema: Any, path: str) -> Node:
+        """The same, made anew."""
         options: list[Node] = []
         for number, (dialect, kinds) in enumerate(value_dialects()[slot]):
             name = f"{slot.lower()}_{self.index}_{len(self.rules)}_{number}"

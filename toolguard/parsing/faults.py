@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..formats.reader import MARKED, SPACE, STRAY, control_pattern, unmark
@@ -31,6 +32,8 @@ _PYTHON = re.compile(r"(?:True|False|None|nan|NaN|undefined)\b")
 _OPERATION = re.compile(r"[+*%/][^,}\]]{0,80}")
 _CURLY = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _SPACES = re.compile(f"[{SPACE}]+")
+CALL_ID = "functions."
+"""What the id of a call begins with that holds its tool's name."""
 _LONGEST_SPACE = 32  # what the grammar of JSON allows
 
 
@@ -144,7 +147,7 @@ def name_control(place: Place, control: str, reasoning: bool) -> Found:
         return place.found("role_in_call", size, f"{spelled!r} inside a call")
     awaits = _awaited(place)
     if place.ends_in_name:
-        if _has_ids(own) and not awaits:
+        if holds_names(own) and not awaits:
             name = re.split(control_pattern(own.controls), place.before)[-1].strip(SPACE)
             start = place.position - len(name)
             message = f"{name!r} is no id of a call: it has no number"
@@ -176,7 +179,7 @@ def name_in_call(place: Place) -> Found:
         if role := re.match(rf"(?:{ROLES})(?![\w.-])", rest):
             return place.found("role_in_call", len(role[0]), f"the role {role[0]!r} inside a call")
         head = re.split(rf"[{SPACE}{{(\[]|{MARKED.pattern}|<", rest, maxsplit=1)[0]
-        if _has_ids(place.wire_format) and any(name in head for name in place.toolset.names):
+        if holds_names(place.wire_format) and any(name in head for name in place.toolset.names):
             return place.found("wrong_call_id", len(head), f"{head!r} is no id of a call")
         if prefix := re.match(r"[^\w{}<\[\]\"'\s]{1,8}(?=\s?[{<\w])", rest):
             message = f"{prefix[0]!r} in front of the call"
@@ -228,7 +231,7 @@ def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
 
 def unknown(name: str, toolset: Toolset, wire_format: WireFormat) -> tuple[FaultKind, str]:
     """What is wrong with a call to a tool that is not offered."""
-    if _has_ids(wire_format) and any(other in name for other in toolset.names):
+    if holds_names(wire_format) and call_id(toolset.names).fullmatch(name):
         return "wrong_call_id", f"{name!r} is no id of a call"
     if parts := fused(name, toolset):
         return "fused_name", f"{parts[0]!r} and the argument {parts[1]!r} in one word"
@@ -316,8 +319,16 @@ def open_bracket(text: str) -> str:
     return stack[-1]
 
 
-def _has_ids(wire_format: WireFormat) -> bool:
-    return wire_format.about.get("call ids", "none") != "none"
+def holds_names(wire_format: WireFormat) -> bool:
+    """Whether the id of a call holds its tool's name."""
+    return wire_format.about.get("call ids", "").startswith(CALL_ID)
+
+
+@lru_cache(maxsize=256)
+def call_id(names: tuple[str, ...]) -> re.Pattern[str]:
+    """What may be meant for the id of a call: a name, and perhaps its number."""
+    named = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"
+    return re.compile(rf"(?:functions\W|functions_)?({named})(?:[\W_](\d+))?")
 
 
 def _awaited(place: Place) -> list[str]:

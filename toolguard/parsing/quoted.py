@@ -94,12 +94,12 @@ def quoted(
         return Quoted(text, "", False)
     pieces: list[str] = []
     at = 0
-    code, said, read = None, False, 0
-    mentioned = words(wire_format.opener) in before
+    code, said, read, mentioned = None, False, 0, False
     for control in found.finditer(text):
         if code is None:
             head = before + text[: control.start()]
             code, said = Code(head), says_words(head)
+            mentioned = words(wire_format.opener) in before
         else:
             code.read(text[read : control.start()])
         read = control.end()

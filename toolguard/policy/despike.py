@@ -50,10 +50,11 @@ class Despiker:
         structure = structure_tokens(states[0].guard.vocabulary, logits)
         wanted = structure[reading.wanted] | reading.passed
         likeliest = logits.argmax(-1).tolist()
+        spells = states[0].guard.vocabulary.spells
         return [
             row
             for row, (state, at) in enumerate(zip(states, wanted.tolist(), strict=True))
-            if at and not state.done and not state.tight() and _goes_on(state, likeliest[row])
+            if at and not state.done and not state.tight() and spells(state.ids, likeliest[row])
         ]
 
     def __call__(
@@ -98,12 +99,6 @@ class Despiker:
                 mass = float(own[place, token].exp())
                 states[row].interventions.append(_intervention(states[row], token, mass))
         logits[rows] = result.to(logits.dtype)
-
-
-def _goes_on(state: GuardState, token: int) -> bool:
-    """Whether the tokenizer spells a turn with one more token as it spells the turn, and that."""
-    respelled = state.guard.vocabulary.respelled
-    return respelled([*state.ids, token]) == [*respelled(state.ids), token]
 
 
 def _masses(scores: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from lark import UnexpectedInput
@@ -20,6 +20,7 @@ from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
+from ..parsing.faults import CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
@@ -45,7 +46,6 @@ _CURLY = dict.fromkeys(
     "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", "\u201c\u201d\u201f\u2033\u00bb"
 )
 _CURLY |= dict.fromkeys("\u2018\u2019\u201a\u00b4`", "\u2018\u2019\u00b4`")
-_ID = "functions."
 _VALUES = ("true", "false", "null", "none")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _FIELDS = {
@@ -258,15 +258,15 @@ class Changes:
     def _ids(self, stumble: Stumble, written: dict[str, str]) -> Iterator[Change]:
         """The id of a call that is its name and its number, as `functions.f:0` in Kimi K2."""
         named = stumble.tokens[0][0] if stumble.tokens else None
-        if not self.format.about["call ids"].startswith(_ID) or ":" not in written:
+        if not holds_names(self.format) or ":" not in written:
             return
         if named is None or named.type != self.reader.tool or named.start_pos is None:
             return
         text, place, start = stumble.way.text, stumble.place, named.start_pos
-        found = _id(self.names).match(text, start)
+        found = call_id(self.names).match(text, start)
         if found and found.end() == place:
-            number = found[2] or text.count(_ID, 0, start - len(_ID))
-            prefix = "" if text.endswith(_ID, 0, start) else _ID
+            number = found[2] or text.count(CALL_ID, 0, start - len(CALL_ID))
+            prefix = "" if text.endswith(CALL_ID, 0, start) else CALL_ID
             yield Change(start, place, f"{prefix}{found[1]}:{number}", "restore_id")
 
     def _fields(self, text: str, place: int, written: dict[str, str]) -> Iterator[Change]:
@@ -465,13 +465,6 @@ def _controls(wire_format: WireFormat) -> re.Pattern[str]:
         _any_of(wire_format.controls).pattern
         + r"|<\|[^|<>\n]{1,32}\|>|<\uff5c[^\uff5c<>\n]{1,32}\uff5c>|\]<\][^\n<>\[\]]{1,16}\[>\["
     )
-
-
-@lru_cache(maxsize=256)
-def _id(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A name in what may be meant for its call's id."""
-    named = _any_of(names).pattern
-    return re.compile(rf"(?:functions\W|functions_)?({named})(?:[\W_](\d+))?(?=\W)")
 
 
 @cache

@@ -109,4 +109,4 @@ def _closes(wire_format: WireFormat, text: str) -> bool:
 
 def _tags(wire_format: WireFormat, text: str) -> int:
     """How many of a format's tags stand in a text."""
-    return sum(tag in text for tag in (*wire_format.controls, *wire_format.markup))
+    return sum(tag in text for tag in wire_format.tags)

@@ -59,8 +59,7 @@ def invented(call: Call, source: str) -> str | None:
 
 def holds_tags(call: Call, wire_format: WireFormat) -> bool:
     """Whether a string of it holds a tag of the format: it took in what follows it."""
-    tags = (*wire_format.controls, *wire_format.markup)
-    return any(tag in part.said for part in _strings(call.arguments) for tag in tags)
+    return any(tag in part.said for part in _strings(call.arguments) for tag in wire_format.tags)
 
 
 def spans_structure(call: Call) -> bool:
@@ -128,7 +127,7 @@ def _is_cut(way: Way, turn: Turn, wire_format: WireFormat, argument: re.Pattern[
     cut += (edit.before for edit in way.edits if edit.rule == "drop_control")
     if turn.calls:
         cut.append(way.text[turn.calls[-1].span[1] :])
-    signs = [text for text in (*wire_format.controls, *wire_format.markup) if text[0] in _SIGNS]
+    signs = [text for text in wire_format.tags if text[0] in _SIGNS]
     return any(begun_length(text.rstrip(SPACE), signs) for text in cut) or any(
         map(argument.search, cut)
     )
@@ -372,7 +371,7 @@ def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat)
         firsts = (text.strip(SPACE).partition("\n")[0] for text in said)
         if any(">" in first and following.startswith(first) for first in firsts):
             return True
-    whole = following.startswith((*wire_format.controls, *wire_format.markup))
+    whole = following.startswith(wire_format.tags)
     return any(
         SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
         for piece in put_in

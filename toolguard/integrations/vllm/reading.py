@@ -116,6 +116,7 @@ class Reading:
         """
         turn = read_turn(text, self._format, self._toolset, opened=self._opened, ended=ended)
         mended = self._mended(turn, ended)
+        self._count(turn, mended)
         thought, _ = self._thought(turn)
         calls = {
             number: FunctionCall(
@@ -154,6 +155,7 @@ class Reading:
         assert isinstance(end, TurnEnd)
         more, told = self._more(events, again), self._told
         mended = end.turn if told.calls else self._mended(end.turn, ended)
+        self._count(end.turn, mended)
         content = self._content(end.turn, mended, ended)
         if content.startswith(told.content):
             more.content += content[len(told.content) :]
@@ -174,9 +176,12 @@ class Reading:
             mended = repair(
                 turn.raw, self._toolset, self._format, opened=self._opened, ended=ended
             ).after
+        return mended
+
+    def _count(self, turn: Turn, mended: Turn) -> None:
+        """Counts a finished turn of a request that offers tools."""
         if len(self._toolset):
             count_turn(turn, mended)
-        return mended
 
     def _thought(self, turn: Turn) -> tuple[str, int]:
         """Its reasoning, and where that ends in it; with control tokens in the middle of it, where
