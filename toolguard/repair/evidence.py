@@ -221,7 +221,7 @@ def _says(place: _Place) -> bool:
     quotation marks that make it a string."""
     if place.edit.rule not in ("drop_control", "drop_stray") or not place.inside:
         return False
-    if any(mark in place.left_out for mark in _MARKS):
+    if any(mark in place.left_out for mark in (*_MARKS, *QUOTES)):
         return True
     if place.edit.rule == "drop_control":
         return bool(re.search(r"\w\Z", place.left_out))
@@ -294,7 +294,8 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         begins = said[:1] in (*_MARKS, *(",=:;)]}" if opens else ""))
         if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
-        if len(place.piece) > 1 and _is_torn(said):
+        of_tag = len(place.piece) > 1 or (place.piece, said[:1]) == (">", "<")
+        if of_tag and _is_torn(said):
             return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
@@ -319,7 +320,7 @@ def _is_torn(said: str) -> bool:
         sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
     }
     unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
-    return said[:1] in {*unpaired, *"=:,;|"} or said[-1:] in {*unpaired, *"=|"}
+    return said[:1] in {*unpaired, *"=:,;|>)]}"} or said[-1:] in {*unpaired, *"=|<([{"}
 
 
 def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
@@ -345,8 +346,10 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         if place.edit.after[-1] in SPACE and after[:1] in tuple(SPACE):
             return True  # whose white space that is, nobody can say
         beside = (part.said for part in place.strings)
-        return _is_damaged(place, put_in, wire_format) or any(
-            _is_half_written(said, wire_format) for said in beside
+        return (
+            _is_damaged(place, put_in, wire_format)
+            or any(_is_half_written(said, wire_format) for said in beside)
+            or any(_is_like(said[-len(piece) - 1 :], piece) for said in strings if len(piece) > 4)
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
@@ -373,7 +376,7 @@ def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat)
             return True
     whole = following.startswith(wire_format.tags)
     return any(
-        SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
+        _is_like(near, piece)
         for piece in put_in
         if len(piece) > 1
         for near in (
@@ -381,6 +384,10 @@ def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat)
             *(text[-len(piece) - 1 :] for text in said),
         )
     )
+
+
+def _is_like(text: str, piece: str) -> bool:
+    return SequenceMatcher(None, text, piece, autojunk=False).ratio() >= _ALIKE
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from .classify import Tools, read_as
 from .decoded import decoded
 from .edits import Confidence, Edit, Repair
 from .evidence import doubtful, holds_tags, invented, spans_structure
+from .rivals import has_rival
 from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _mended(
     ended = all(fault.kind != "unfinished_turn" for fault in before.faults)
     read: dict[str, Turn] = {}
     changes = Changes(wire_format, toolset)
+    reread = partial(read_turn, wire_format=wire_format, toolset=toolset, opened=opened)
 
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset, opened=opened)
@@ -146,7 +148,9 @@ def _mended(
             return False
         if doubtful(way, text, turn, wire_format, toolset):
             return False
-        return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
+        if any(invented(call, text) or spans_structure(call) for call in turn.calls):
+            return False
+        return not has_rival(way, turn, toolset, reread)
 
     encoded = {fault.kind for fault in before.faults} == {"double_encoded"}
     way = decoded(text, wire_format, toolset, opened) if encoded else None

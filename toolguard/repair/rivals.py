@@ -1,0 +1,59 @@
+"""Other damage that would have left the same text: where it is as likely, nobody knows what was meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ..parsing.turn import Turn
+from ..tools.toolset import Toolset
+from .search import Way
+
+_VALUE_BEGINS = re.compile(r"[\[,:=({>]\s*")
+_FURTHEST = 200  # characters
+
+
+def has_rival(way: Way, turn: Turn, toolset: Toolset, read: Callable[[str], Turn]) -> bool:
+    """Whether the turn, as it was before one of the edits, may have lost something else.
+
+    Args:
+        way: the turn with the edits.
+        turn: what it says now.
+        toolset: the tools that were offered.
+        read: reads another text in its place.
+    """
+    longer = 0
+    for edit in way.edits:
+        place = edit.span[0] + longer
+        longer += len(edit.after) - len(edit.before)
+        if edit.rule == "drop_stray" and edit.before == "]":
+            if _may_be_a_list(way.text, place, read):
+                return True
+        if edit.rule == "split_pair" and _may_be_a_value(edit.before, place, turn, toolset):
+            return True
+    return False
+
+
+def _may_be_a_list(text: str, place: int, read: Callable[[str], Turn]) -> bool:
+    """Whether the bracket that was left out closed a list which lost its other one."""
+    begins = _VALUE_BEGINS.finditer(text, max(0, place - _FURTHEST), place)
+    others = (
+        read(f"{text[: found.end()]}[{text[found.end() : place]}]{text[place:]}")
+        for found in begins
+        if found.end() < place
+    )
+    return any(other.calls and not other.faults for other in others)
+
+
+def _may_be_a_value(string: str, place: int, turn: Turn, toolset: Toolset) -> bool:
+    """Whether the string that was split into a key and its value may be a value without its key."""
+    value = string[1:-1]
+    for call in turn.calls:
+        if call.span[0] <= place < call.span[1]:
+            key, *_ = re.split(r"\W", value, maxsplit=1)
+            if key not in call.arguments:
+                return True  # some object's, which may have any keys
+            rest = {name: given for name, given in call.arguments.items() if name != key}
+            free = toolset[call.name].keys - {*call.arguments}
+            return any(toolset.accepts(call.name, {**rest, name: value}) for name in free)
+    return False
