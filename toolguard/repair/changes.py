@@ -70,6 +70,7 @@ _PREFIX = re.compile(
 """In front of a string that is the same without it."""
 _MARKDOWN = re.compile(r"\w*(?:\\_\w*)+")
 """A word with escapes, as Markdown has it."""
+_BEFORE_NAME = re.compile(r"[\"']|</?")
 _END_OF_NAME = re.compile(r"[\w\\]*\Z")
 _BEFORE_COLON = re.compile(r"[\"']\s?:")
 _AFTER_FIELD = re.compile(r"[\"'](?:name|function)[\"']\s?:\s?\Z")
@@ -108,9 +109,9 @@ class Changes:
     def is_wrong(self, token: Token) -> bool:
         """Whether a value lost what ends it, and took in the next argument or call; or a key has
         the escapes of Markdown."""
-        if token.type == self.reader.key and "\\_" in token:
-            return token.replace("\\_", "_") in self.keys
-        return token.type in self.reader.values and self._heads.search(token) is not None
+        if token.type in self.reader.values:
+            return self._heads.search(token) is not None
+        return "\\_" in token and token.strip("</>").replace("\\_", "_") in self.keys
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
         expected = stumble.expected
@@ -248,7 +249,9 @@ class Changes:
         """A name or a key with the escapes of Markdown."""
         quoted = text[place] in "\"'"
         before = text[max(0, place - _NAME) : place]
-        start = place + 1 if quoted else place - len(_END_OF_NAME.findall(before)[0])
+        start = place - len(_END_OF_NAME.findall(before)[0])
+        if sign := _BEFORE_NAME.match(text, place):
+            start = sign.end()
         word = _MARKDOWN.match(text, start)
         if word and word[0].replace("\\_", "_") in self._words:
             is_key = _BEFORE_COLON.match(text, word.end()) or _AFTER_FIELD.search(before)

@@ -208,9 +208,11 @@ def _strings(value: Any) -> Iterator[_Part]:
 
 
 def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bool:
-    """Whether a string ends or begins there, with or without what marks its end."""
+    """Whether a string ends or begins there, with or without what marks its end, and space."""
+    befores, afters = (before, before.rstrip(SPACE)), (after, after.lstrip(SPACE))
     return bool(text) and any(
-        before.endswith(written + mark) or after.startswith(mark + written)
+        any(left.endswith(written + mark) for left in befores)
+        or any(right.startswith(mark + written) for right in afters)
         for written in _spellings(text)
         for mark in marks
     )
