@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from lark import UnexpectedInput
@@ -103,6 +103,8 @@ class Changes:
         self._named = re.compile(rf"(?<!\w)(?:{_any_of(self.names).pattern})(?!\w)")
         self._words = self.keys.union(self.names)
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
+        called = any(piece.strip(SPACE) == ")" for piece in self.reader.written.values())
+        self._closing = partial(_closing_quote, called=called)
         names = self.reader.keys.names(self.keys, any(tool.is_open for tool in toolset))
         self._heads = re.compile(self.reader.heads.inside(names) or "(?!)")
 
@@ -298,13 +300,13 @@ class Changes:
         if not whole and (char in _CURLY or char == "'"):
             yield Change(place, place + 1, '"', "straight_quote")
         elif char in _CURLY:
-            closing = _closing_quote(f'{_CURLY[char]}"').search(text, place + 1)
+            closing = self._closing(f'{_CURLY[char]}"').search(text, place + 1)
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
-            closing = _closing_quote("'").search(text, place + 1)
+            closing = self._closing("'").search(text, place + 1)
             own = _escaped(text[place + 1 : closing.start()]) if closing else None
             if closing and own is not None:
                 try:
@@ -323,7 +325,7 @@ class Changes:
 
     def _unclosed(self, text: str, place: int) -> Iterator[Change]:
         """A string that holds what JSON does not take, or that is never closed."""
-        end = _closing_quote('"').search(text, place + 1)
+        end = self._closing('"').search(text, place + 1)
         if end:
             inner = text[place + 1 : end.start()]
             fixed = _escaped(inner)
@@ -432,7 +434,7 @@ class Changes:
                 yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
-            closing = _closing_quote('"').search(text, end)
+            closing = self._closing('"').search(text, end)
             if closing and "\n" not in text[end : closing.start()]:
                 inner = text[end - 1 : closing.start()]
                 if not _ACROSS.search(text[start + 1 : closing.end()]):
@@ -471,9 +473,10 @@ def _controls(wire_format: WireFormat) -> re.Pattern[str]:
 
 
 @cache
-def _closing_quote(signs: str) -> re.Pattern[str]:
-    """One of the signs, where what follows shows that a value ends."""
-    return re.compile(rf"[{signs}]\s*(?:[,}}\]:]|\Z)")
+def _closing_quote(signs: str, called: bool) -> re.Pattern[str]:
+    """One of the signs, where what follows shows that a value ends; or a call in parentheses."""
+    call_ends = r"|\)(?:\n|\s*[,\]<])" if called else ""
+    return re.compile(rf"[{signs}]\s*(?:[,}}\]:]{call_ends}|\Z)")
 
 
 def _any_of(texts: Iterable[str], longer_than: int = 0) -> re.Pattern[str]:

@@ -25,6 +25,7 @@ _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 _SEPARATORS = ":;,(){}[]\"'"
 _SIGNS = "|;=:,<>{}[]()*"
 _NEAR = 16  # characters
+_MOVED = 4  # characters
 _ALIKE = 0.6  # as `SequenceMatcher` has it
 _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
@@ -96,7 +97,7 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
     ):
         return True
-    if any(_lost_call(place, turn, toolset) for place in places):
+    if any(_lost_call(place, turn, toolset) or _runs_on(place, turn) for place in places):
         return True
     added = [place for place in places if place.edit.rule in _PUT_IN]
     pieces = {place.piece for place in added} - {""}
@@ -220,7 +221,9 @@ def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bo
 
 def _says(place: _Place) -> bool:
     """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`, or the
-    quotation marks that make it a string."""
+    quotation marks that make it a string; or those that were escaped do."""
+    if place.edit.rule == "escape_quotes":  # at either end of it, they may be more than one mark
+        return place.before.endswith(_MARKS) or place.left_out.endswith(_MARKS)
     if place.edit.rule not in ("drop_control", "drop_stray") or not place.inside:
         return False
     if any(mark in place.left_out for mark in (*_MARKS, *QUOTES)):
@@ -235,7 +238,9 @@ def _says(place: _Place) -> bool:
 
 def _is_swapped(first: Edit, second: Edit) -> bool:
     """Whether a sign was left out beside the quotation mark that was put in: it may be the value's,
-    as in `=SUM(A1)`."""
+    as in `=SUM(A1)`; or one was put in, and those that are there became a part of the value."""
+    if {first.rule, second.rule} == {"add_quote", "escape_quotes"}:
+        return True
     if first.span[1] != second.span[0]:
         return False
     stray = "drop_stray" in (first.rule, second.rule)
@@ -263,6 +268,14 @@ def _lost_call(place: _Place, turn: Turn, toolset: Toolset) -> bool:
     before, after = place.before.rstrip(SPACE), place.after.lstrip(SPACE)
     named = any(name in place.left_out for name in toolset.names)
     return named or before.endswith(toolset.names) or after.startswith(toolset.names)
+
+
+def _runs_on(place: _Place, turn: Turn) -> bool:
+    """Whether the last call was closed where more of it goes on, as text now."""
+    rest = place.after.strip(SPACE)
+    if place.edit.rule != "add_closer" or not rest or not turn.text.strip(SPACE).endswith(rest):
+        return False
+    return place.after[0] not in SPACE or not rest[0].isalpha()
 
 
 def _sank(call: Call, tool: Tool) -> bool:
@@ -366,7 +379,8 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     key = _KEY.search(before)
     if key and piece in key[1]:
         return True  # or into the key
-    return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
+    beside = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
+    return any(_in_string(text, piece) for text in beside)
 
 
 def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat) -> bool:
@@ -419,11 +433,12 @@ def _is_half_written(said: str, wire_format: WireFormat) -> bool:
 
 
 def _in_string(text: str, sign: str) -> bool:
-    """Whether a text begins with a quotation mark, and goes on with a sign, or one more mark."""
+    """Whether a text begins with a quotation mark, and soon has a sign, or one more mark."""
     for quote in (*QUOTES, *(quote[::-1] for quote in QUOTES)):
         if text.startswith(quote):
             inside = text[len(quote) :]
-            return inside.lstrip(SPACE).startswith(sign) or inside.startswith(quote)
+            said = inside.partition(quote)[0].lstrip(SPACE)
+            return sign in said[:_MOVED] or inside.startswith(quote)
     return False
 
 
