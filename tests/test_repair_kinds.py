@@ -80,6 +80,14 @@ def test_the_prefix_of_a_plain_string_goes(name: str, prefix: str) -> None:
 
 
 @formats
+@pytest.mark.parametrize("pattern", [r"\d+", r"\.py$"])
+def test_a_lone_backslash_stays_one(name: str, pattern: str) -> None:
+    text = re.sub(r"([\"'])ZqZ\1", '"ZqZ"', written(name, "get_time", time_zone="ZqZ"))
+    expected = [("get_time", {"time_zone": pattern})]
+    assert calls(damaged(text, '"ZqZ"', f'"{pattern}"'), name) == expected
+
+
+@formats
 @pytest.mark.parametrize("value", [r'f"{zone}"', r"f'{{UTC}}'", r'r"\d"', r'b"UTC"', 'f"a" "b"'])
 def test_a_string_that_its_prefix_changes_is_refused(name: str, value: str) -> None:
     text = written(name, "get_time", time_zone="ZqZ")

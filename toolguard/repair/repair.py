@@ -198,11 +198,11 @@ def _is_cut_off(
             end = len(text) + longer
             parser = TurnParser(wire_format, toolset, opened=opened)
             parser.feed(way.text[: end + len(edit.after)])
-            further = wire_format.reader.heads.begin
+            further = filter(None, (",", wire_format.reader.heads.begin))
             return (
                 parser.is_open()
                 or text.rstrip(SPACE)[-1] not in "}])>"
-                or bool(further and follows(wire_format, way.text[:end] + further, opened))
+                or any(follows(wire_format, way.text[:end] + begun, opened) for begun in further)
             )
         if edit.rule == "add_closer" and _IN_NUMBER.match(text, edit.span[0] - 1):
             return True

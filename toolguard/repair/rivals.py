@@ -1,4 +1,4 @@
-"""Other damage that would have left the same text: where it is as likely, nobody knows what was meant."""
+"""Other damage that would have left the same text: then nobody knows what was meant."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ def has_rival(way: Way, turn: Turn, toolset: Toolset, read: Callable[[str], Turn
     for edit in way.edits:
         place = edit.span[0] + longer
         longer += len(edit.after) - len(edit.before)
-        if edit.rule == "drop_stray" and edit.before == "]":
-            if _may_be_a_list(way.text, place, read):
-                return True
-        if edit.rule == "split_pair" and _may_be_a_value(edit.before, place, turn, toolset):
+        match edit.rule, edit.before:
+            case "drop_stray", "]":
+                rival = _may_be_a_list(way.text, place, read)
+            case "split_pair", string:
+                rival = _may_be_a_value(string, place, turn, toolset)
+            case _:
+                rival = False
+        if rival:
             return True
     return False
 
