@@ -27,6 +27,10 @@ TOOLS = [
         ("say", {"what": TEXT, "loud": {"type": "boolean"}, "to": TEXT}, ["what"]),
     )
 ]
+K2 = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.edit:0<|tool_call_argument_begin|>{}"
+    "<|tool_call_end|><|tool_calls_section_end|>"
+)
 Calls = list[tuple[str, dict[str, Any]]]
 
 
@@ -94,6 +98,7 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("lfm2", '<|tool_call_start|>[log(rows=[{"pat'),
         ("lfm2", '<|tool_call_start|>[edit(path="a", refs=[ "b'),
         ("llama3_json", '{"name": "edit", "parameters": {"refs": ["a"]," "path": "b"}}'),
+        ("kimi_k2", K2.format('{"path": "a", "refs": [{}}')),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )

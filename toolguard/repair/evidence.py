@@ -368,8 +368,8 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
-        if piece == "]" and before.rstrip(SPACE).endswith("["):
-            return True  # nothing of it is there
+        if piece == "]" and re.search(r"\[\s*(?:\{\s*\}\s*)?\Z", before):
+            return True  # nothing of it is there, or the signs of an object
         ends = [said for said in strings if said.rstrip().endswith(piece)]
         return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
             said.count(piece) > said.count(_CLOSING[piece]) for said in ends
