@@ -31,6 +31,7 @@ K2 = (
     "<|tool_calls_section_begin|><|tool_call_begin|>functions.edit:0<|tool_call_argument_begin|>{}"
     "<|tool_call_end|><|tool_calls_section_end|>"
 )
+SOLAR = "<|tool_calls|><|tool_call:begin|>c1<|tool_call:name|>{}<|tool_call:end|>"
 Calls = list[tuple[str, dict[str, Any]]]
 
 
@@ -99,6 +100,8 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("lfm2", '<|tool_call_start|>[edit(path="a", refs=[ "b'),
         ("llama3_json", '{"name": "edit", "parameters": {"refs": ["a"]," "path": "b"}}'),
         ("kimi_k2", K2.format('{"path": "a", "refs": [{}}')),
+        ("hermes", tagged('{"name": "store", "arguments": {"m": {"path": True}}}')),
+        ("solar_open", "\n".join([SOLAR.format('count<|tool_call:args|>{"n": 1}')] * 2)),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )

@@ -53,6 +53,8 @@ _FIELDS = {
     '"arguments"': ("parameters", "args", "arguments", "params", "input", "kwargs"),
     '"parameters"': ("parameters", "arguments", "args", "params", "input", "kwargs"),
 }
+IN_PYTHON = re.compile(r"[{\[,:]\s{0,16}'")
+"""A string in quotes that JSON does not have: the constants beside it are Python's, too."""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _QUOTE = re.compile(r"[\"']")
@@ -232,7 +234,7 @@ class Changes:
         start = len(text[:place].rstrip(SPACE)) - 1
         end = _closed(text, start) if start >= 0 and text[start] in _CLOSED_BY else None
         own = _escaped(text[start:end]) if end else None
-        if end and own is not None:
+        if end and own is not None and IN_PYTHON.search(own):
             with suppress(ValueError):
                 value = read_literal(checked(own), False)
                 yield Change(start, end, _quoted(value), "python_literal")

@@ -21,7 +21,7 @@ from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
 from ..parsing.turn import Call, Turn
 from ..tools.toolset import Toolset
-from .changes import HEAD, Changes
+from .changes import HEAD, IN_PYTHON, Changes
 from .classify import Tools, read_as
 from .decoded import decoded
 from .edits import Confidence, Edit, Repair
@@ -150,7 +150,7 @@ def _mended(
             return False
         if any(invented(call, text) or spans_structure(call) for call in turn.calls):
             return False
-        return not has_rival(way, turn, toolset, reread)
+        return not has_rival(way, text, turn, toolset, reread)
 
     encoded = {fault.kind for fault in before.faults} == {"double_encoded"}
     way = decoded(text, wire_format, toolset, opened) if encoded else None
@@ -319,7 +319,9 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
 
 def _unquoted(text: str) -> str:
     """Python objects as JSON, and a list of calls in quotes without them."""
-    if text[:1] in ("{", "[") and len(text) <= _LONGEST_UNTAGGED and "\\" not in text:
+    if len(text) > _LONGEST_UNTAGGED or "\\" in text:
+        return text
+    if text[:1] in ("{", "[") and IN_PYTHON.search(text):
         with suppress(ValueError):
             value = read_literal(checked(text), False)
             if isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -13,15 +13,22 @@ _VALUE_BEGINS = re.compile(r"[\[,:=({>]\s*")
 _FURTHEST = 200  # characters
 
 
-def has_rival(way: Way, turn: Turn, toolset: Toolset, read: Callable[[str], Turn]) -> bool:
-    """Whether the turn, as it was before one of the edits, may have lost something else.
+def has_rival(
+    way: Way, source: str, turn: Turn, toolset: Toolset, read: Callable[[str], Turn]
+) -> bool:
+    """Whether the turn, as it was before one of the edits, may have lost something else; or was
+    said twice, calls and all.
 
     Args:
         way: the turn with the edits.
+        source: the turn without them.
         turn: what it says now.
         toolset: the tools that were offered.
         read: reads another text in its place.
     """
+    half = len(source) // 2
+    if source[:half].strip() == source[half:].strip():
+        return True
     longer = 0
     for edit in way.edits:
         place = edit.span[0] + longer
@@ -31,6 +38,9 @@ def has_rival(way: Way, turn: Turn, toolset: Toolset, read: Callable[[str], Turn
                 rival = _may_be_a_list(way.text, place, read)
             case "split_pair", string:
                 rival = _may_be_a_value(string, place, turn, toolset)
+            case "python_constant", word:
+                rest = way.text[place + len(edit.after) :]
+                rival = _is_sound(read(f'{way.text[:place]}"{word}"{rest}'))
             case _:
                 rival = False
         if rival:
@@ -46,7 +56,11 @@ def _may_be_a_list(text: str, place: int, read: Callable[[str], Turn]) -> bool:
         for found in begins
         if found.end() < place
     )
-    return any(other.calls and not other.faults for other in others)
+    return any(map(_is_sound, others))
+
+
+def _is_sound(turn: Turn) -> bool:
+    return bool(turn.calls) and not turn.faults
 
 
 def _may_be_a_value(string: str, place: int, turn: Turn, toolset: Toolset) -> bool:
