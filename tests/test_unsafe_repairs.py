@@ -213,6 +213,11 @@ def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
             "</function>\n</tool_call>",
         ),
         (
+            "qwen3_xml",
+            "<tool_call>\n<function=edit>\n<parameter=path=\nn=7\n</parameter>\n"
+            "</function>\n</tool_call>",
+        ),
+        (
             "deepseek_v41",
             '<\uff5cDSML\uff5c calls>\n<\uff5cDSML\uff5c invoke name="edit">\n'
             '<\uff5cDSML\uff5c parameter name="path" string="true">x=1">\n'
@@ -231,6 +236,17 @@ def test_half_of_a_pair_is_in_no_value(name: str, text: str) -> None:
     if name == "functiongemma":
         text = f"<start_function_call>{text}<end_function_call>"
     assert calls(text, name) == []
+
+
+@pytest.mark.parametrize("value", ["Rome", "True", "true", "object"])
+def test_white_space_behind_a_value_that_lost_its_closer_is_nobodys(value: str) -> None:
+    text = toolguard.render(
+        WireFormat.load("k2_horizon"),
+        [{"name": "route", "arguments": {"start": value, "goal": "Oslo"}}],
+    )
+    lost = text.replace(f"{value}</ifm|arg_value>", value)
+    assert lost != text
+    assert toolguard.repair(lost, TOOLS, "k2_horizon").confidence == "ambiguous"
 
 
 def test_literals_damaged_anywhere_make_no_other_calls() -> None:

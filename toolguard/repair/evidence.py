@@ -309,7 +309,7 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         begins = said[:1] in (*_MARKS, *(",=:;)]}" if opens else ""))
         if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
-        of_tag = len(place.piece) > 1 or (place.piece, said[:1]) == (">", "<")
+        of_tag = len(place.piece) > 1 or (place.piece == ">" and said[:1] in tuple("<=:"))
         if of_tag and _is_torn(said):
             return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
@@ -427,9 +427,8 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
 def _is_half_written(said: str, wire_format: WireFormat) -> bool:
     """Whether a string begins or ends with some of what the format writes."""
     written = (text.strip(SPACE) for text in wire_format.reader.written.values())
-    return any(
-        said.startswith(text[:3]) or said.endswith(text[-3:]) for text in written if len(text) > 3
-    )
+    marks = (text for text in written if len(text) > 3 and not text.isalpha())
+    return any(said.startswith(text[:3]) or said.endswith(text[-3:]) for text in marks)
 
 
 def _in_string(text: str, sign: str) -> bool:
