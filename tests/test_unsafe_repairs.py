@@ -102,6 +102,13 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("kimi_k2", K2.format('{"path": "a", "refs": [{}}')),
         ("hermes", tagged('{"name": "store", "arguments": {"m": {"path": True}}}')),
         ("solar_open", "\n".join([SOLAR.format('count<|tool_call:args|>{"n": 1}')] * 2)),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path: ,a"}}')),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "a", "refs": [90,5]"n": 3}}')),
+        (
+            "cohere_xml",
+            '<cofl:tool_calls><cofl:tool_call id="0" name="edit"><cofl:value name="path" type="ra'
+            "a.txt</cofl:value></cofl:tool_call></cofl:tool_calls>",
+        ),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )
@@ -216,6 +223,12 @@ def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
             "qwen3_xml",
             "<tool_call>\n<function=edit>\n<parameter=path=\nn=7\n</parameter>\n"
             "</function>\n</tool_call>",
+        ),
+        (
+            "kimi_k3",
+            '<|open|>tools<|sep|><|open|>call tool="edit" index="1"<|sep|>'
+            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+            "<|close|>message<|sep|>",
         ),
         (
             "deepseek_v41",

@@ -24,7 +24,7 @@ from ..parsing.faults import CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
-from .evidence import QUOTES
+from .evidence import QUOTES, is_torn
 from .search import Change, Stumble
 
 ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
@@ -413,6 +413,8 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
+            if is_torn(value):
+                return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
                 yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")

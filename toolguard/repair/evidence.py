@@ -310,7 +310,7 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
         of_tag = len(place.piece) > 1 or (place.piece == ">" and said[:1] in tuple("<=:"))
-        if of_tag and _is_torn(said):
+        if of_tag and is_torn(said):
             return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
@@ -328,7 +328,7 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     return False
 
 
-def _is_torn(said: str) -> bool:
+def is_torn(said: str) -> bool:
     """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
     pairs = {**_CLOSING, ">": "<"}
     unpaired = {
@@ -363,7 +363,7 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         beside = (part.said for part in place.strings)
         return (
             _is_damaged(place, put_in, wire_format)
-            or any(_is_half_written(said, wire_format) for said in beside)
+            or any(_is_half_written(said, piece, wire_format) for said in beside)
             or any(_is_like(said[-len(piece) - 1 :], piece) for said in strings if len(piece) > 4)
         )
     if piece in _CLOSING:
@@ -398,6 +398,8 @@ def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat)
         for near in (
             *([] if whole else [following[: len(piece) + 3]]),
             *(text[-len(piece) - 1 :] for text in said),
+            *(text[:size] for text in said for size in range(3, len(piece))),
+            *(text[-size:] for text in said for size in range(3, len(piece))),
         )
     )
 
@@ -424,11 +426,15 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
     return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
 
 
-def _is_half_written(said: str, wire_format: WireFormat) -> bool:
-    """Whether a string begins or ends with some of what the format writes."""
-    written = (text.strip(SPACE) for text in wire_format.reader.written.values())
+def _is_half_written(said: str, piece: str, wire_format: WireFormat) -> bool:
+    """Whether a string begins or ends with some of what the format writes; or as a word in a tag,
+    where the end of one was put in."""
+    written = [text.strip(SPACE) for text in wire_format.reader.written.values()]
     marks = (text for text in written if len(text) > 3 and not text.isalpha())
-    return any(said.startswith(text[:3]) or said.endswith(text[-3:]) for text in marks)
+    if any(said.startswith(text[:3]) or said.endswith(text[-3:]) for text in marks):
+        return True
+    words = (text for text in written if text[:1].isalpha() and text.endswith(piece[-2:]))
+    return piece[0].isalpha() and any(said.startswith(text[0]) for text in words)
 
 
 def _in_string(text: str, sign: str) -> bool:

@@ -11,6 +11,7 @@ from .search import Way
 
 _VALUE_BEGINS = re.compile(r"[\[,:=({>]\s*")
 _FURTHEST = 200  # characters
+_NEAR = 4  # characters
 
 
 def has_rival(
@@ -41,6 +42,8 @@ def has_rival(
             case "python_constant", word:
                 rest = way.text[place + len(edit.after) :]
                 rival = _is_sound(read(f'{way.text[:place]}"{word}"{rest}'))
+            case _, "":
+                rival = _may_have_moved(way.text, place, edit.after, read)
             case _:
                 rival = False
         if rival:
@@ -57,6 +60,15 @@ def _may_be_a_list(text: str, place: int, read: Callable[[str], Turn]) -> bool:
         if found.end() < place
     )
     return any(map(_is_sound, others))
+
+
+def _may_have_moved(text: str, place: int, put_in: str, read: Callable[[str], Turn]) -> bool:
+    """Whether the sign that was put in may stand near by, where it is one too many."""
+    end = place + len(put_in)
+    near = (*range(max(0, place - _NEAR), place), *range(end, min(len(text), end + _NEAR)))
+    return any(
+        _is_sound(read(text[:at] + text[at + 1 :])) for at in near if text[at] == put_in.strip()
+    )
 
 
 def _is_sound(turn: Turn) -> bool:
