@@ -8,8 +8,7 @@ their expected calls. Half of it is done with the bundled tokenizer, which spell
 tokens, and half where each of them is one id.
 
 `--tools FOLDER` takes calls of real tools instead (see `real_calls`): right ones, and ones changed
-in a value, in a spelling, or by a character or a token. There jsonschema alone is asked, too. What
-the guard's relaxations record explains a difference, and nothing else about a schema does.
+in a value, in a spelling, or by a character or a token. `verdicts` says what agrees.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import string
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,7 +27,6 @@ import typer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -36,23 +35,21 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import toolguard
 from tests.strategies import bare_toolsets
 from tests.turns import examples, random_turns
-from toolguard import Guard, Tool, Toolset, Turn, WireFormat
+from toolguard import Guard, Tool, Toolset, WireFormat
 from toolguard.grammar.request import Reasoning
-from toolguard.parsing.turn import OF_TEXT
 
-from .real_calls import changed_value, lists, plainly, respelled, right_arguments
+from .real_calls import changed_value, lists, respelled, right_arguments
 from .real_data import expected_calls
+from .verdicts import of_definition, verdict
 
 KINDS = ("right", "value", "spelling", "piece")
 """What is made of a right call of a real tool: nothing, another value or member, another spelling
 of a number, a character or white space, or one character or token more or less."""
-RECORDED = "a recorded relaxation"
-
-COLUMNS = ("mutations", "legal", "disagreements", "explained", "random_turns", "wrong")
+COLUMNS = ("mutations", "legal", "recorded", "difference", "random_turns", "wrong")
 ROWS = 10
 """How many random turns are decoded at once, under one request."""
-SHOWN = 3
-"""How much of what is found is printed for each format; `--json` has all of it."""
+TRIES = 40
+"""How many calls are made of a tool until there is one that the format can write."""
 
 CHARACTERS = [
     *string.printable,
@@ -89,7 +86,6 @@ def main(
         for name in names:
             progress.update(bar, description=name)
             counts: Counter[str] = Counter()
-            reasons: Counter[str] = Counter()
             found: list[dict[str, Any]] = []
             tokenizers = [bundled(()), bundled(WireFormat.load(name).controls)]
             draw = random.Random(seed)
@@ -100,29 +96,25 @@ def main(
             )
             for result in made:
                 counts += Counter(key for key in COLUMNS if result.get(key))
-                if "explained" in result:
-                    reasons[result["explained"]] += 1
-                if "disagreements" in result:
+                if "difference" in result or "recorded" in result:
                     found.append(result)
                 progress.advance(bar)
             for wrong in decoded(name, tokenizers, random_turns, seed):
                 counts += Counter(random_turns=1, wrong=bool(wrong))
                 if wrong:
-                    found.append({"wrong": wrong})
+                    found.append({"difference": wrong.split()[0], "wrong": wrong})
                 progress.advance(bar)
-            results[name] = {key: counts[key] for key in COLUMNS}
-            results[name] |= {"reasons": reasons, "found": found}
+            results[name] = {**{key: counts[key] for key in COLUMNS}, "found": found}
     if as_json:
         print(json.dumps(results))
     else:
         show(results)
-    sys.exit(any(result["found"] for result in results.values()))
+    sys.exit(any(result["difference"] or result["wrong"] for result in results.values()))
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
-    reasons = sum((result["reasons"] for result in results.values()), Counter[str]())
-    caption = "explained: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-    table = Table(title="What mask, parser and validator call legal", caption=caption)
+    """The counts, and each kind of what is recorded, and of what differs with an example."""
+    table = Table(title="What mask, reader and jsonschema call legal")
     for heading in ("format", *COLUMNS):
         table.add_column(heading.replace("_", " "), overflow="fold")
     for name, result in results.items():
@@ -131,8 +123,13 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     console = Console()
     console.print(table)
     for name, result in results.items():
-        for found in result["found"][:SHOWN]:
-            console.print(f"{name}: {json.dumps(found, ensure_ascii=False)}", markup=False)
+        for what in ("recorded", "difference"):
+            found = [each for each in result["found"] if what in each]
+            for kind, count in Counter(each[what] for each in found).most_common():
+                console.print(f"{name}: {what}: {kind}: {count}", markup=False)
+                example = next(each for each in found if each[what] == kind)
+                if what == "difference":
+                    console.print(json.dumps(example, ensure_ascii=False), markup=False)
 
 
 def bundled(controls: Sequence[str]) -> PreTrainedTokenizerBase:
@@ -164,7 +161,7 @@ def mutated(
         tokenizer = tokenizers[number]
         guard = Guard.compile(name, it.tools, tokenizer, reasoning=it.reasoning)
         for _ in range(count * index // len(jobs), count * (index + 1) // len(jobs)):
-            result = judged(guard, tokenizer, mutation(guard, tokenizer, it.text, draw))
+            result = verdict(guard, tokenizer, mutation(guard, tokenizer, it.text, draw))
             yield {"mutations": 1, **result, "tokenizer": number, "seed": it._asdict()}
 
 
@@ -181,49 +178,38 @@ def of_real_tools(
         for number in range(count * index // len(jobs), count * (index + 1) // len(jobs)):
             tokenizer = tokenizers[number % len(tokenizers)]
             guard = Guard.compile(name, toolset, tokenizer)
-            arguments = right_arguments(tool, draw)
-            if arguments is None:
-                yield {"mutations": 1, "disagreements": 1, "no right call of": tool.name}
-                continue
             kind = KINDS[number % len(KINDS)]
-            if kind == "value":
-                arguments = changed_value(arguments, tool, draw)
-            call = {"name": tool.name, "arguments": arguments}
             try:
-                text = toolguard.render(guard.format, [call])
-            except toolguard.FormatError:
-                yield {"mutations": 1, "explained": "the format cannot write it"}
+                arguments, text = written(guard, tool, kind, draw)
+            except LookupError as error:
+                yield {"mutations": 1, "difference": "no call", "tool": str(error)}
                 continue
             if kind == "spelling":
                 text = respelled(text, draw)
             ids = [*encoded(tokenizer, text), guard.vocabulary.end_ids[0]]
             if kind == "piece":
                 ids = mutation(guard, tokenizer, text, draw)
-            result = judged(guard, tokenizer, ids)
-            if kind in ("right", "value") and "disagreements" not in result:
-                result |= validated(guard, ids, tool, arguments)
-            yield {"mutations": 1, "kind": kind, **result}
+            meant = arguments if kind in ("right", "value") else None
+            result = verdict(guard, tokenizer, ids, meant)
+            if kind == "right" and not result["legal"]:
+                result.setdefault("difference", "a right call is refused")
+            if meant is not None:
+                result = of_definition(tool, meant) | result
+            yield {"mutations": 1, "tool": tool.name, "kind": kind, **result}
 
 
-def validated(
-    guard: Guard, ids: list[int], tool: Tool, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    """Whether jsonschema, asked by itself, says of a call's arguments what the reader does."""
-    turn = guard.read(ids)
-    found = [
-        error.message for error in Draft202012Validator(tool.parameters).iter_errors(arguments)
-    ]
-    if turn.calls and turn.calls[0].arguments != arguments:
-        return {"explained": "a string that the wire does not tell from another value"}
-    if bool(turn.calls) == (not found):
-        return {}
-    return {
-        "disagreements": 1,
-        "raw": turn.raw,
-        "jsonschema": found,
-        "state": turn.state,
-        "faults": [fault.message for fault in turn.faults],
-    }
+def written(guard: Guard, tool: Tool, kind: str, draw: random.Random) -> tuple[dict[str, Any], str]:
+    """Arguments of a tool, right ones or with another value, that the format can write."""
+    for _ in range(TRIES):
+        arguments = right_arguments(tool, draw)
+        if arguments is None:
+            break
+        if kind == "value":
+            arguments = changed_value(arguments, tool, draw)
+        call = {"name": tool.name, "arguments": arguments}
+        with suppress(toolguard.FormatError):
+            return arguments, toolguard.render(guard.format, [call])
+    raise LookupError(f"{tool.name}: no call is found, or none that {guard.format.name} can write")
 
 
 def rendered(name: str, rows: Sequence[dict[str, Any]]) -> Iterator[Seed]:
@@ -241,7 +227,8 @@ def rendered(name: str, rows: Sequence[dict[str, Any]]) -> Iterator[Seed]:
 def mutation(
     guard: Guard, tokenizer: PreTrainedTokenizerBase, text: str, draw: random.Random
 ) -> list[int]:
-    """The ids of a turn with one character, or one token, put in, taken out or replaced."""
+    """The ids of a turn with one character, or one token, put in, taken out or replaced: of a turn
+    that is still UTF-8, since masks make no other."""
     removed, added = draw.choice([(0, 1), (1, 0), (1, 1)])
     if draw.random() < 0.5:
         place = draw.randint(0, len(text))
@@ -255,67 +242,11 @@ def mutation(
             [draw.choice(controls), draw.choice(ids), draw.randrange(len(tokenizer))]
         )
         ids[place : place + removed] = [token] * added
+    if not _is_text(guard.vocabulary.bytes_of(ids)):
+        return mutation(guard, tokenizer, text, draw)
     ends = guard.vocabulary.end_ids
     stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     return [*ids[:stop], ids[stop] if stop < len(ids) else ends[0]]
-
-
-def judged(guard: Guard, tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> dict[str, Any]:
-    """Whether the mask admits a turn and it reads as healthy, from its ids and from its text."""
-    admitted = admits(guard, ids)
-    turn = guard.read(ids)
-    healthy = turn.state.startswith("healthy")
-    if admitted == healthy:
-        if not healthy or calls(read_text(guard, turn.raw)) == calls(turn):
-            return {"legal": healthy}
-    elif reason := explained(guard, tokenizer, ids, admitted):
-        return {"legal": healthy, "explained": reason}
-    return {
-        "disagreements": 1,
-        "ids": ids,
-        "raw": turn.raw,
-        "admitted": admitted,
-        "state": turn.state,
-        "faults": [f"{fault.kind}: {fault.message}" for fault in turn.faults],
-        "calls": calls(turn),
-        "calls_from_text": calls(read_text(guard, turn.raw)),
-    }
-
-
-def admits(guard: Guard, ids: list[int]) -> bool:
-    state = guard.start(10_000)
-    return all(map(state.accept, ids)) and state.done and not state.matcher.broken
-
-
-def read_text(guard: Guard, text: str) -> Turn:
-    opened = guard.reasoning == "open"
-    return toolguard.read_turn(text, guard.format, guard.toolset, opened=opened)
-
-
-def explained(
-    guard: Guard, tokenizer: PreTrainedTokenizerBase, ids: list[int], admitted: bool
-) -> str:
-    """Why mask and parser may differ here; empty where they may not.
-
-    In each of these cases the mask is right to be narrower, or the parser to tell more.
-    """
-    if admitted:
-        # A call without its frame is text to the mask; the parser says what it is.
-        kinds = {fault.kind for fault in guard.read(ids).faults}
-        if kinds and kinds <= OF_TEXT:
-            return "a fault of text"
-        loose = loosened(guard, tokenizer)
-        return RECORDED if loose.read(ids).state.startswith("healthy") else ""
-    # What a model says is read all the same, U+FFFD for what is no character (llguidance spells
-    # the byte 0xFF as nothing), but no mask leads into it.
-    spelled = [guard.vocabulary.bytes_of([token]) for token in ids]
-    if not all(spelled) or not _is_text(b"".join(spelled)):
-        return "bytes that are no UTF-8"
-    if admits(loosened(guard, tokenizer), ids):
-        return RECORDED
-    # Nobody escapes a letter of a name, or writes 5 as 50e-1: masks have these as they are.
-    plain = encoded(tokenizer, plainly(guard.read(ids).raw))
-    return "a spelling that nobody needs" if admits(guard, [*plain, ids[-1]]) else ""
 
 
 def _is_text(data: bytes) -> bool:
@@ -324,41 +255,6 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def loosened(guard: Guard, tokenizer: PreTrainedTokenizerBase) -> Guard:
-    """The guard of the same tools without what its relaxations record."""
-    tools = [
-        {"name": tool.name, "parameters": _without(tool.parameters, _recorded(guard, tool.name))}
-        for tool in guard.toolset
-    ]
-    return Guard.compile(guard.format, tools, tokenizer, reasoning=guard.reasoning)
-
-
-def _recorded(guard: Guard, tool: str) -> frozenset[str]:
-    """The keywords of a tool's schema that some relaxation records."""
-    found = (it.keyword.split("/") for it in guard.relaxations if it.tool == tool)
-    return frozenset(keyword for keywords in found for keyword in keywords)
-
-
-def _without(schema: Any, keywords: frozenset[str]) -> Any:
-    """A schema without these keywords, at any depth."""
-    if isinstance(schema, list):
-        return [_without(part, keywords) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: {name: _without(part, keywords) for name, part in value.items()}
-        if key == "properties"
-        else _without(value, keywords)
-        for key, value in schema.items()
-        if key not in keywords or key == "properties"
-    }
-
-
-def calls(turn: Turn) -> list[tuple[str, str]]:
-    """The calls of a turn, 1 and 1.0 and true apart."""
-    return [(call.name, json.dumps(call.arguments)) for call in turn.calls]
 
 
 def decoded(

@@ -34,7 +34,7 @@ NUMBERS = (
     *(0, 1, -1, 2, 5, 7, 10, 50, 99, 100, 101, 1000, 65536, 10**12),
     *(0.5, 1.5, -2.25, 19.99, 1e-4),
 )
-ODD = (
+ODD: tuple[Value, ...] = (
     *(None, True, False, 0, -1, 3, 2.0, 1.5, 1e30, "", "x", "1", "true"),
     *([], {}, [1], {"a": 1}, ["x"]),
 )
@@ -117,10 +117,10 @@ def _string(schema: Mapping[str, Any], draw: Random) -> str:
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if "pattern" in schema:
         pattern = schema["pattern"].removeprefix("^").removesuffix("$")
-        return shortest_end(Strings(pattern, low, high), draw.choice(["", "a", "1"])) or ""
+        found: str | None = shortest_end(Strings(pattern, low, high))
+        return found or ""
     text = draw.choice(TEXTS)
-    text += "a" * (low - len(text))
-    return text if high is None else text[:high]
+    return (text + "a" * (low - len(text)))[:high]
 
 
 def _number(schema: Mapping[str, Any], kind: str, draw: Random) -> float:
@@ -198,22 +198,6 @@ def respelled(text: str, draw: Random) -> str:
         case _:
             found = draw.choice(numerals)
             return text[: found.start()] + draw.choice(_SPELLINGS)(found[0]) + text[found.end() :]
-
-
-_NEEDLESS = re.compile(r"\\(?:u00|x)([2-7][0-9a-fA-F])")
-_WHOLE = re.compile(r"(?<![\w.\"'])-?\d+(?:\.\d+)?[eE][+-]?\d+(?![\w.])")
-
-
-def plainly(text: str) -> str:
-    """A turn without escapes of plain characters and exponents of integers."""
-    text = _NEEDLESS.sub(lambda found: _said(found[0], chr(int(found[1], 16))), text)
-    return _WHOLE.sub(
-        lambda found: str(int(float(found[0]))) if float(found[0]).is_integer() else found[0], text
-    )
-
-
-def _said(escape: str, character: str) -> str:
-    return escape if character in "\"'\\\x7f" else character
 
 
 def _escaped(text: str, draw: Random) -> str:

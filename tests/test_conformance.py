@@ -26,8 +26,8 @@ from benchmarks.conformance.reasons import Entry, listed
 from toolguard import FormatError, Toolset, WireFormat
 
 # What holds today: numbers are raised when more is read, and never lowered.
-LEAST_READ = 450  # of 469
-LEAST_READ_WITH_OPTIONS = 454  # the goal is 455
+LEAST_READ = 451  # of 469
+LEAST_READ_WITH_OPTIONS = 455  # the goal
 
 
 def reads(case: Case) -> bool:

@@ -67,15 +67,6 @@ def test_random_weights_have_no_skill_and_no_format_that_could_be_damaged(health
     assert (found.name, found.format_damaged) == ("skill damaged", False)
 
 
-def test_a_reference_is_what_a_model_is_held_against(healthy: Any) -> None:
-    found = toolguard.diagnose(local(load("json_rot"), healthy), CASES, reference=local(healthy))
-    assert found.verdict.name == "format damaged, skill intact"
-    rows = found.content["control_mass"]
-    assert rows
-    assert all(row["reference"] is not None for row in rows)
-    assert [row["name"] for row in found.content["answers"]][-1] == "reference unguarded"
-
-
 def test_teacher_forcing_tells_what_is_known_from_how_it_is_said(healthy: Any) -> None:
     """The skill of a model that never writes a call is that of the healthy one."""
     calling = [case for case in CASES if case.calls]
@@ -277,7 +268,7 @@ def _timeless(value: Any) -> Any:
 def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = [sys.executable, "-c", "from toolguard.cli.main import app; app()", "diagnose"]
-    command += ["healthy", "--limit", "8", "--batch", "2", "--seed", "1"]
+    command += ["healthy", "--limit", "6", "--batch", "2", "--seed", "1"]
     command += ["--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = out / "diagnose.jsonl"
@@ -300,12 +291,19 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text("utf-8")) == json.loads(done.stdout)
 
 
-def test_the_command_prints_its_verdict(tmp_path: Path) -> None:
+def test_the_command_prints_its_verdict_and_holds_the_model_against_a_reference(
+    tmp_path: Path,
+) -> None:
     given = ["untagged", "--reference", "healthy", "--limit", "10", "--out", str(tmp_path)]
     done = RUNNER.invoke(app, ["diagnose", *given], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     for part in ("The format is damaged and the skill intact", "unguarded", "toolguard serve"):
         assert part in done.stdout
+    content = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    rows = content["control_mass"]
+    assert rows
+    assert all(row["reference"] is not None for row in rows)
+    assert [row["name"] for row in content["answers"]][-1] == "reference unguarded"
 
 
 @pytest.mark.parametrize(
@@ -342,7 +340,7 @@ def test_no_cases_are_refused(healthy: Any) -> None:
 
 
 def test_the_sweep_is_in_the_report_of_the_same_folder(tmp_path: Path) -> None:
-    given = ["untagged", "--limit", "4", "--out", str(tmp_path)]
+    given = ["untagged", "--limit", "2", "--out", str(tmp_path)]
     swept = RUNNER.invoke(app, ["sweep", *given, "--in", "pythonic", "--fail-under", "0.99"])
     assert swept.exit_code == 1, swept.output
     assert "below 99.0%: hermes" in swept.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from itertools import count
@@ -22,11 +21,12 @@ _GROWTH = 3.0
 has 4, and some hundred steps of that kind are seen at once."""
 
 
-def _grows(work: Callable[[str], None], name: str, length: int = _LENGTH) -> float:
+def _is_linear(work: Callable[[str], None], name: str, length: int = _LENGTH) -> bool:
+    """Whether the time grows with the length, in one of three tries: what is quadratic is so in
+    each."""
     once, twice = (edit(WireFormat.load(name), size) for size in (length, 2 * length))
     work(once)  # what is made once for a format
-    ratios = [_seconds(work, twice) / _seconds(work, once) for _ in range(3)]
-    return statistics.median(ratios)
+    return any(_seconds(work, twice) < _GROWTH * _seconds(work, once) for _ in range(3))
 
 
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -51,7 +51,7 @@ def test_feeding_by_small_chunks_is_linear(name: str) -> None:
         for start in range(0, len(turn), 4):
             parser.feed(turn[start : start + 4])
 
-    assert _grows(feed, name) < _GROWTH
+    assert _is_linear(feed, name)
 
 
 @pytest.mark.parametrize("name", format_names())
@@ -60,7 +60,7 @@ def test_reading_is_linear(name: str) -> None:
         for _ in range(5):
             assert read_turn(turn, WireFormat.load(name), _TOOLS).calls
 
-    assert _grows(read, name) < _GROWTH
+    assert _is_linear(read, name)
 
 
 @pytest.mark.parametrize("name", format_names())
@@ -69,7 +69,7 @@ def test_repairing_is_linear(name: str) -> None:
         toolguard.repair(turn[:-10], _TOOLS, name)
         toolguard.repair(turn.replace("a.py", 'a.py"', 1), _TOOLS, name)
 
-    assert _grows(repair, name, 4_000) < _GROWTH
+    assert _is_linear(repair, name, 4_000)
 
 
 @pytest.mark.parametrize("name", _some(*_KINDS))
@@ -84,7 +84,7 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert not (state.may_mention and state.opened_in_prose)
             assert state.retrace(token)
 
-    assert _grows(accept, name) < _GROWTH
+    assert _is_linear(accept, name)
 
 
 @pytest.mark.parametrize("name", _some("hermes", "k2_horizon", "minimax_m3", "lfm2"))
@@ -96,5 +96,4 @@ def test_compiling_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> N
         return _seconds(Guard.compile, name, offered, tokenizer)
 
     compiled(28)
-    ratios = [compiled(56) / compiled(28) for _ in range(3)]
-    assert statistics.median(ratios) < _GROWTH
+    assert any(compiled(56) < _GROWTH * compiled(28) for _ in range(3))

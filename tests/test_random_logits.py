@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from .strategies import toolsets
 from .turns import random_turns
 
-RUNS, ROWS = 60, 8
+RUNS, ROWS = 30, 8
 
 
 @settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck))

@@ -83,7 +83,7 @@ def test_what_only_the_validator_sees_is_taken_back_to_its_last_value(
     numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     tools = [{"name": "f", "parameters": {"properties": {"x": numbers}, "required": ["x"]}}]
     guard = Guard.compile("hermes", tools, tokenizer)
-    assert guard.relaxations
+    assert "uniqueItems" in {it.keyword for it in guard.relaxations}
     recovery = Recovery(guard)
     text = '<tool_call>\n{"name": "f", "arguments": {"x": [17, 17]}}\n</tool_call>'
     ids = [*tokenizer(text)["input_ids"], guard.vocabulary.end_ids[0]]

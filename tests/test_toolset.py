@@ -239,6 +239,8 @@ def test_spellings_are_normalised() -> None:
         "e": {"type": "any"},
     }
     toolset = Toolset.of([{"name": "f", "parameters": {"type": "dict", "properties": properties}}])
+    said = {(each.path[-1:], each.keyword) for each in toolset.corrections}
+    assert said >= {("", "type"), *zip("acde", ("type", "nullable", "items", "type"), strict=True)}
     good = {"a": {"b": 1.5}, "c": None, "d": [3], "e": {"x": []}}
     assert toolset.errors("f", good) == []
     for bad in ({"a": {"z": 1}}, {"c": 3}, {"d": ["x"]}, {"undeclared": 1}):

@@ -89,6 +89,7 @@ def test_behind_an_end_token_in_the_middle_the_turn_runs_on(name: str) -> None:
         f"{COUNT}\n{COUNT}",
         f"[{COUNT}, {COUNT}]",
         "[count(n=2)]",
+        "count(n=2)",
     ],
 )
 def test_text_that_is_a_call_and_nothing_else_is_no_healthy_reply(name: str, text: str) -> None:
@@ -105,6 +106,10 @@ def test_text_that_is_a_call_and_nothing_else_is_no_healthy_reply(name: str, tex
         '{"name": "count", "arguments": {"n": ...}}\n\nPut a number there.',
         f"A call:\n{COUNT}",
         f"```json\n{COUNT}\n```",
+        "`count(n=2)`",
+        "count(n)",
+        "now()",
+        "count(n=2) gives 2",
         '[{"name": "count", "description": "It counts.", "parameters": {"type": "object"}}]',
         '{"name": "count", "parameters": {"type": "object", "properties": {"n": {}}}}',
         '{"name": "Anna", "title": "count"}',
@@ -129,9 +134,38 @@ def test_control_tokens_in_quotes_are_words_of_a_text(name: str) -> None:
         assert streamed(text, wire_format, toolset) == turn
 
 
+OPENED = [n for n in NAMES if (w := WireFormat.load(n)).opener and w.replies_plainly]
+
+
+@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "``The token `{}` opens a call``, it says.",
+        "``The token {} opens`` is what it says.",
+        "As in `a {} b` (a span).",
+        "It is `{} ... {}`, so.",
+        "So `{}{...}{}` it is.",
+        "So:\n```\na {}: it opens\n```",
+    ],
+)
+def test_control_tokens_in_code_are_words_of_a_text(name: str, text: str) -> None:
+    wire_format = WireFormat.load(name)
+    closer = wire_format.closer or ""
+    text = text.replace("{}", wire_format.opener, 1).replace("{}", closer)
+    turn = toolguard.read_turn(text, wire_format, TOOLS, opened=False)
+    assert (turn.state, turn.text) == ("healthy_response", text), turn.faults
+    assert streamed(text, wire_format, TOOLS) == turn
+
+
 def test_a_call_in_quotes_is_no_word() -> None:
     hermes = WireFormat.load("hermes")
-    for text in (f'"<tool_call>{COUNT}</tool_call>"', f"A `<tool_call>\n{COUNT}\n</tool_call>`"):
+    for text in (
+        f'"<tool_call>{COUNT}</tool_call>"',
+        f"A `<tool_call>\n{COUNT}\n</tool_call>`",
+        f"A `b <tool_call>{COUNT}</tool_call>`",
+        f"So:\n```\n<tool_call>\n{COUNT}\n</tool_call>\n```",
+    ):
         turn = toolguard.read_turn(text, hermes, TOOLS, opened=False)
         assert turn.faults
         assert len(turn.calls) == 1

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import toolguard
 from toolguard.cli.main import app
-from toolguard.cli.models import load_model
 from toolguard.evaluation.figures import drawn
+from toolguard.evaluation.load import Source, load_model
 from toolguard.evaluation.masses import ControlMass
 
 RUNNER = CliRunner()
@@ -27,7 +27,7 @@ ROLLOUTS = {9: [CALL, CALL, "Hello.", CALL], 10: [CALL, "", "<tool_call>\n"], 10
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cases") / "cases.jsonl"
     lines = (toolguard.checkpoint("healthy").parent / "held_out.jsonl").read_text().splitlines()
-    path.write_text("\n".join(lines[:80]))
+    path.write_text("\n".join(lines[:48]))
     return path
 
 
@@ -93,7 +93,7 @@ def test_each_step_has_the_figures_of_its_checkpoint(
     assert not first["alarms"]
     assert last["drift_statistic"] >= 1000 > second["drift_statistic"]
     assert found["profile_recorded"] == f"{len(every)} turns of checkpoint-5"
-    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 80
+    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 48
 
 
 def test_a_run_that_goes_on_costs_only_its_new_steps(
@@ -107,9 +107,9 @@ def test_a_run_that_goes_on_costs_only_its_new_steps(
     run_of(growing, s10="healthy", s100="open_then_stop")
     loaded = []
 
-    def load(folder: str) -> PreTrainedModel:
-        loaded.append(Path(folder).name)
-        return load_model(folder)
+    def load(source: Source) -> PreTrainedModel:
+        loaded.append(Path(source.path).name)
+        return load_model(source)
 
     monkeypatch.setattr("toolguard.cli.watch.load_model", load)
     found = watched(growing, cases=cases)
@@ -216,7 +216,7 @@ def test_tables_and_a_chart_mark_the_alarm(
         line for line in map(str.rstrip, out.stdout.splitlines()) if line.endswith("alarm")
     ]
     assert marked.split()[0] == "100"
-    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "80 turns of"):
+    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "48 turns of"):
         assert part in out.stdout
     assert "<svg" in chart.read_text()[:1000]
 

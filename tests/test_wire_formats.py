@@ -138,7 +138,7 @@ def test_an_argument_whose_name_cannot_be_written_is_left_out_and_harms_no_other
         {"name": "h", "parameters": {"properties": city}},
     ]
     guard = Guard.compile(name, tools, tokenizer)
-    left_out = {(it.tool, it.path): it.reason for it in guard.relaxations}
+    left_out = {(it.tool, it.path): it.reason for it in guard.relaxations if it.tool}
     assert {("f", f"/{key}"), ("g", f"/{key}"), ("g", "")} <= left_out.keys()
     assert all(f"cannot write {key!r}" in reason for reason in left_out.values())
     for tool in ("f", "h"):
@@ -316,7 +316,8 @@ def test_a_tool_called_as_a_formats_own_word_is_read_back_or_refused(
             with pytest.raises(toolguard.ToolsetError, match=rf"tool '{word}': .*{name}.*rename"):
                 Guard.compile(name, tools, tokenizer)
             guard = Guard.compile(name, [*tools, {"name": "f"}], tokenizer)
-            assert [(it.tool, it.keyword) for it in guard.relaxations] == [(word, "name")]
+            said = [(it.tool, it.keyword) for it in guard.relaxations if it.tool]
+            assert said == [(word, "name")]
             continue
         guard = Guard.compile(name, tools, tokenizer)
         calls = [{"name": word, "arguments": {}}]

@@ -1,5 +1,6 @@
 """`python -m tests.vllm.engine OPTIONS`: one engine in this process, some held-out questions, and
-the ids of their turns as JSON. Runners are chosen when a process starts, so each has its own.
+the ids of their turns as JSON, one run after the other. Runners are chosen when a process starts,
+so each has its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from toolguard import WireFormat
 from toolguard.integrations.vllm.request import GuardRequest
 
 
-def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) -> None:
+def main(engine: dict[str, Any], runs: list[tuple[list[bool], dict[str, Any]]]) -> None:
     from vllm import LLM, SamplingParams, TokensPrompt
 
     llm = LLM(
@@ -27,8 +28,8 @@ def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) 
     )
     tokenizer: Any = llm.get_tokenizer()
     cases = [case for case in toolguard.held_out() if case.calls and len(case.messages) <= 2]
-    prompts, params = [], []
-    for case, guard in zip(cases, guarded, strict=False):
+    prompts, requests = [], []
+    for case in cases[: len(runs[0][0])]:
         prompt = tokenizer.apply_chat_template(
             [dict(message) for message in case.messages],
             tools=case.toolset.definitions,
@@ -38,11 +39,17 @@ def main(engine: dict[str, Any], guarded: list[bool], sampling: dict[str, Any]) 
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         prompts.append(TokensPrompt(prompt_token_ids=ids))
         request = GuardRequest.checked(WireFormat.load("hermes"), case.toolset.definitions)
-        extra = request.to_extra() if guard else None
-        params.append(SamplingParams(max_tokens=100, extra_args=extra, **sampling))
-    outputs = llm.generate(prompts, params, use_tqdm=False)
+        requests.append(request.to_extra())
+    ids = []
+    for guarded, sampling in runs:
+        params = [
+            SamplingParams(max_tokens=100, extra_args=extra if guard else None, **sampling)
+            for guard, extra in zip(guarded, requests, strict=True)
+        ]
+        outputs = llm.generate(prompts, params, use_tqdm=False)
+        ids.append([list(output.outputs[0].token_ids) for output in outputs])
     found = {
-        "ids": [list(output.outputs[0].token_ids) for output in outputs],
+        "ids": ids,
         "preemptions": sum(
             metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
         ),

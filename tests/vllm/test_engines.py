@@ -9,7 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -31,18 +31,19 @@ GUESSES = {
 }  # fmt: skip
 
 
+Run: TypeAlias = tuple[tuple[bool, ...], dict[str, Any]]
+GREEDY, SAMPLED = {"temperature": 0}, {"temperature": 0.8, "seed": 3}
+MIXED: Run = (GUARDED, GREEDY)
+UNGUARDED = (False,) * len(GUARDED)
+
+
 @cache
-def _turns(
-    runner: str, engine: str, guarded: tuple[bool, ...], sampling: str
-) -> tuple[list[list[int]], int]:
-    options = {
-        "engine": json.loads(engine), "guarded": guarded, "sampling": json.loads(sampling)
-    }  # fmt: skip
+def _turns(runner: str, options: str) -> tuple[list[list[list[int]]], int]:
     environment = {**os.environ, **ENVIRONMENT, ALONE: "0", **(V2 if runner == "v2" else {})}
     root = Path(__file__).parents[2]
     path = [str(root), environment.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.vllm.engine", json.dumps(options)],
+        [sys.executable, "-m", "tests.vllm.engine", options],
         env={**environment, "PYTHONPATH": os.pathsep.join(path)},
         cwd=root,
         capture_output=True,
@@ -55,16 +56,21 @@ def _turns(
     return answer["ids"], answer["preemptions"]
 
 
-def turns(
-    runner: str,
-    engine: dict[str, Any] | None = None,
-    guarded: tuple[bool, ...] = GUARDED,
-    **sampling: Any,
-) -> list[list[int]]:
-    sampling = {"temperature": 0, **sampling}
-    ids, preemptions = _turns(runner, json.dumps(engine or {}), guarded, json.dumps(sampling))
-    assert bool(preemptions) == (engine is CROWDED)
+def runs(runner: str, *runs: Run, **engine: Any) -> list[list[list[int]]]:
+    """The ids of each run's turns, one after the other on one engine."""
+    ids, preemptions = _turns(runner, json.dumps({"engine": engine, "runs": runs}))
+    assert bool(preemptions) == (engine == CROWDED)
     return ids
+
+
+def turns(runner: str, **engine: Any) -> list[list[int]]:
+    if runner == "v1" and not engine:  # an engine that is there already
+        return plain_engine()[0]
+    return runs(runner, MIXED, **engine)[0]
+
+
+def plain_engine() -> list[list[list[int]]]:
+    return runs("v1", MIXED, (UNGUARDED, GREEDY), (GUARDED, SAMPLED), (UNGUARDED, SAMPLED))
 
 
 def test_they_are_those_of_generate() -> None:
@@ -81,9 +87,8 @@ def test_they_are_those_of_generate() -> None:
 
 
 def test_requests_without_a_guard_are_not_touched() -> None:
-    for sampling in ({}, {"temperature": 0.8, "seed": 3}):
-        mixed = turns("v1", **sampling)
-        plain = turns("v1", guarded=(False,) * len(GUARDED), **sampling)
+    greedy, plain_greedy, sampled, plain_sampled = plain_engine()
+    for mixed, plain in ((greedy, plain_greedy), (sampled, plain_sampled)):
         apart = [number for number, guarded in enumerate(GUARDED) if not guarded]
         assert [mixed[n] for n in apart] == [plain[n] for n in apart]
         assert mixed != plain
@@ -91,7 +96,7 @@ def test_requests_without_a_guard_are_not_touched() -> None:
 
 @pytest.mark.parametrize("engine", [CHUNKS, CROWDED], ids=["chunks", "crowded"])
 def test_chunks_and_preemption_change_nothing(engine: dict[str, Any]) -> None:
-    assert turns("v1", engine) == turns("v1")
+    assert turns("v1", **engine) == turns("v1")
 
 
 @pytest.mark.v2
@@ -99,4 +104,4 @@ def test_chunks_and_preemption_change_nothing(engine: dict[str, Any]) -> None:
     "engine", [{}, CHUNKS, CROWDED, GUESSES], ids=["plain", "chunks", "crowded", "guesses"]
 )
 def test_the_second_runner_does_the_same(engine: dict[str, Any]) -> None:
-    assert turns("v2", engine) == turns("v1")
+    assert turns("v2", **engine) == turns("v1")

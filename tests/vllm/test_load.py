@@ -23,10 +23,10 @@ CLIENTS = 64
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A server whose cache holds a dozen turns, and which reads prompts in chunks."""
+    """A server whose cache holds 640 tokens, and which reads prompts in chunks."""
     log = tmp_path_factory.mktemp("crowded") / "log"
     flags = (
-        *GUARDED, "--block-size", "32", "--num-gpu-blocks-override", "80",
+        *GUARDED, "--block-size", "32", "--num-gpu-blocks-override", "20", "--max-model-len", "512",
         "--max-num-batched-tokens", "96", "--enable-chunked-prefill", "--enable-prefix-caching",
     )  # fmt: skip
     with serving("open_then_stop", *flags, log=log, VLLM_PLUGINS="toolguard") as address:
@@ -55,10 +55,11 @@ def test_many_clients(crowded: tuple[str, Path], asked: list[Case]) -> None:
             with ask(client, case, stream=True) as chunks:
                 next(iter(chunks), None)
             return []
-        if number % 8 == 6:  # has no tools, and so no guard
+        if number % 8 == 6:  # has no tools, and so no guard; two of these fill the cache
             client.chat.completions.create(
-                model="model", messages=case.messages, max_tokens=20, temperature=0
-            )
+                model="model", messages=case.messages, max_tokens=340, temperature=0,
+                extra_body={"ignore_eos": True},
+            )  # fmt: skip
             return []
         return made(ask(client, case))
 

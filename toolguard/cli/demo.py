@@ -20,11 +20,11 @@ from rich.text import Text
 from ..checkpoints import checkpoint, checkpoint_names, held_out
 from ..errors import ToolguardError
 from ..evaluation.cases import Case
+from ..evaluation.load import Source, load_model, load_tokenizer
 from ..evaluation.score import Score, is_exact, score
 from ..parsing.turn import STATES, Turn
 from ..report.report import Policy
 from ..report.words import DONE
-from .models import load_model, load_tokenizer
 from .progress import progress_bars
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def demo(
     errors = Console(stderr=True)
     try:
         names = checkpoints or list(checkpoint_names())
-        paths = [checkpoint(name) for name in names]
+        sources = [Source(str(checkpoint(name))) for name in names]
         cases = held_out()
     except ToolguardError as error:
         errors.print(f"[red]error:[/] {escape(str(error))}")
@@ -65,8 +65,8 @@ def demo(
     turns: dict[str, dict[str, list[Turn]]] = {}
     with progress_bars(errors) as bars:
         whole = bars.add_task("loading", total=len(names) * len(_MODES) * prompts)
-        for name, path in zip(names, paths, strict=True):
-            model, tokenizer = load_model(str(path)), load_tokenizer(str(path))
+        for name, source in zip(names, sources, strict=True):
+            model, tokenizer = load_model(source), load_tokenizer(source)
             results[name], turns[name] = {}, {}
             for mode, policy in _MODES.items():
                 bars.update(whole, description=f"{name}, {mode}")

@@ -17,6 +17,7 @@ from ..errors import RequestError, ToolguardError
 from ..parsing.turn import STATES
 from .questions import (
     ApiKey,
+    Base,
     Batch,
     Cases,
     Format,
@@ -61,6 +62,7 @@ def diagnose(
     max_new_tokens: MaxNewTokens = 160,
     batch: Batch = 32,
     wire_format: Format = None,
+    base: Base = None,
     api_key: ApiKey = "none",
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +79,7 @@ def diagnose(
             batch,
             wire_format,
             api_key,
+            base,
             errors,
         )
         found = _diagnose(asked, reference, profile, out, errors)

@@ -17,18 +17,25 @@ from ..checkpoints import held_out
 from ..errors import CaseError, ProfileError, ToolguardError
 from ..evaluation.cases import read_cases
 from ..evaluation.figures import record_profile
+from ..evaluation.load import Source, load_model, load_tokenizer
+from ..formats.wire_format import WireFormat
 from ..parsing.recognise import recognise
 from ..parsing.turn import STATES, Turn
 from ..policy.drift import Drift
 from ..policy.profile import QUANTILES, Profile
-from .models import folder, load_model, load_tokenizer
 from .progress import progress_bars
-from .questions import Batch, MaxNewTokens, Temperature
+from .questions import Base, Batch, Format, MaxNewTokens, Temperature
 from .repair import AsJson
 
 
 def profile(
-    model: Annotated[str, typer.Argument(help="A model's folder, or a bundled checkpoint.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model's folder or hub name, a LoRA adapter's folder, a GGUF file, or a bundled "
+            "checkpoint."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the profile.")],
     prompts: Annotated[
         Path | None,
@@ -38,20 +45,22 @@ def profile(
     batch: Batch = 32,
     temperature: Temperature = 0.0,
     seed: Annotated[int, typer.Option(help="Seeds the sampling.")] = 0,
+    format: Format = None,
+    base: Base = None,
     as_json: AsJson = False,
 ) -> None:
     """Record where a healthy model has how much control mass, for spikes and drift to be told."""
     errors = Console(stderr=True)
     try:
-        path = folder(model)
+        source = Source.of(model, base)
         cases = held_out() if prompts is None else read_cases(prompts)
         if not cases:
             raise CaseError(f"{prompts} has no cases: write one JSON object a line")
         if not os.access(output if output.exists() else output.parent, os.W_OK) or output.is_dir():
             raise ProfileError(f"cannot write the profile {output}: no such folder, or no rights")
-        tokenizer = load_tokenizer(path)
-        wire_format = recognise(tokenizer)
-        loaded = load_model(path)
+        tokenizer = load_tokenizer(source)
+        wire_format = WireFormat.load(format) if format else recognise(tokenizer)
+        loaded = load_model(source)
         states: Counter[str] = Counter()
         with progress_bars(errors) as bars:
             whole = bars.add_task(wire_format.name, total=len(cases))
@@ -65,6 +74,7 @@ def profile(
                 tokenizer,
                 cases,
                 watch=watch,
+                wire_format=wire_format,
                 batch=batch,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,

@@ -21,8 +21,8 @@ from ..evaluation.builtin import builtin_cases
 from ..evaluation.case import fingerprint_of
 from ..evaluation.cases import Case, read_cases
 from ..evaluation.journal import Journal
+from ..evaluation.load import Source
 from ..policy.profile import Profile
-from .models import folder, load_model, load_tokenizer
 from .progress import progress_bars
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Model: TypeAlias = Annotated[
     str,
     typer.Argument(
-        help="A model's folder or hub name, a bundled checkpoint, or the base URL of an "
-        "OpenAI-compatible server (http://host:8000/v1)."
+        help="A model's folder or hub name, a LoRA adapter's folder, a GGUF file, a bundled "
+        "checkpoint, or the base URL of an OpenAI-compatible server (http://host:8000/v1)."
     ),
 ]
 Cases: TypeAlias = Annotated[
@@ -49,8 +49,16 @@ Temperature: TypeAlias = Annotated[
 ]
 MaxNewTokens: TypeAlias = Annotated[int, typer.Option(min=1, help="The longest turn.")]
 Batch: TypeAlias = Annotated[int, typer.Option(min=1, help="Turns decoded side by side.")]
+Base: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="What a LoRA adapter was trained on; its configuration tells unless given."),
+]
 Format: TypeAlias = Annotated[
-    str | None, typer.Option("--format", help="What the model writes, where MODEL is a URL.")
+    str | None,
+    typer.Option(
+        "--format",
+        help="What the model writes; its chat template tells unless given, a URL does not.",
+    ),
 ]
 ApiKey: TypeAlias = Annotated[
     str, typer.Option(envvar="OPENAI_API_KEY", help="Of the server, where MODEL is a URL.")
@@ -66,7 +74,9 @@ class Questions:
         cases: those that were picked.
         settings: what the answers depend on, as JSON values.
         batch: how many are asked at a time.
-        wire_format, api_key: of the model and its server, if it is behind one.
+        wire_format: what the model writes; None: its chat template tells.
+        api_key: of its server, if it is behind one.
+        base: what it was trained on, if it is a LoRA adapter whose configuration does not tell.
     """
 
     model: str
@@ -75,6 +85,7 @@ class Questions:
     batch: int
     wire_format: str | None
     api_key: str
+    base: str | None
 
     def subject(self, name: str, reference: Subject | None = None) -> Subject:
         """A model, ready to be asked.
@@ -102,10 +113,10 @@ class Questions:
             )
         from ..evaluation.local import LocalModel
 
-        path = folder(name)
-        return LocalModel(
-            load_model(path),
-            load_tokenizer(path),
+        return LocalModel.load(
+            name,
+            base=self.base,
+            wire_format=self.wire_format,
             reference=reference.model if isinstance(reference, LocalModel) else None,
             batch=self.batch,
             max_new_tokens=self.settings["max_new_tokens"],
@@ -124,7 +135,7 @@ class Questions:
         """Changes when the weights in a model's folder do."""
         if name is None or _is_url(name):
             return name
-        files = sorted(path for path in Path(folder(name)).glob("*") if path.is_file())
+        files = Source.of(name, self.base).files()
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return f"{name} {hashlib.sha256(repr(stats).encode()).hexdigest()[:12]}"
 
@@ -163,6 +174,7 @@ def questions(
     batch: int,
     wire_format: str | None,
     api_key: str,
+    base: str | None,
     errors: Console,
 ) -> Questions:
     """The cases that a command is to ask, picked by the seed, in their order.
@@ -196,6 +208,7 @@ def questions(
         batch,
         wire_format,
         api_key,
+        base,
     )
 
 

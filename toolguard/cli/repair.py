@@ -30,7 +30,10 @@ Files = Annotated[
 Format = Annotated[str, typer.Option(help="The wire format's name; auto finds it.")]
 Column = Annotated[
     str | None,
-    typer.Option(help="The column with the turn; unless given, chat `messages`, or `text`."),
+    typer.Option(
+        help="The column with the turn; unless given, chat `messages`, or `text`, which may stand "
+        "beside a prompt in `messages`."
+    ),
 ]
 Tools = Annotated[
     Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -18,11 +19,13 @@ from rich.markup import escape
 
 from ..checkpoints import checkpoint, checkpoint_names
 from ..errors import RequestError, ToolguardError
+from ..evaluation.load import ADAPTER, Source
 from ..formats.nodes import Control
 from ..formats.wire_format import WireFormat
 from ..integrations.vllm.environment import MODE, PROFILE
 from ..parsing.recognise import recognise
 from ..policy.profile import Profile
+from .questions import Base
 
 PLUGINS = "VLLM_PLUGINS"
 _BACKEND = "--structured-outputs-config.backend"
@@ -33,6 +36,8 @@ _GROUPS = (
     "vllm.stat_logger_plugins",
 )
 """The plugins that vLLM loads unless told which to; it adds no routes without being told."""
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `--max-lora-rank`."""
 _REFUSED = {
     "--tool-call-parser": "toolguard has its own: choose the wire format with --format",
     "--model": "the model comes first: toolguard serve MODEL",
@@ -43,7 +48,12 @@ _REFUSED = {
 
 def serve(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="As for vLLM, or the name of a bundled checkpoint.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="As for vLLM, the name of a bundled checkpoint, or the folder of a LoRA adapter."
+        ),
+    ],
     format: Annotated[
         str | None, typer.Option(help="The wire format's name; the tokenizer tells unless given.")
     ] = None,
@@ -60,6 +70,7 @@ def serve(
     resample: Annotated[
         bool, typer.Option("--resample", help="Take back what goes wrong, and sample it again.")
     ] = False,
+    base: Base = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command and its environment, no more.")
     ] = False,
@@ -73,6 +84,10 @@ def serve(
         bundled = model in checkpoint_names()
         added = _bundled(model, flags) if bundled else []
         folder = str(checkpoint(model)) if bundled else model
+        if (Path(model) / ADAPTER).is_file():
+            source = Source.of(model, base)
+            assert source.base is not None
+            folder, flags = source.base.path, [*_adapter(source, flags), *flags]
         if not (format and "--reasoning-parser" in _names(flags)) or profile:
             added += _recognised(folder, format, flags, profile)
     except (ToolguardError, OSError, ValueError) as error:
@@ -141,6 +156,22 @@ def _bundled(model: str, flags: Sequence[str]) -> list[str]:
     wanted = {"--served-model-name": model, "--dtype": "float32"}
     names = _names(flags)
     return [part for name, value in wanted.items() if name not in names for part in (name, value)]
+
+
+def _adapter(source: Source, flags: Sequence[str]) -> list[str]:
+    """What the base of a LoRA adapter is served with, for the adapter to be there by its name."""
+    config = json.loads((Path(source.path) / ADAPTER).read_text("utf-8"))
+    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
+    sizes = [size for size in _RANKS if size >= rank]
+    if not sizes:
+        raise RequestError(f"{source.path}: rank {rank}; vLLM serves up to {_RANKS[-1]}")
+    own = (Path(source.path) / "tokenizer_config.json").is_file()
+    tokenizer = ["--tokenizer", source.path] if own and "--tokenizer" not in _names(flags) else []
+    name = Path(source.path).resolve().name
+    return [
+        "--enable-lora", "--lora-modules", f"{name}={source.path}",
+        "--max-lora-rank", str(sizes[0]), *tokenizer,
+    ]  # fmt: skip
 
 
 def _recognised(

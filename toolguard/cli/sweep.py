@@ -17,6 +17,7 @@ from ..errors import ToolguardError
 from .drawing import drawing
 from .questions import (
     ApiKey,
+    Base,
     Batch,
     Cases,
     Format,
@@ -61,6 +62,7 @@ def sweep(
     max_new_tokens: MaxNewTokens = 160,
     batch: Batch = 32,
     wire_format: Format = None,
+    base: Base = None,
     api_key: ApiKey = "none",
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +72,7 @@ def sweep(
         draw = None if chart is None else drawing(chart).heat_map
         asked = questions(
             model, cases, limit, seed, temperature, max_new_tokens, batch, wire_format, api_key,
-            errors,
+            base, errors,
         )  # fmt: skip
         from ..diagnosis.sweep import sweep as sweep_over
         from ..diagnosis.sweep import sweep_parts

@@ -16,6 +16,7 @@ from rich.table import Table
 from ..checkpoints import held_out
 from ..errors import CaseError, RunError, ToolguardError
 from ..evaluation.cases import read_cases
+from ..evaluation.load import Source, load_model, load_tokenizer
 from ..evaluation.watch import (
     Asked,
     Watched,
@@ -25,14 +26,14 @@ from ..evaluation.watch import (
     watch_checkpoints,
     watch_rollouts,
 )
+from ..formats.wire_format import WireFormat
 from ..parsing.turn import STATES
 from ..rows.classify import Classes, Group, fault_totals
 from ..rows.layout import Layout, read_tools
 from .drawing import drawing
 from .groups import LEGEND, faults_table, state_bars
-from .models import load_model, load_tokenizer
 from .progress import file_bars, progress_bars
-from .questions import Batch, MaxNewTokens, Seed, Temperature
+from .questions import Base, Batch, MaxNewTokens, Seed, Temperature
 from .repair import CORES, AsJson, Column, Every, Format, Tools, ToolsetColumn, Workers
 
 _HEADINGS = ("healthy\ncall", "healthy\nreply", "pol-\nluted", "col-\nlapsed")
@@ -67,6 +68,7 @@ def watch(
         str | None, typer.Option(help="Rollouts: the column of the step; else a file is a step.")
     ] = None,
     format: Format = "auto",
+    base: Base = None,
     column: Column = None,
     tools: Tools = None,
     toolset_column: ToolsetColumn = "toolset",
@@ -95,7 +97,8 @@ def watch(
             given = held_out() if cases is None else read_cases(cases)
             if not given:
                 raise CaseError(f"{cases} has no cases: write one JSON object a line")
-            asked = Asked(given, limit, seed, max_new_tokens, temperature, run_length, batch)
+            named = None if format == "auto" else WireFormat.load(format)
+            asked = Asked(given, limit, seed, max_new_tokens, temperature, run_length, batch, named)
             with progress_bars(errors) as bars:
                 whole = bars.add_task("loading", total=None)
 
@@ -105,8 +108,8 @@ def watch(
                 watched = watch_checkpoints(
                     run[0],
                     asked,
-                    lambda folder: load_model(str(folder)),
-                    lambda folder: load_tokenizer(str(folder)),
+                    lambda folder: load_model(Source.of(str(folder), base)),
+                    lambda folder: load_tokenizer(Source.of(str(folder), base)),
                     profile=profile,
                     journal=out,
                     watch=advance,
@@ -149,8 +152,8 @@ def _rollouts(run: list[Path]) -> list[Path]:
         files += rollouts_of(path) if path.is_dir() else [path]
     if not files:
         raise RunError(
-            f"nothing to watch in {run[0]}: no checkpoints (folders with a config.json, and the "
-            "step in their name) and no rollouts (.jsonl, .parquet)"
+            f"nothing to watch in {run[0]}: no checkpoints (folders with a config.json or an "
+            "adapter_config.json, and the step in their name) and no rollouts (.jsonl, .parquet)"
         )
     return files
 

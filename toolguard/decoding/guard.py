@@ -52,7 +52,8 @@ class Guard:
             opened a reply).
         tokenizer: the tokenizer.
         vocabulary: the tokenizer as the mask engine sees it.
-        relaxations: the parts of the tools' schemas that masks do not enforce.
+        relaxations: the parts of the tools' schemas that masks do not enforce, or not in every
+            spelling.
     """
 
     format: WireFormat

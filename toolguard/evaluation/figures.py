@@ -21,6 +21,8 @@ from .score import fault_counts, score
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..formats.wire_format import WireFormat
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -160,6 +162,7 @@ def record_profile(
     cases: Sequence[Case],
     *,
     watch: Callable[[Turn], None] = lambda turn: None,
+    wire_format: WireFormat | None = None,
     **options: Any,
 ) -> Profile:
     """The profile of a model, recorded while it answers cases unguarded.
@@ -169,6 +172,7 @@ def record_profile(
         tokenizer: its tokenizer, with a chat template.
         cases: what to answer; some 600 or more.
         watch: called with each turn.
+        wire_format: what it writes; its chat template tells unless given.
         options: for `toolguard.answer`, as in the deployment.
 
     Raises:
@@ -177,9 +181,9 @@ def record_profile(
     from ..integrations.transformers.generate import end_tokens
     from ..parsing.recognise import recognise
 
-    wire_format = recognise(tokenizer)
+    wire_format = wire_format or recognise(tokenizer)
     profile = Profile.of(wire_format, tokenizer, end_tokens(model, tokenizer, wire_format))
-    for turn in _observed(model, tokenizer, cases, options):
+    for turn in _observed(model, tokenizer, cases, {**options, "wire_format": wire_format}):
         assert turn.report is not None
         profile.add(turn.report.steps)
         watch(turn)

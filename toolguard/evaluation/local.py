@@ -13,6 +13,7 @@ from ..parsing.turn import Turn
 from .answer import answer
 from .cases import Case
 from .forced import Forced
+from .load import Source, load_model, load_tokenizer
 from .skill import force
 from .subject import Mode
 
@@ -23,13 +24,14 @@ class LocalModel:
     Args:
         model: a causal language model.
         tokenizer: its tokenizer, with a chat template.
+        wire_format: what it writes, or the name of that; its chat template tells unless given.
         reference: for `recover`: see `toolguard.generate`.
         batch: how many turns are decoded side by side.
         max_new_tokens: the longest turn, in tokens.
         temperature, seed: see `toolguard.generate`.
 
     Raises:
-        FormatError: the tokenizer's wire format is not recognised.
+        FormatError: the wire format is unknown, or the tokenizer's is not recognised.
     """
 
     modes: tuple[Mode, ...] = ("unguarded", "enforce", "recover")
@@ -40,6 +42,7 @@ class LocalModel:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        wire_format: WireFormat | str | None = None,
         reference: PreTrainedModel | None = None,
         batch: int = 32,
         max_new_tokens: int = 160,
@@ -47,11 +50,31 @@ class LocalModel:
         seed: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.reference = model, tokenizer, reference
-        self.wire_format = recognise(tokenizer)
+        if isinstance(wire_format, str):
+            wire_format = WireFormat.load(wire_format)
+        self.wire_format = wire_format or recognise(tokenizer)
         self.batch = batch
         self.options: dict[str, Any] = {
             "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed
         }  # fmt: skip
+
+    @classmethod
+    def load(cls, model: str, *, base: str | None = None, **options: Any) -> LocalModel:
+        """A model from where it lies.
+
+        Args:
+            model: a folder, a GGUF file, the folder of a LoRA adapter (peft's or TRL's), a name on
+                the hub, or the name of a bundled checkpoint.
+            base: what an adapter was trained on, given like `model`; its configuration names that,
+                too.
+            options: those of `LocalModel`.
+
+        Raises:
+            RequestError: there is no such model, it does not load, or an adapter's base is missing.
+            FormatError: as `LocalModel` does.
+        """
+        source = Source.of(model, base)
+        return cls(load_model(source), load_tokenizer(source), **options)
 
     def answer(self, cases: Sequence[Case], mode: Mode) -> Iterator[Turn]:
         """See `Subject.answer`."""

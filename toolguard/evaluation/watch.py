@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ProfileError, RunError
+from ..formats.wire_format import WireFormat
 from ..parsing.recognise import recognise
 from ..policy import profile as profiles
 from ..policy.drift import Drift
@@ -23,6 +24,7 @@ from ..rows.layout import Layout
 from .case import Case, fingerprint_of
 from .figures import Figures, drawn, figures, record_profile
 from .journal import Journal
+from .load import ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,6 +84,7 @@ class Asked:
         temperature: 0 is greedy.
         run_length: of the detector (`toolguard.Drift`).
         batch: turns decoded side by side; results are the same up to rounding.
+        wire_format: what the checkpoints write; their chat template tells unless given.
     """
 
     cases: Sequence[Case]
@@ -91,6 +94,7 @@ class Asked:
     temperature: float = 0.0
     run_length: float = 10_000
     batch: int = 32
+    wire_format: WireFormat | None = None
 
     def settings(self, profile: Path | None) -> dict[str, Any]:
         """What the figures depend on."""
@@ -100,17 +104,23 @@ class Asked:
             raise ProfileError(f"cannot read the profile {profile}: {error}") from error
         names = ("limit", "seed", "max_new_tokens", "temperature", "run_length")
         options = {name: getattr(self, name) for name in names}
-        return {"cases": fingerprint_of(self.cases), **options, "profile": given}
+        named = {"format": self.wire_format.name} if self.wire_format else {}
+        return {"cases": fingerprint_of(self.cases), **options, "profile": given, **named}
 
     @property
     def options(self) -> dict[str, Any]:
         """For `toolguard.answer`."""
-        names = ("batch", "max_new_tokens", "temperature", "seed")
+        names = ("batch", "max_new_tokens", "temperature", "seed", "wire_format")
         return {name: getattr(self, name) for name in names}
+
+    def written(self, tokenizer: PreTrainedTokenizerBase) -> WireFormat:
+        """The wire format of a checkpoint with this tokenizer."""
+        return self.wire_format or recognise(tokenizer)
 
 
 def checkpoints_of(run: Path) -> dict[int, Path]:
-    """The checkpoints of a training run by step: its folders that have a config.json.
+    """The checkpoints of a training run by step: its folders that have a config.json, or an
+    adapter_config.json (LoRA).
 
     The step is the last number in the folder's name, or what its trainer_state.json says.
 
@@ -118,7 +128,8 @@ def checkpoints_of(run: Path) -> dict[int, Path]:
         RunError: two are of the same step.
     """
     found: dict[int, Path] = {}
-    for folder in sorted(path.parent for path in run.glob("*/config.json")):
+    configs = [*run.glob("*/config.json"), *run.glob(f"*/{ADAPTER}")]
+    for folder in sorted({path.parent for path in configs}):
         step = _step_of(folder.name)
         if step is None:
             try:
@@ -186,7 +197,9 @@ def watch_checkpoints(
     path = journal or run / NAME
     found = checkpoints_of(run)
     if not found and not path.exists():
-        raise RunError(f"no checkpoints in {run}: no folders with a config.json and a number")
+        raise RunError(
+            f"no checkpoints in {run}: no folders with a config.json or an {ADAPTER}, and a number"
+        )
     kept = Journal(path, asked.settings(profile))
     done: dict[int, dict[str, Any]] = {int(step): row for step, row in kept.rows["step"].items()}
     new = _new(found, done, path)
@@ -213,11 +226,11 @@ def watch_checkpoints(
                     f"{own} is not the profile of the journal any more; name another journal "
                     f"(--out), or delete {path} to start over"
                 )
-            drift, blind = _detector(Profile.load(told, recognise(tokenizer), tokenizer), asked)
+            drift, blind = _detector(Profile.load(told, asked.written(tokenizer), tokenizer), asked)
             if drift is not None and done:
                 drift.resume(list(done.values())[-1]["detector"])
         if drift is not None:
-            _check_tokenizer(drift.profile, tokenizer, folder)
+            _check_tokenizer(drift.profile, asked.written(tokenizer), tokenizer, folder)
         model = load_model(folder)
         if told is None:
             recorded = record_profile(
@@ -348,7 +361,7 @@ def _stamp(path: Path) -> _Stamp:
     files = [path]
     if path.is_dir():
         weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-        files = weights or [path / "config.json"]
+        files = weights or [*path.glob("*config.json")]
     stats = [file.stat() for file in files]
     return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
 
@@ -377,8 +390,10 @@ def _detector(profile: Profile, asked: Asked) -> tuple[Drift | None, str]:
         return None, str(error)
 
 
-def _check_tokenizer(profile: Profile, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    if profiles.fingerprint_of(recognise(tokenizer), tokenizer) != profile.fingerprint:
+def _check_tokenizer(
+    profile: Profile, wire_format: WireFormat, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    if profiles.fingerprint_of(wire_format, tokenizer) != profile.fingerprint:
         raise ProfileError(
             f"{folder} has another tokenizer than the profile, or writes another format"
         )

@@ -74,7 +74,7 @@ _IMPLIED = {
 @dataclass(frozen=True)
 class Relaxation:
     """A part of a tool's schema that the mask does not enforce, or not in every spelling that
-    validation takes; validation still does."""
+    validation takes; validation still does. What is said of no `tool` holds for all."""
 
     tool: str
     path: str
@@ -83,11 +83,20 @@ class Relaxation:
 
     def __str__(self) -> str:
         return (
-            f"{self.tool}{self.path}: {self.keyword} is not held to as validation holds it: "
+            f"{self.tool or 'all tools'}{self.path}: {self.keyword} is not held to as validation "
+            f"holds it: "
             f"{self.reason}"
         )
 
 
+PLAINLY = Relaxation(
+    "",
+    "",
+    "spelling",
+    "the mask has keys and constants without needless escapes, zeros and exponents, and integers "
+    "without needless fractions and negative exponents",
+)
+"""What holds for every tool: a mask leads nobody into spellings that no program writes."""
 ALL = frozenset(_TYPES)
 UNWRITABLE = "properties"
 """The keyword of a relaxation that leaves out an argument whose name cannot be written."""

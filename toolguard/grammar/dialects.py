@@ -40,10 +40,11 @@ _LENGTHS = frozenset({"minLength", "maxLength"})
 
 _HEX = "[0-9a-fA-F]"
 _PAIR = rf"u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}"
-_JSON_CHARACTER = (
-    rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{_PAIR}|u([0-9a-ce-fA-CE-F]{_HEX}|[dD][0-7]){_HEX}{{2}}))'
-)
-"""One character of a JSON string, however it is spelled: half of a pair is none."""
+_BEYOND = rf"u([1-9a-ce-fA-CE-F]{_HEX}{{3}}|[dD][0-7]{_HEX}{{2}})|{_PAIR}"
+"""An escape of one character beyond the first 4,096: half of a pair is none."""
+_ESCAPE = rf"u0{_HEX}{{3}}|{_BEYOND}"
+_JSON_CHARACTER = rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{_ESCAPE}))'
+"""One character of a JSON string, however it is spelled."""
 
 
 class RefusedError(Exception):
@@ -139,7 +140,7 @@ class JsonDialect(Dialect):
         return options[0] if len(options) == 1 else Alt(options)
 
     def other_key(self, known: frozenset[str]) -> Node:
-        return Key(known, escape=_escape(known, r"[\"\\/bfnrt]", "1-9a-fA-F"))
+        return Key(known, escape=_escape(known, r"[\"\\/bfnrt]"))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
         if not bounds:
@@ -169,20 +170,22 @@ class PythonDialect(Dialect):
         return Alt(tuple(map(Literal, dict.fromkeys([*plain, *slashed]))))
 
     def string(self, bounds: Mapping[str, Any]) -> Node:
-        escape = rf"|\\([{self.signs}]|x{_HEX}{{2}}|u[0-9a-ce-fA-CE-F]{_HEX}{{3}})"
         strings = _strings(bounds)
-        pattern = strings.pattern
+        if strings.pattern is not None:
+            # The engine tells a pattern from escapes between double quotes alone, as in JSON.
+            plain = _content(bounds, r"[^'\\\x00-\x1f]")
+            plainly = Pattern(f"'{plain}'", f"'({strings.pattern})'", strings=strings, quote="'")
+            return Alt((plainly, JsonDialect().string(bounds)))
+        escape = rf"\\([{self.signs}]|x{_HEX}{{2}}|{_ESCAPE})"
         options = []
         for quote in ("'", '"'):
-            plain = rf"[^{quote}\\\x00-\x1f]"
-            unit = f"({plain}{escape})" if pattern is None else plain
-            also = None if pattern is None else f"{quote}({pattern}){quote}"
+            unit = rf"([^{quote}\\\x00-\x1f]|{escape})"
             content = quote + _content(bounds, unit) + quote
-            options.append(Pattern(content, also, strings=strings, quote=quote))
+            options.append(Pattern(content, strings=strings, quote=quote))
         return Alt(tuple(options))
 
     def other_key(self, known: frozenset[str]) -> Node:
-        escape = _escape(known, f"[{self.signs}]", "1-9a-ce-fA-CE-F", "x")
+        escape = _escape(known, f"[{self.signs}]", "x")
         return Alt((Key(known, "'", escape=escape), Key(known, '"', escape=escape)))
 
 
@@ -355,22 +358,19 @@ class RawDialect(Dialect):
         return raw
 
 
-def _escape(known: frozenset[str], signs: str, lead: str, byte: str = "") -> str:
+def _escape(known: frozenset[str], signs: str, byte: str = "") -> str:
     """An escape in a key that is none of those known: only what none of them could be spelled with.
 
     Args:
         signs: what may stand behind the backslash for itself.
-        lead: the first digits of four.
         byte: what stands before two digits.
     """
     if not all(map(_PLAIN.fullmatch, known)):
         return ""
-    digit = "[0-9a-fA-F]"
-    two, four = f"{digit}{{2}}", f"[0{lead}]{digit}{{3}}"
+    two, low = f"{_HEX}{{2}}", f"{_HEX}{{3}}"
     if known:  # none of ASCII
-        two = f"[89a-fA-F]{digit}"
-        four = f"(0(0[89a-fA-F]|[1-9a-fA-F]{digit})|[{lead}]{digit}{{2}}){digit}"
-    return rf"\\({signs}|u{four}" + (f"|{byte}{two})" if byte else ")")
+        two, low = f"[89a-fA-F]{_HEX}", f"(0[89a-fA-F]|[1-9a-fA-F]{_HEX}){_HEX}"
+    return rf"\\({signs}|u0{low}|{_BEYOND}" + (f"|{byte}{two})" if byte else ")")
 
 
 _PLAIN = re.compile(r"[ !#-&(-.0-\[\]-~]*")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # spelling of a forced span, and a healthy model that spells it otherwise would be overruled.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
 
+_LAST_BYTE = ("\u00ff", "<0xFF>")
+"""The byte 0xFF as a token of vocabularies of bytes, and of those that fall back on bytes."""
+
 _LAYOUTS = (b'{"name": "x", "n": [1, 2]}', b'{"name":"x","n":[1,2]}')
 
 # The engine precomputes masks of these parts of a vocabulary, for terminals that contain a part.
@@ -39,9 +42,9 @@ _SLICES = [
 
 # An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
 # behind the opener of hundreds of tools. Fuel is for some thousand strings without quotes, and for
-# the first step at the end of one, which takes up to 5 ms: it may take some times as long.
+# a step where a value ends and a dozen others may begin, which takes some 14 ms at the most.
 _LIMITS = LLParserLimits(
-    max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=1_000_000
+    max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=2_000_000
 )
 
 
@@ -54,10 +57,18 @@ class Vocabulary:
         added: id by text of the added tokens, special or not, but for those that are text here: no
             free text may contain them.
         end_ids: the ids that end a turn.
+        last_byte: the ids of the byte 0xFF, of which the engine makes nothing.
     """
 
-    def __init__(self, engine: LLTokenizer, added: Mapping[str, int], end_ids: tuple[int, ...]):
+    def __init__(
+        self,
+        engine: LLTokenizer,
+        added: Mapping[str, int],
+        end_ids: tuple[int, ...],
+        last_byte: frozenset[int],
+    ) -> None:
         self.engine = engine
+        self.last_byte = last_byte
         self.size = engine.vocab_size
         self.added = added
         self.end_ids = end_ids
@@ -90,7 +101,9 @@ class Vocabulary:
             tokenizer = _with_texts(tokenizer, texts)
         tokenizer = _without_gaps(tokenizer)
         engine = from_tokenizer(tokenizer, eos_token=list(end_ids), slices=_SLICES)  # type: ignore[arg-type]
-        return Vocabulary(engine, added, end_ids)
+        spelled = tokenizer.get_vocab()
+        last_byte = frozenset(spelled[text] for text in _LAST_BYTE if text in spelled)
+        return Vocabulary(engine, added, end_ids, last_byte)
 
     @cached_property
     def specials(self) -> frozenset[int]:
@@ -99,7 +112,11 @@ class Vocabulary:
 
     def bytes_of(self, ids: Sequence[int]) -> bytes:
         """The bytes that the ids spell; special tokens by their name."""
-        return self.engine.decode_bytes(list(ids))
+        if self.last_byte.isdisjoint(ids):
+            return self.engine.decode_bytes(list(ids))
+        return b"".join(
+            self.engine.decode_bytes([i]) or b"\xff" * (i in self.last_byte) for i in ids
+        )
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The same as a reader sees it; what is no UTF-8 is replaced."""

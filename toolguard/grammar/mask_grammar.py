@@ -26,6 +26,7 @@ from ..formats.nodes import (
     walk,
 )
 from ..formats.reader import LEADING_SPACE, delimited
+from .automaton import shortest_end
 from .witnesses import witnesses
 
 _SPACE = r"[ \t\r\n]"
@@ -196,7 +197,8 @@ class _Writer:
         conditions = f"{_also(node.also)} & {self.without([stop], held=held)}{_not(not_taken)}"
         name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
-        return f"{name}?" if re.fullmatch(node.regex, "") else name
+        may_be_empty = node.strings is None or shortest_end(node.strings) == ""
+        return f"{name}?" if may_be_empty and re.fullmatch(node.regex, "") else name
 
     def anything(self, text: str, node: Raw | Until) -> str:
         """The terminal of a string without quotes, which is most often any string."""

@@ -56,12 +56,22 @@ def _up_to(raw: Raw, stop: Literal | Control) -> Node:
 def _counted(listed: str, strings: Strings, lined: bool) -> Pattern:
     """A string with none of these characters, within its bounds."""
     low, high = strings.low, strings.high
-    char, most = f"[^{listed}]", "" if high is None else high
+    char, edge = f"[^{listed}]", rf"[^{listed}\n]"
+
+    def others(beside: int) -> str:
+        """The characters that there may be beside so many."""
+        return f"{char}{{{max(low - beside, 0)},{'' if high is None else high - beside}}}"
+
     if not lined:
-        return Pattern(f"{char}{{{max(low, 1)},{most}}}" if high != 0 else "", strings=strings)
-    # Two line ends on a side would leave one in the value, and count: none of those here.
-    edge = f"[^{listed}\\n]"
-    inner = [f"{edge}{{{n}}}" for n in (0, 1) if low <= n and (high is None or n <= high)]
+        return Pattern(f"{char}{others(1)}" if high != 0 else "", strings=strings)
+    # A line end on a side does not count, but one next to it does.
+    options = [rf"\n{others(0)}\n"]
+    if not low:
+        options.append(r"\n?")
+    if high != 0:
+        options += [rf"\n{others(1)}{edge}", rf"{edge}{others(1)}\n"]
+        if low < 2:
+            options.append(edge)
     if high is None or high >= 2:
-        inner.append(f"{edge}{char}{{{max(low - 2, 0)},{'' if high is None else high - 2}}}{edge}")
-    return Pattern(rf"\n?({'|'.join(inner)})\n?", strings=strings)
+        options.append(f"{edge}{others(2)}{edge}")
+    return Pattern("|".join(options), strings=strings)

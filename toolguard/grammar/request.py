@@ -40,7 +40,14 @@ from ..formats.nodes import (
 from ..formats.reader import CALLS, CDATA, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import UNWRITABLE, ArgumentRules, MadeRules, Relaxation, TooLargeError
+from .arguments import (
+    PLAINLY,
+    UNWRITABLE,
+    ArgumentRules,
+    MadeRules,
+    Relaxation,
+    TooLargeError,
+)
 from .dialects import (
     Dialect,
     ElementsDialect,
@@ -147,7 +154,7 @@ def request_grammar(
         relaxations += loosening
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
-        relaxations += _offer(rules, toolset, wire_format.reader.heads)
+        relaxations += [*_offer(rules, toolset, wire_format.reader.heads), PLAINLY]
     else:
         rules |= dict.fromkeys(_CALLS, NEVER)
     if not parallel:

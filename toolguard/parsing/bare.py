@@ -5,6 +5,7 @@ Prose that shows a call has words around it, or a fence: it stays prose.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping
@@ -36,7 +37,22 @@ def is_bare(text: str, toolset: Toolset) -> bool:
     start = framed.end() if framed else 0
     closing = _CLOSE.search(text, start, len(text)) if framed else None
     body = text[start : closing.start() if closing else len(text)].strip()
-    return _are_objects(body, toolset)
+    return _are_objects(body, toolset) or _is_expression(body, toolset)
+
+
+def _is_expression(body: str, toolset: Toolset) -> bool:
+    """Whether a text is a call as Python writes it, with some of its tool's arguments by name."""
+    name, bracket, rest = body.partition("(")
+    if name not in toolset.names or not bracket:
+        return False
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        return False
+    given = {keyword.arg for keyword in call.keywords}
+    return bool(given) and given <= toolset[name].keys
 
 
 def _are_objects(body: str, toolset: Toolset) -> bool:

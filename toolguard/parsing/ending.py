@@ -25,11 +25,6 @@ def held_from(text: str, wire_format: WireFormat) -> int:
     return min(_cut(text, size, wire_format) for size in sizes)
 
 
-def ends_at(text: str, place: int, wire_format: WireFormat) -> bool:
-    """Whether an end token stands there."""
-    return text.startswith(_ends(wire_format), place)
-
-
 def _cut(text: str, size: int, wire_format: WireFormat) -> int:
     for _ in range(_MOST):
         near = text[max(0, size - LEADING_SPACE) : size]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lark import Lark, UnexpectedInput
 
-from ..formats.nodes import Ref
+from ..formats.nodes import Ref, Seq, optional
 from ..formats.reader import SPACE, build_reader
 from ..formats.wire_format import library
 from ..tools.toolset import Arguments, parse_json
@@ -18,13 +18,14 @@ from ..tools.toolset import Arguments, parse_json
 def checked(text: str) -> str:
     """A text that no grammar has read yet, if it is a literal as masks have them.
 
-    Python takes more, such as `.5`, and so does Python's JSON, such as `1e000`.
+    Python takes more, such as `.5`, and so does Python's JSON, such as `1e000`. White space around
+    it is as bounded as elsewhere.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        _literals().parse(text.strip(SPACE), start="start")
+        _literals().parse(text, start="start")
     except UnexpectedInput as error:
         raise ValueError(f"{text[:40]!r} is no literal") from error
     return text
@@ -32,8 +33,11 @@ def checked(text: str) -> str:
 
 @cache
 def _literals() -> Lark:
-    rules = dict.fromkeys(("start", "opened", "reply"), Ref("literal"))
-    return build_reader(rules, library("literals"), ()).lark
+    rules = library("literals")
+    space = optional(rules["WS"])
+    spaced = Seq((space, Ref("literal"), space))
+    starts = dict.fromkeys(("start", "opened", "reply"), spaced)
+    return build_reader(starts, rules, ()).lark
 
 
 def read_literal(text: str, json_too: bool) -> Any:
@@ -65,7 +69,9 @@ def _no_escape(slash: re.Match[str]) -> str:
 def _plain(node: ast.expr) -> Any:
     """The value of a syntax tree that holds only what JSON has, keys once."""
     match node:
-        case ast.Constant(None | str() | bool() | int() | float() as constant):
+        case ast.Constant(str(text)):  # Python does not put the halves of a pair together
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        case ast.Constant(None | bool() | int() | float() as constant):
             return constant
         case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as positive)):
             return -positive

@@ -43,7 +43,7 @@ from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
 from .ahead import Ahead
 from .diagnosis import diagnose, is_calling, nothing_after, turn_state
-from .ending import ends_at, held_from, without_end
+from .ending import held_from, without_end
 from .events import (
     ArgumentsDelta,
     CallEnd,
@@ -74,7 +74,10 @@ _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
 UNTAGGED = "a call without its control tokens"
-_STRING = re.compile(r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
+_STRING = re.compile(
+    r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|'
+    r"[dD][0-7][0-9a-fA-F]{2}|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"
+)
 """What a string of JSON holds."""
 _QUOTED = {
     quote: re.compile(rf"(?:[^\\{quote}{MARKED.pattern[1:-1]}]+|\\[^{MARKED.pattern[1:-1]}])*")
@@ -564,11 +567,12 @@ class TurnParser:
             self._say_behind(position)
 
     def _complete(self, position: int) -> None:
-        """Where the turn might have ended behind a control token, or an end token stands, the call
+        """Where the turn might have ended behind a control token, or where one stands, the call
         before it is complete, whatever follows; the parser would wait for a token that is right."""
         end = Token("$END", "")
         controlled = self._last is not None and self._last.type.startswith("CONTROL_")
-        if controlled or ends_at(self._source, position, self._format):
+        control = re.compile(control_pattern(self._format.controls))
+        if controlled or control.match(self._source, position):
             with suppress(UnexpectedToken):
                 self._state.value_stack[:] = [self._state.feed_token(end, True)]
 

@@ -9,7 +9,7 @@ from typing import Any
 from lark import Token, Tree
 
 from ..formats.heads import Names, lost
-from ..formats.reader import CDATA, SPACE, Keys, Reader
+from ..formats.reader import CDATA, Keys, Reader
 from ..tools.toolset import Arguments, Tool, parse_json
 from .elements import read_elements
 from .literals import checked, read_literal
@@ -110,7 +110,6 @@ def read_value(slot: str, text: str, valid: Valid) -> Any:
     plain = text
     if slot == "LINES":
         plain = text.removeprefix("\n").removesuffix("\n")
-        text = text.strip(SPACE)
     try:
         value = read_literal(checked(text), True)
     except ValueError:

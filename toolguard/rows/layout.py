@@ -26,11 +26,12 @@ class Layout:
     """How rows are laid out.
 
     A chat row has `messages`, OpenAI style: its turns are assistant messages that are text and were
-    not parsed into `tool_calls` yet. Any other row has one turn, in a column of text.
+    not parsed into `tool_calls` yet. Any other row has one turn, in a column of text; its
+    `messages`, if it has any, are the prompt, and end before the assistant speaks.
 
     Attributes:
-        column: the column of text. Unless given, a row with `messages` is a chat row, and any other
-            has its turn in `text`.
+        column: the column of text. Unless given, a row with `messages` is a chat row, but for one
+            whose messages are a prompt beside a `text`; any other has its turn in `text`.
         every: every turn of a chat row, not only its last message of the assistant.
         tools: the tools of all rows, or of each toolset by its name, as JSON text. Unless given,
             each row has its own in `tools`: a list, or a list as JSON text.
@@ -152,7 +153,9 @@ class Layout:
         return prompt if isinstance(prompt, str) else None
 
     def _is_chat(self, row: Row) -> bool:
-        return self.column is None and "messages" in row
+        if self.column is not None or "messages" not in row:
+            return False
+        return not (isinstance(row.get("text"), str) and _is_prompt(_messages(row)))
 
     def _messages_turns(self, messages: list[Any]) -> dict[int | None, str]:
         said = [
@@ -232,6 +235,12 @@ def _messages(row: Row) -> list[Any]:
     if not isinstance(messages, list):
         raise RowError(f"'messages' is {_kind(messages)}, not a list of messages")
     return messages
+
+
+def _is_prompt(messages: list[Any]) -> bool:
+    """Whether it is the assistant's turn to speak behind them."""
+    last = messages[-1] if messages else None
+    return not (isinstance(last, Mapping) and last.get("role") == "assistant")
 
 
 def _message(message: Mapping[str, Any], made: Repair, place: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Normalises the JSON schema of a tool's parameters.
 
 After it, one meaning has one spelling: `nullable` is an `anyOf` with null, names of types are
-JSON Schema's own, and counts are integers. What older drafts and careless generators write is put
-right where its meaning is plain, and each such `Correction` is recorded.
+JSON Schema's own, and counts are integers. What older drafts, OpenAPI and careless generators write
+is put right where its meaning is plain, and each such `Correction` is recorded.
 
 What is closed and what is open: an object that lists its properties takes no others unless it says
 so (`additionalProperties`, `patternProperties`, or a reference or combination that could add some),
@@ -175,13 +175,17 @@ class _Normaliser:
         for key, plain in _EXCLUSIVE.items():
             if isinstance(result.get(key), bool):
                 self.exclusive(result, key, plain, path)
-        if isinstance(result.get("items"), list):  # the tuples of drafts before 2020-12
+        if isinstance(result.get("items"), list):
+            self.correct(path, "items", "a list counts as prefixItems, as in drafts before 2020-12")
             result["prefixItems"] = result.pop("items")
             if "additionalItems" in result:
                 result["items"] = result.pop("additionalItems")
         if own and closed and not _OPENS & result.keys():
             _close(result)
-        return {"anyOf": [result, {"type": "null"}]} if schema.get("nullable") is True else result
+        if schema.get("nullable") is not True:
+            return result
+        self.correct(path, "nullable", "true admits null, as in OpenAPI 3.0")
+        return {"anyOf": [result, {"type": "null"}]}
 
     def keyword(self, result: Schema, key: str, value: Any, path: str, own: bool) -> None:
         """Puts one keyword into the normalised schema."""
@@ -240,11 +244,12 @@ class _Normaliser:
         for name in names:
             spelled = name if name in (*_TYPES, *ALIASES) else str(name).lower()
             if spelled == "any":
+                self.correct(path, "type", f"{name!r} counts as any value")
                 return
             kind = ALIASES.get(spelled, spelled)
             if not isinstance(name, str) or kind not in _TYPES:
                 raise self.refuse(f"{path}/type", f"unknown type {name!r}; use {', '.join(_TYPES)}")
-            if spelled != name:
+            if kind != name:
                 self.correct(path, "type", f"{name!r} counts as {kind!r}")
             known.append(kind)
         result["type"] = list(dict.fromkeys(known)) if isinstance(value, list) else known[0]

@@ -273,7 +273,8 @@ def _budget(request: Request) -> tuple[str, int | None]:
 @lru_cache(maxsize=256)  # once for each: the same tools come with request after request
 def _tell_relaxations(guard: Guard) -> None:
     for relaxation in guard.relaxations:
-        logger.warning("toolguard: %s", relaxation)
+        if relaxation.tool:  # what holds for all tools is no news
+            logger.warning("toolguard: %s", relaxation)
 
 
 def _is_held(request: Request) -> bool:
