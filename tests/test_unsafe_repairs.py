@@ -227,7 +227,8 @@ def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
         (
             "kimi_k3",
             '<|open|>tools<|sep|><|open|>call tool="edit" index="1"<|sep|>'
-            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|>"
             "<|close|>message<|sep|>",
         ),
         (

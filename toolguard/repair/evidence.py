@@ -379,8 +379,8 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     key = _KEY.search(before)
     if key and piece in key[1]:
         return True  # or into the key
-    beside = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
-    return any(_in_string(text, piece) for text in beside)
+    sides = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
+    return any(_in_string(text, piece) for text in sides)
 
 
 def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat) -> bool:
