@@ -90,6 +90,11 @@ PARTS = (
         ("--json", "--repeats", "7"),
     ),
     Part(
+        "growth", "Many tools and long arguments, in every format",
+        ("--json", "--repeats", "1", "--format", "hermes", "--format", "qwen3_xml"),
+        ("--json", "--repeats", "1"),
+    ),
+    Part(
         "forced_tokens", "Forced tokens", ("--json", "--prompts", "8", "--repeats", "3"),
         ("--json",),
     ),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from random import Random
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -70,7 +70,10 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         calls = [_call(random) for _ in range(random.choice((1, 1, 1, 2, 3)))]
         try:
             text = toolguard.render(wire_format, _stood_in(calls, strings := []))
-            plain = _put_in(text, strings)
+            quoted = {
+                found[1] for found in STAND_IN.finditer(text) if text[found.start() - 1] in QUOTES
+            }
+            plain = _put_in(text, strings, quoted)
         except FormatError:
             continue
         name = random.choice([*DAMAGES])
@@ -81,28 +84,34 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
             continue  # lists in lists, which the format's own tags cannot tell
         if name in UNESCAPED and any(map(LOOKS_ESCAPED.search, strings)):
             continue  # it reads as something else, soundly
-        written = _put_in(damaged.text, strings)
+        written = _put_in(damaged.text, strings, quoted)
         yield Turn(wire_format.name, name, written, calls, damaged.says)
 
 
 def repaired(turn: Turn) -> tuple[str, Repair]:
-    """What became of a turn: `recovered`, `refused`, `unsafe`; `unseen` where the damage shows as
-    no fault, so that there is nothing to repair."""
+    """What became of a turn: `recovered`, `refused`, `unsafe`; where the damage shows as no fault,
+    so that there is nothing to repair, `unseen`, or `other calls` if it is sound as these."""
     repair = toolguard.repair(turn.text, TOOLSET, turn.wire_format)
-    if not repair.before.faults and repair.after is repair.before:
-        return "unseen", repair
     made = made_calls(repair.after)
+    more = turn.says == "the calls and more"
+    said = _without_more(made) if more else made
+    right = _exactly(said) == _exactly(turn.calls) and turn.says != "nobody knows"
+    if not repair.before.faults and repair.after is repair.before:
+        return ("other calls" if made and not right else "unseen"), repair
     if not made:
         return "refused", repair
-    more = turn.says == "the calls and more"
-    right = turn.calls == (_without_more(made) if more else made) and turn.says != "nobody knows"
     return ("recovered" if right else "unsafe"), repair
 
 
+def _exactly(calls: list[Call]) -> str:
+    """Calls in which `1`, `1.0` and `True` differ."""
+    return json.dumps(calls, sort_keys=True)
+
+
 def _without_more(calls: list[Call]) -> list[Call]:
-    """Calls without what `trailing_junk` says, if they have it."""
+    """Calls without what `trailing_junk` says, if they have it; none if they lost it."""
     kept = [_less(call) for call in calls if call["arguments"] != {"path": "b"}]
-    if kept == calls and kept[-1]["arguments"] == {}:
+    if kept == calls and kept and kept[-1]["arguments"] == {}:
         return kept[:-1]
     return [] if kept == calls else kept
 
@@ -117,6 +126,7 @@ def _less(value: Any) -> Any:
             return value
 
 
+QUOTES = ('"', "'")
 _MORE = (9008, "x y")
 TOOLSET = Toolset.of(TOOLS)
 
@@ -162,14 +172,14 @@ def _stood_in(value: Any, strings: list[str]) -> Any:
             return value
 
 
-def _put_in(text: str, strings: Sequence[str]) -> str:
-    """The text with the strings, escaped as the quotes around them want it."""
+def _put_in(text: str, strings: Sequence[str], quoted: Container[str]) -> str:
+    """The text with the strings; those that stood in quotes are escaped as theirs want it now."""
     written, place = "", 0
     for found in STAND_IN.finditer(text):
         value, raw = strings[int(found[1])], text[: found.start()].endswith("Raw")
         before = text[place : found.start()].removesuffix("Raw")
         quote = (written + before)[-1:]
-        if not raw and quote in ('"', "'"):
+        if not raw and quote in QUOTES and found[1] in quoted:
             value = json.dumps(value, ensure_ascii=False)[1:-1]
             value = value if quote == '"' else value.replace('\\"', '"').replace("'", "\\'")
         written, place = written + before + value, found.end()
@@ -193,7 +203,7 @@ def main(
             unsafe.append((turn, repair))
     table = Table(title=f"{count} damaged turns")
     table.add_column("damage")
-    columns = ("unsafe", "recovered", "refused", "unseen")
+    columns = ("unsafe", "recovered", "refused", "unseen", "other calls")
     for column in columns:
         table.add_column(column, justify="right")
     for name, counted in outcomes.items():

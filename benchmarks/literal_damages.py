@@ -28,6 +28,7 @@ _RUN = re.compile(r"[^\w\s](?:[^\w]*[^\w\s])?")
 """Signs in a row, with the white space between them."""
 UNESCAPED = ("raw_strings", "encoded_twice", "pair_in_a_string")
 _QUOTED = re.compile(r"([\"'])(Zq\d+z)\1")
+_VALUES = {"true", "false", "null", "True", "False", "None"}
 _SCALAR = re.compile(r"[\"']?(?:Zq\d+z|90\d\d|\b(?:false|False)\b)[\"']?")
 
 
@@ -270,5 +271,6 @@ def _markup() -> re.Pattern[str]:
     for name in toolguard.format_names():
         wire_format = WireFormat.load(name)
         pieces.update(wire_format.controls, wire_format.reader.written.values())
+    pieces -= _VALUES
     marks = sorted((re.escape(piece) for piece in pieces if len(piece) > 3), key=len, reverse=True)
     return re.compile("|".join(marks))

@@ -102,6 +102,18 @@ def _forced(rows: Rows) -> str:
     )
 
 
+def _growth(rows: Rows) -> str:
+    parts = dict.fromkeys(row["part"] for row in rows)
+    own = {part: [row for row in rows if row["part"] == part] for part in parts}
+    for part, each in own.items():
+        own[part] = [{key: value for key, value in row.items() if key != "part"} for row in each]
+    return "\n\n".join(f"### {GROWTH[part]}\n\n{table(each)}" for part, each in own.items())
+
+
+GROWTH = {
+    "compile": "Compiling: ms of a core, and how many times as long as bare llguidance's for JSON",
+    "argument": "Arguments of 2,000 to 32,000 tokens: microseconds of a core a token",
+}
 OWN_FILES = ("scripted_damage",)
 """Those that keep their results themselves."""
 SECTIONS: dict[str, Callable[[Rows], str]] = {
@@ -109,6 +121,7 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
     "scripted_damage": _scripted,
     "repair": _repaired,
     "cost": lambda rows: cost_section(rows, RESULTS),
+    "growth": _growth,
     "forced_tokens": _forced,
     "conformance": conformance_section,
     "harm": table,

@@ -4,46 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from toolguard import Guard, Toolset, TurnParser, WireFormat, format_names, read_turn, render
+import toolguard
+from benchmarks.growth import EDIT, edit, listed
+from toolguard import Guard, Toolset, TurnParser, WireFormat, format_names, read_turn
 
-_PIECE = 'if x < 3:\n    s = "a\\\\b \\"q\\" <b> \'z\'"  # `é`\n'
-_TOOL = {
-    "name": "edit",
-    "parameters": {
-        "type": "object",
-        "properties": {"path": {"type": "string"}, "content": {"type": "string"}},
-        "required": ["path", "content"],
-    },
-}
-_TOOLS = Toolset.of([_TOOL])
+_TOOLS = Toolset.of([EDIT])
 _LENGTH = 16_000
 _GROWTH = 3.0
 """By how much the time may grow where the length doubles; a step that looks at all that was before
 has 4, and some hundred steps of that kind are seen at once."""
 
 
-def _turn(name: str, length: int) -> str:
-    content = _PIECE * (length // len(_PIECE))
-    call = {"name": "edit", "arguments": {"path": "a.py", "content": content}}
-    return render(WireFormat.load(name), [call])
-
-
-def _is_linear(work: Callable[[str], None], name: str) -> bool:
+def _is_linear(work: Callable[[str], None], name: str, length: int = _LENGTH) -> bool:
     """Whether the time grows with the length, in one of three tries: what is quadratic is so in
     each."""
-    once, twice = _turn(name, _LENGTH), _turn(name, 2 * _LENGTH)
+    once, twice = (edit(WireFormat.load(name), size) for size in (length, 2 * length))
     work(once)  # what is made once for a format
     return any(_seconds(work, twice) < _GROWTH * _seconds(work, once) for _ in range(3))
 
 
-def _seconds(work: Callable[[str], None], turn: str) -> float:
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
     started = time.process_time()
-    work(turn)
+    work(*arguments)
     return time.process_time() - started
+
+
+def _some(*names: str) -> list[Any]:
+    """All formats, these alone in the small run."""
+    slow = pytest.mark.slow
+    return [pytest.param(each, marks=() if each in names else slow) for each in format_names()]
+
+
+_KINDS = ("hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5")
 
 
 @pytest.mark.parametrize("name", format_names())
@@ -65,9 +63,18 @@ def test_reading_is_linear(name: str) -> None:
     assert _is_linear(read, name)
 
 
-@pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5"])
+@pytest.mark.parametrize("name", format_names())
+def test_repairing_is_linear(name: str) -> None:
+    def repair(turn: str) -> None:
+        toolguard.repair(turn[:-10], _TOOLS, name)
+        toolguard.repair(turn.replace("a.py", 'a.py"', 1), _TOOLS, name)
+
+    assert _is_linear(repair, name, 4_000)
+
+
+@pytest.mark.parametrize("name", _some(*_KINDS))
 def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    guard = Guard.compile(name, [_TOOL], tokenizer)
+    guard = Guard.compile(name, [EDIT], tokenizer)
 
     def accept(turn: str) -> None:
         ids = tokenizer(turn, add_special_tokens=False, verbose=False)["input_ids"]
@@ -78,3 +85,15 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert state.retrace(token)
 
     assert _is_linear(accept, name)
+
+
+@pytest.mark.parametrize("name", _some("hermes", "k2_horizon", "minimax_m3", "lfm2"))
+def test_compiling_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    marks = count()
+
+    def compiled(tools: int) -> float:
+        offered = Toolset.of(listed(tools, f"_{next(marks)}"))
+        return _seconds(Guard.compile, name, offered, tokenizer)
+
+    compiled(28)
+    assert any(compiled(56) < _GROWTH * compiled(28) for _ in range(3))

@@ -80,31 +80,6 @@ def test_a_turn_that_the_engine_cannot_follow_goes_on_unguarded_and_says_so(
     assert state.done
 
 
-@pytest.mark.parametrize("size", [60, 500, 20_000])
-@pytest.mark.parametrize("name", ["qwen3_xml", "glm_xml", "minimax_m3", "gemma4", "cohere_xml"])
-def test_a_bound_on_a_string_without_quotes_breaks_no_engine(
-    name: str, size: int, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    text = {"type": "string", "maxLength": size}
-    properties = {"a": text, "b": {"type": "array", "items": text}}
-    tools = [{"name": "f", "parameters": {"properties": properties, "required": ["a"]}}]
-    guard = Guard.compile(name, tools, tokenizer)
-    value = 'It is <b>so</b>, </para "or" not. '
-    for arguments in ({"a": value}, {"a": "x" * min(size, 400), "b": [value, "so"]}):
-        turn = toolguard.render(guard.format, [{"name": "f", "arguments": arguments}])
-        state = guard.start(100_000)
-        for token in tokenizer(turn, add_special_tokens=False)["input_ids"]:
-            state.mask()
-            assert state.accept(token), turn
-        assert not state.lost
-    # Without a sign of its end, a value is as long as it may be, and not longer.
-    turn = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": "x" * (size + 1)}}])
-    state = guard.start(100_000)
-    if size == 60:
-        ids = tokenizer(turn, add_special_tokens=False)["input_ids"]
-        assert not all(state.accept(token) for token in ids)
-
-
 def test_a_tokenizer_may_have_gaps_in_its_ids(tokenizer: PreTrainedTokenizerBase) -> None:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     for token in backend["added_tokens"]:

@@ -171,6 +171,7 @@ def test_recursive_schemas_and_many_members_compile(tokenizer: PreTrainedTokeniz
         ('"many", "arguments": {"key_3": 1, "key_5": 2, "key_69": 0}', True),
         ('"many", "arguments": {"key_3": 1, "key_5": 2}', False),
         ('"many", "arguments": {"key_5": 2, "key_69": 0}', False),
+        ('"many", "arguments": {"key_69": 0, "key_5": 2, "key_3": 1}', True),
     ]:
         state = guard.start(500)
         ids = [*tokenizer(f'<tool_call>\n{{"name": {call}}}\n</tool_call>')["input_ids"], end]

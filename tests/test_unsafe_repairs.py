@@ -24,8 +24,14 @@ TOOLS = [
         ("log", {"rows": LIST}, ["rows"]),
         ("fee", {"km": {"type": "number"}}, ["km"]),
         ("store", {"m": {"type": "object"}}, ["m"]),
+        ("say", {"what": TEXT, "loud": {"type": "boolean"}, "to": TEXT}, ["what"]),
     )
 ]
+K2 = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.edit:0<|tool_call_argument_begin|>{}"
+    "<|tool_call_end|><|tool_calls_section_end|>"
+)
+SOLAR = "<|tool_calls|><|tool_call:begin|>c1<|tool_call:name|>{}<|tool_call:end|>"
 Calls = list[tuple[str, dict[str, Any]]]
 
 
@@ -86,6 +92,24 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("hermes", tagged('{"name": "edit", "arguments": {"path": "C:\\Users\\name"}}')),
         ("hermes", tagged('{"name": "edit", "arguments": {"path": $n}}')),
         ("hermes", tagged('{"name": "log", "arguments": {"rows": [f"a, {b}"]}}')),
+        ("hermes", tagged('{"name": "say", "arguments": {"what": "a", "loud=true"}}')),
+        ("hermes", tagged('{"name": "say", "arguments": {"what": "a", "loud: false"}}')),
+        ("pythonic", "[store(m{'p=ath': 'x'})]"),
+        ("pythonic", '[edit(path="""a/b""")]'),
+        ("lfm2", '<|tool_call_start|>[log(rows=[{"pat'),
+        ("lfm2", '<|tool_call_start|>[edit(path="a", refs=[ "b'),
+        ("llama3_json", '{"name": "edit", "parameters": {"refs": ["a"]," "path": "b"}}'),
+        ("kimi_k2", K2.format('{"path": "a", "refs": [{}}')),
+        ("hermes", tagged('{"name": "store", "arguments": {"m": {"path": True}}}')),
+        ("solar_open", "\n".join([SOLAR.format('count<|tool_call:args|>{"n": 1}')] * 2)),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path: ,a"}}')),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "a", "refs": [90,5]"n": 3}}')),
+        (
+            "cohere_xml",
+            '<cofl:tool_calls><cofl:tool_call id="0" name="edit"><cofl:value name="path" type="ra'
+            "a.txt</cofl:value></cofl:tool_call></cofl:tool_calls>",
+        ),
+        ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )
 def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:
@@ -105,8 +129,23 @@ def test_pairs_in_strings_lose_their_quotes() -> None:
 
 
 def test_a_call_between_two_that_were_read_is_not_lost() -> None:
-    text = f"{tagged(count(1))}\n</tool_call>\n{count(2)}\n{tagged(count(3))}"
-    assert calls(text) in ([], [("count", {"n": n}) for n in (1, 2, 3)])
+    for closer in ("", "\n</tool_call>"):
+        text = f"{tagged(count(1))}\n</tool_call>\n{count(2)}{closer}\n{tagged(count(3))}"
+        assert calls(text) in ([], [("count", {"n": n}) for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("name", toolguard.format_names())
+def test_a_bracket_too_many_is_left_out_where_no_other_one_was_lost(name: str) -> None:
+    call = {"name": "f", "arguments": {"rows": ["a", "b"]}}
+    text = toolguard.render(WireFormat.load(name), [call]).replace("]", "]]", 1)
+    for rows in ({"type": "array"}, {"type": "array", "items": {"type": "string"}}):
+        tool = {"name": "f", "parameters": {"type": "object", "properties": {"rows": rows}}}
+        made = toolguard.repair(text, [tool], name).after.calls
+        assert [call.arguments for call in made] in ([], [call["arguments"]])
+        if "items" not in rows and '"]]' in text:
+            assert not made  # a list in the list may have been meant
+        elif name == "hermes":
+            assert made
 
 
 @pytest.mark.parametrize(
@@ -126,6 +165,11 @@ def test_a_call_between_two_that_were_read_is_not_lost() -> None:
             [("count", {"n": 1}), ("count", {"n": 2})],
         ),
         ("pythonic", "['count(n=1)']", [("count", {"n": 1})]),
+        (
+            "lfm2",
+            '<|tool_call_start|>[edit(path=f"a.txt", n=3)]<|tool_call_end|>',
+            [("edit", {"path": "a.txt", "n": 3})],
+        ),
         ("hermes", f'{{"tool_calls": [{count(1)}]}}', [("count", {"n": 1})]),
         ("hermes", f"<function_call>\n{count(1)}\n</function_call>", [("count", {"n": 1})]),
         ("hermes", tagged('{"name": "now", "arguments": null}'), [("now", {})]),
@@ -169,12 +213,54 @@ def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
         ("llama3_json", '{"name": "log", "parameters": {"rows": ["a", "[x=1, y=2"]]}}'),
         ("hermes", tagged('{"name": "edit", "arguments": {"path": "b\uff08, "n": 9}}')),
         ("glm_xml", "<tool_call>edit<arg_key>path</arg_key></arg_key>x</arg_value></tool_call>"),
+        ("functiongemma", "call:store{m:{path:{a: 1}<escape>,n:9}}"),
+        (
+            "qwen3_xml",
+            "<tool_call>\n<function=edit>\n<parameter=path</\n{a: 1}\n</parameter>\n"
+            "</function>\n</tool_call>",
+        ),
+        (
+            "qwen3_xml",
+            "<tool_call>\n<function=edit>\n<parameter=path=\nn=7\n</parameter>\n"
+            "</function>\n</tool_call>",
+        ),
+        (
+            "kimi_k3",
+            '<|open|>tools<|sep|><|open|>call tool="edit" index="1"<|sep|>'
+            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|>"
+            "<|close|>message<|sep|>",
+        ),
+        (
+            "deepseek_v41",
+            '<\uff5cDSML\uff5c calls>\n<\uff5cDSML\uff5c invoke name="edit">\n'
+            '<\uff5cDSML\uff5c parameter name="path" string="true">x=1">\n'
+            "<\uff5cDSML\uff5c parameter>\n"
+            "</\uff5cDSML\uff5c invoke>\n</\uff5cDSML\uff5c calls>",
+        ),
+        (
+            "cohere_xml",
+            '<cofl:tool_calls><cofl:tool_call id="0" name="log">'
+            '<cofl:value name="rows" type="list"><cofl:value type="raw">a</cofl:ve></cofl:value>'
+            "</cofl:tool_call></cofl:tool_calls>",
+        ),
     ],
 )
 def test_half_of_a_pair_is_in_no_value(name: str, text: str) -> None:
     if name == "functiongemma":
         text = f"<start_function_call>{text}<end_function_call>"
     assert calls(text, name) == []
+
+
+@pytest.mark.parametrize("value", ["Rome", "True", "true", "object"])
+def test_white_space_behind_a_value_that_lost_its_closer_is_nobodys(value: str) -> None:
+    text = toolguard.render(
+        WireFormat.load("k2_horizon"),
+        [{"name": "route", "arguments": {"start": value, "goal": "Oslo"}}],
+    )
+    lost = text.replace(f"{value}</ifm|arg_value>", value)
+    assert lost != text
+    assert toolguard.repair(lost, TOOLS, "k2_horizon").confidence == "ambiguous"
 
 
 def test_literals_damaged_anywhere_make_no_other_calls() -> None:

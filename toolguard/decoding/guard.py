@@ -14,6 +14,7 @@ from ..formats.wire_format import WireFormat
 from ..grammar.arguments import Relaxation
 from ..grammar.completion import Completer, Pieces
 from ..grammar.engine import Vocabulary, fast_tokenizer, id_count, source
+from ..grammar.loosening import MOST_VALUES
 from ..grammar.mask_grammar import mask_grammar
 from ..grammar.matcher import CompiledGrammar
 from ..grammar.request import (
@@ -306,15 +307,19 @@ def _compile(
     reasoning: Reasoning,
     end_ids: tuple[int, ...],
 ) -> Guard:
-    grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning)
     vocabulary = Vocabulary.of(tokenizer, end_ids, _parts_of_tags(wire_format, tokenizer))
-    try:
-        compiled = CompiledGrammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
-    except ValueError as error:
+    for most in (MOST_VALUES, MOST_VALUES // 20, 0):
+        grammar = request_grammar(wire_format, toolset, tool_choice, parallel, reasoning, most)
+        try:
+            compiled = CompiledGrammar(vocabulary, _mask_grammar(grammar, wire_format, vocabulary))
+            break
+        except ValueError as error:  # most often the engine's limits, which looser tools keep
+            refused = error
+    else:
         raise RequestError(
-            f"the mask engine refuses the grammar of these tools: {line(error)}. Simplify the "
+            f"the mask engine refuses the grammar of these tools: {line(refused)}. Simplify the "
             "largest schema, or offer fewer tools"
-        ) from error
+        ) from refused
     guard = Guard(
         wire_format,
         toolset,

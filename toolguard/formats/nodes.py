@@ -26,11 +26,12 @@ class Literal:
 @dataclass(frozen=True, slots=True)
 class Strings:
     """The strings that match `pattern` as a whole, if there is one, and have `low` to `high`
-    characters (None: any number)."""
+    characters (None: any number). `least` is the shortest, where that is known."""
 
     pattern: str | None = None
     low: int = 0
     high: int | None = None
+    least: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,8 @@ class Taken:
     @property
     def regex(self) -> str:
         """All such strings."""
-        return "|".join(filter(None, (self.held, self.begun)))
-
-    @property
-    def held(self) -> str:
-        """Those that hold one; empty if none is."""
-        return f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+        held = f"(?s:.*)({self.inside})(?s:.*)" if self.inside else ""
+        return "|".join(filter(None, (held, self.begun)))
 
     @property
     def begun(self) -> str:
@@ -231,6 +228,18 @@ class Members:
     low: int = 0
     high: int | None = None
 
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The places of those that a mask counts: all, or as many of the required ones as it has
+        bits for."""
+        places = range(len(self.members))
+        if len(places) > MOST_COUNTED:
+            return tuple(i for i in places if self.members[i].required)[:MOST_COUNTED]
+        return tuple(places)
+
+
+MOST_COUNTED = 64
+"""How many members of an object a mask can count: llguidance's rules carry 64 bits."""
 
 Node: TypeAlias = (
     Literal

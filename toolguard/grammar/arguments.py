@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ToolsetError
 from ..formats.nodes import (
     EMPTY,
+    MOST_COUNTED,
     NEVER,
     Alt,
     Literal,
@@ -101,12 +102,32 @@ UNWRITABLE = "properties"
 """The keyword of a relaxation that leaves out an argument whose name cannot be written."""
 
 
+MOST_WRITTEN = 80_000
+"""How many values may be written for the tools of a request, every one by its whole schema, before
+the others are loosened: what references make of a schema cannot be told from its size."""
+
+
+class TooLargeError(Exception):
+    """The schemas come to more values than `MOST_WRITTEN`."""
+
+
 class MadeRules(dict[str, Node]):
     """The rules that arguments of all tools are made of: those of equal objects and arrays are one,
     since everything takes its time for each."""
 
     def __init__(self) -> None:
         self._names: dict[Node, str] = {}
+        self.room: float = MOST_WRITTEN
+
+    def take(self) -> None:
+        """Makes room for one more value.
+
+        Raises:
+            TooLargeError: there is none.
+        """
+        self.room -= 1
+        if self.room < 0:
+            raise TooLargeError
 
     def shared(self, node: Node) -> Node:
         """The rule of such a node."""
@@ -192,8 +213,17 @@ class ArgumentRules:
         if "format" in schema:
             self.relax(path, "format", "an annotation, as JSON Schema has it: no validator asks")
 
+    def relax_uncounted(self, members: Members, path: str) -> None:
+        """Records that a mask does not count all members of a large object."""
+        if len(members.counted) < len(members.members):
+            reason = (
+                f"of more than {MOST_COUNTED} properties, the mask counts the required ones alone"
+            )
+            self.relax(path, "maxProperties", reason)
+
     def value(self, schema: Any, path: str, stack: tuple[str, ...]) -> Node:
         """A value under a schema; `stack` holds the references that led here."""
+        self.rules.take()
         if isinstance(schema, bool):
             return self.anything(OPEN_DEPTH) if schema else NEVER
         if self.kinds != ALL:
@@ -302,6 +332,7 @@ class ArgumentRules:
             low,
             high,
         )
+        self.relax_uncounted(inside, path)
         if high == 0 or not (members or extra):
             return self.dialect.object(EMPTY) if not required else NEVER
         return self.dialect.object(inside, or_none=not (required or low))

@@ -33,6 +33,8 @@ _TAILS = (b"", b"n", b"\\", b'"', b"1", b"61", b"061", b"0061", b"u0061", b"\x80
 def shortest_end(strings: Strings, begun: str = "") -> str | None:
     """The shortest text that makes `begun` one of these strings; None if none does, or if the
     pattern is too large to be searched, or says what the library does not know."""
+    if strings.least is not None and not begun:
+        return strings.least
     need = max(0, strings.low - len(begun))
     room = inf if strings.high is None else strings.high - len(begun)
     if room < need:

@@ -466,7 +466,7 @@ class Completer:
                 case Key():
                     self._patterns[node] = re.compile(node.regex.encode())
                 case Pattern(regex):
-                    self._patterns[node] = re.compile(regex.encode())
+                    self._patterns[node] = re.compile(_ANY_BUT.sub(_CHARACTER, regex).encode())
         return self._patterns[node]
 
     def _is(self, node: Node, text: bytes) -> bool:
@@ -607,6 +607,8 @@ def _region(stack: _Stack) -> Region:
 
 
 _BLANK = re.compile(rb"[ \t\r\n]{1,%d}" % LEADING_SPACE)
+_ANY_BUT = re.compile(r"\[\^((?:\\.|[^\]\\])*)\]")
+_CHARACTER = r"(?:[^\1\\x80-\\xbf][\\x80-\\xbf]*)"  # in bytes: what a bound counts is characters
 _QUOTED = {quote: re.compile(rb"(?:[^\\%b]+|\\[\s\S])*" % quote) for quote in (b'"', b"'")}
 
 

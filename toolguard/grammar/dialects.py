@@ -278,7 +278,8 @@ def _but_once(value: Node, opening: str, closing: str) -> Node:
         case Seq((Seq((Raw(strings=None) as raw, stop)),)):
             again = rf"{re.escape(opening)}{ANY}*{re.escape(closing)}{ANY}*"
             once = replace(raw, taken=Taken("", (), (opening,)))
-            options = once, replace(raw, regex=again, strings=Strings(again))
+            strings = Strings(again, least=opening + closing)
+            options = once, replace(raw, regex=again, strings=strings)
             return Seq((Alt(tuple(Seq((option, stop)) for option in options)),))
         case _:
             return value

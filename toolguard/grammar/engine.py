@@ -41,10 +41,10 @@ _SLICES = [
 
 
 # An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
-# behind the opener of hundreds of tools. A step's 200,000 expressions (14 ms) are too
-# few where a value ends and a dozen others may begin.
+# behind the opener of hundreds of tools. Fuel is for some thousand strings without quotes, and for
+# a step where a value ends and a dozen others may begin, which takes some 14 ms at the most.
 _LIMITS = LLParserLimits(
-    max_items_in_row=20_000, initial_lexer_fuel=100_000_000, step_lexer_fuel=2_000_000
+    max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=2_000_000
 )
 
 

@@ -29,9 +29,6 @@ from ..formats.reader import LEADING_SPACE, delimited
 from .automaton import shortest_end
 from .witnesses import witnesses
 
-MOST_MEMBERS = 64
-"""llguidance's rules carry one 64-bit parameter: beyond it members keep the schema's order."""
-
 _SPACE = r"[ \t\r\n]"
 _ONE_TEXT = rf"{_SPACE}{{0,{LEADING_SPACE}}}[^ \t\r\n](?s:.*)"
 _FREE = {
@@ -137,10 +134,10 @@ class _Writer:
                 blank = name == "REASONING"
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(_, stop, also):
-                regex, not_taken = _but(node)
+                regex, held, not_taken = _but(node)
+                condition = f"{self.before(stop, held=held)}{_not(not_taken)}"
                 text = self.terminal(
-                    f"({delimited(regex)}{_also(also)} & {self.before(stop)}{_not(not_taken)}) "
-                    f"{json.dumps(stop)}"
+                    f"({delimited(regex)}{_also(also)} & {condition}) {json.dumps(stop)}"
                 )
                 return self.anything(text, node)
             case Key():
@@ -196,8 +193,8 @@ class _Writer:
 
     def raw(self, node: Raw, stop: str) -> str:
         """A string without quotes that does not spell what ends it; no terminal may be empty."""
-        regex, not_taken = _but(node)
-        conditions = f"{_also(node.also)} & {self.without([stop])}{_not(not_taken)}"
+        regex, held, not_taken = _but(node)
+        conditions = f"{_also(node.also)} & {self.without([stop], held=held)}{_not(not_taken)}"
         name = self.terminal(f"{delimited(regex)} & /(?s:.+)/{conditions}")
         name = self.anything(name, node)
         may_be_empty = node.strings is None or shortest_end(node.strings) == ""
@@ -219,8 +216,9 @@ class _Writer:
         names = [self.terminal(delimited(regex)) for regex in regexes]
         return self.rule(" | ".join([text, *(f"{name} never::0x0" for name in names)]))
 
-    def before(self, end: str, controls: Sequence[str] = ()) -> str:
-        """Text that has none of the control tokens, nor `end`, before the end of this one.
+    def before(self, end: str, controls: Sequence[str] = (), held: str = "") -> str:
+        """Text that has none of the control tokens, nor `end`, before the end of this one, and
+        nothing that matches `held`.
 
         A condition on the text alone: one on text and end takes the engine thirty times as long. So
         the text does not end where a control token would run on into `end`, either.
@@ -232,12 +230,17 @@ class _Writer:
             for i in range(1, len(end))
             if control.endswith(end[:i])
         ]
-        return self.without(controls, begun)
+        return self.without(controls, begun, held)
 
-    def without(self, controls: Sequence[str], endings: Sequence[str] = ()) -> str:
-        """Text that has none of the control tokens in it, and none of the endings at its end."""
+    def without(self, controls: Sequence[str], endings: Sequence[str] = (), held: str = "") -> str:
+        """Text that has none of the control tokens in it, and nothing that matches `held`, and none
+        of the endings at its end.
+
+        One condition on all that is in it: each further one takes the engine twice as long.
+        """
         ended = f" & ~{delimited(f'(?s:.*)({_any(endings)})')}" if endings else ""
-        return f"~{delimited(f'(?s:.*)({_any(controls)})(?s:.*)')}{ended}"
+        inside = "|".join(filter(None, (_any(controls), held)))
+        return f"~{delimited(f'(?s:.*)({inside})(?s:.*)')}{ended}"
 
     def members(self, node: Members) -> str:
         separator = self.write(node.separator)
@@ -248,61 +251,53 @@ class _Writer:
         name = self.objects.get(key)
         if name is None:
             name = self.objects[key] = f"m_{len(self.objects)}"
-            make = _in_order if len(written) > MOST_MEMBERS else _in_any_order
-            self.members_of.append(make(name, node, separator, written, extra))
-        return name if len(written) > MOST_MEMBERS else f"{name}::0x0"
+            self.members_of.append(_in_any_order(name, node, separator, written, extra))
+        return f"{name}::0x0"
 
 
 def _in_any_order(
     name: str, node: Members, sep: str, written: Sequence[str], extra: str | None
 ) -> str:
-    count = len(written)
-    needed = [f"bit_set({i})" for i, member in enumerate(node.members) if member.required]
+    """Members one after the other, each at most once as far as it is counted."""
+    counted = node.counted
+    bits = {index: bit for bit, index in enumerate(counted)}
+    needed = [f"bit_set({bits[i]})" for i in counted if node.members[i].required]
     low = max(node.low, 1)
-    options = [f"{each} {name}_::set_bit({i}) %if bit_clear({i})" for i, each in enumerate(written)]
+    options = []
+    for index, each in enumerate(written):
+        bit = bits.get(index)
+        once = f"set_bit({bit}) %if bit_clear({bit})"
+        options.append(f"{each} {name}_::{'_' if bit is None else once}")
     more = ""
-    if extra is None:
-        if low > len(needed):
-            needed.append(f"bit_count_ge([0:{count}], {low})")
-        most = count if node.high is None else min(node.high, count)
-        more = f" %if bit_count_lt([0:{count}], {most})"
-    else:
+    if extra is not None:
         options.append(f"{extra} {name}_::_")
+    elif len(counted) == len(written):
+        if low > len(needed):
+            needed.append(f"bit_count_ge([0:{len(counted)}], {low})")
+        most = len(counted) if node.high is None else min(node.high, len(counted))
+        more = f" %if bit_count_lt([0:{len(counted)}], {most})"
     done = f" %if {_all(needed)}" if needed else ""
     return f'{name}::_: {" | ".join(options)}\n{name}_::_: ""{done} | {sep} {name}::_{more}'
 
 
-def _in_order(name: str, node: Members, sep: str, written: Sequence[str], extra: str | None) -> str:
-    """Members in the schema's order: `_i` is what may stand from member i on, `_i_c` after one."""
-    more = f"({sep} {extra}){{0,}}" if extra is not None else '""'
-    alone = f" | {extra} {more}" if extra is not None else ""
-    count = len(written)
-    lines = [f"{name}: {name}_0", f"{name}_{count}_c: {more}"]
-    for i in range(count - 1, -1, -1):
-        required = node.members[i].required
-        skip = "" if required else f" | {name}_{i + 1}_c"
-        lines.append(f"{name}_{i}_c: {sep} {written[i]} {name}_{i + 1}_c{skip}")
-        fresh = "" if required else (f" | {name}_{i + 1}" if i + 1 < count else alone)
-        lines.append(f"{name}_{i}: {written[i]} {name}_{i + 1}_c{fresh}")
-    return "\n".join(lines)
-
-
-def _but(node: Raw | Until) -> tuple[str, str]:
-    """A string without quotes but for what is taken, as two regular expressions: what it is, and
-    what it is not. The engine sees at once that nothing is left of the first, not of the second."""
+def _but(node: Raw | Until) -> tuple[str, str, str]:
+    """A string without quotes but for what is taken, as three regular expressions: what it is, what
+    is nowhere in it, and what it is not. The engine sees at once that nothing is left of the first,
+    not of the others."""
     if node.taken is None:
-        return node.regex, ""
+        return node.regex, "", ""
     if node.regex not in _ANYTHING:
-        return node.regex, node.taken.regex
-    return _unlike(node.taken.openers), node.taken.held
+        return node.regex, node.taken.inside, node.taken.begun
+    return _unlike(node.taken.openers), node.taken.inside, ""
 
 
-def _unlike(openers: Sequence[str]) -> str:
+@lru_cache(maxsize=1024)
+def _unlike(openers: tuple[str, ...]) -> str:
     """A regular expression for all that begins with none of these."""
     heads = dict.fromkeys(opener[0] for opener in openers)
     if not heads:
         return r"[\s\S]*"
-    rest = {head: [each[1:] for each in openers if each[0] == head] for head in heads}
+    rest = {head: tuple(each[1:] for each in openers if each[0] == head) for head in heads}
     options = [f"[^{''.join(map(re.escape, heads))}][\\s\\S]*"]
     options += [f"{re.escape(head)}{_unlike(each)}" for head, each in rest.items() if all(each)]
     return f"({'|'.join(options)})?"

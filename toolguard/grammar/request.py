@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from math import inf
 from typing import Any
 from typing import Literal as Choice
 
@@ -40,7 +40,14 @@ from ..formats.nodes import (
 from ..formats.reader import CALLS, CDATA, Fixed, Keys, fixed_text, keys_of
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
-from .arguments import PLAINLY, UNWRITABLE, ArgumentRules, MadeRules, Relaxation
+from .arguments import (
+    PLAINLY,
+    UNWRITABLE,
+    ArgumentRules,
+    MadeRules,
+    Relaxation,
+    TooLargeError,
+)
 from .dialects import (
     Dialect,
     ElementsDialect,
@@ -49,14 +56,13 @@ from .dialects import (
     unwritable,
     value_dialects,
 )
+from .loosening import MOST_VALUES, loosened, relaxation, within
 from .raw_strings import stopped
 
 Reasoning = Choice["auto", "open", "none", "reply"]
 _Taken = Callable[[str, str], Taken | None]
 """What a string may not be that ends at a markup, and may not begin with some text."""
 CHOICES = ("auto", "required", "none")
-MOST_SECONDS = 20
-"""How many seconds of a core writing the rules of all tools may take: a bound, no measured need."""
 PROMPT_END = 32
 """How many of a prompt's last ids tell what it has opened."""
 _STARTS = {"auto": "start", "open": "opened", "none": "turn", "reply": "replying"}
@@ -108,6 +114,7 @@ def request_grammar(
     tool_choice: str = "auto",
     parallel: bool = True,
     reasoning: Reasoning = "auto",
+    most: int = MOST_VALUES,
 ) -> RequestGrammar:
     """The grammar of a turn.
 
@@ -116,6 +123,8 @@ def request_grammar(
         parallel: whether one turn may hold several calls.
         reasoning: `auto` if the turn may open with reasoning, `open` if the prompt has opened it
             already, `none` if there is none, `reply` if the prompt has opened a reply.
+        most: how many values the tools' schemas may have in all; beyond it, the largest are
+            loosened.
 
     Raises:
         RequestError: the choice names no tool, or demands a call where none can be made; or no
@@ -141,6 +150,8 @@ def request_grammar(
     relaxations: list[Relaxation] = []
     if tool_choice != "none":
         toolset, relaxations = _without_reserved(wire_format, toolset)
+        toolset, loosening = within(toolset, most)
+        relaxations += loosening
     offered = {} if tool_choice == "none" else {_own("call", i): t for i, t in enumerate(toolset)}
     if offered:
         relaxations += [*_offer(rules, toolset, wire_format.reader.heads), PLAINLY]
@@ -204,7 +215,6 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
 
     What is around that is the same for all: it is there once, however many tools are offered.
     """
-    started = time.thread_time()
     general = dict(rules)
     roots = [name for name in CALLS if name in rules]
     slotted: set[str] = set()
@@ -221,12 +231,13 @@ def _offer(rules: dict[str, Node], toolset: Toolset, heads: Heads) -> list[Relax
     def choice(node: Node, root: str) -> Node:
         own = [_own(root, index) for index in range(len(fillers))]
         for name, filler in zip(own, fillers, strict=True):
-            if time.thread_time() - started > MOST_SECONDS:
-                raise RequestError(
-                    f"the rules of these tools take more than {MOST_SECONDS} s; they got as far as "
-                    f"tool {filler.tool.name!r}: offer fewer tools, or smaller schemas"
-                )
-            made[name] = filler.fill(node)
+            try:
+                made[name] = filler.fill(node)
+            except TooLargeError:
+                filler.loosen()
+                made.room = inf
+                made[name] = filler.fill(node)
+                made.room = 0
         return Alt(tuple(map(Ref, own)))
 
     def offered(node: Node, root: str) -> Node:
@@ -267,10 +278,14 @@ class _Filler:
     ) -> None:
         self.tool, self.index, self.general, self.slotted = tool, index, general, slotted
         self.keys = keys
-        self.taken = partial(heads.taken, keys.names(tool.keys, tool.is_open))
+        self.taken = cache(partial(heads.taken, keys.names(tool.keys, tool.is_open)))
         self.rules = rules  # those of all tools
         self.values: dict[tuple[str, str], Node] = {}
         self.relaxations: list[Relaxation] = []
+
+    def loosen(self) -> None:
+        self.tool, self.values = loosened(self.tool), {}
+        self.relaxations = [relaxation(self.tool)]
 
     def rule(self, name: str) -> str:
         """The tool's own copy of a rule, by its name."""
@@ -329,13 +344,14 @@ class _Filler:
                 builder.relax(path, UNWRITABLE, unwritable(key))
             written = NEVER if name is None else self.filled(rule, Literal(name), schema, path)
             members.append(Member(written, key in required))
-        self.keep(builder)
         known = frozenset(filter(None, map(keys.write, properties)))
         others = Key(known, "", keys.other)
         extra = self.filled(rule, others, other, "/*") if other else None
+        found = Members(tuple(members), separator, extra)
+        builder.relax_uncounted(found, "")
+        self.keep(builder)
         if extra is None and not members:
             return EMPTY
-        found = Members(tuple(members), separator, extra)
         return found if required else optional(found)
 
     def filled(self, node: Node, key: Node, schema: Any, path: str) -> Node:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from lark import UnexpectedInput
@@ -24,7 +24,7 @@ from ..parsing.faults import CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
-from .evidence import QUOTES
+from .evidence import QUOTES, is_torn
 from .search import Change, Stumble
 
 ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
@@ -53,6 +53,8 @@ _FIELDS = {
     '"arguments"': ("parameters", "args", "arguments", "params", "input", "kwargs"),
     '"parameters"': ("parameters", "arguments", "args", "params", "input", "kwargs"),
 }
+IN_PYTHON = re.compile(r"[{\[,:]\s{0,16}'")
+"""A string in quotes that JSON does not have: the constants beside it are Python's, too."""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _QUOTE = re.compile(r"[\"']")
@@ -70,6 +72,7 @@ _PREFIX = re.compile(
 """In front of a string that is the same without it."""
 _MARKDOWN = re.compile(r"\w*(?:\\_\w*)+")
 """A word with escapes, as Markdown has it."""
+_BEFORE_NAME = re.compile(r"[\"']|</?")
 _END_OF_NAME = re.compile(r"[\w\\]*\Z")
 _BEFORE_COLON = re.compile(r"[\"']\s?:")
 _AFTER_FIELD = re.compile(r"[\"'](?:name|function)[\"']\s?:\s?\Z")
@@ -77,7 +80,7 @@ _UNESCAPED = re.compile(r"[\x00-\x1f]")
 _KEPT = "\"',:{[(<.-+_"
 """What is never left out alone: something may have been meant to stand beside it."""
 _NOTHING = re.compile(r"(?:null|None)(?!\w)")
-_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}]""", re.DOTALL)
+_PIECE = re.compile(r"""'(?:[^'\\]|\\.)*(?:'|\Z)|"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]""", re.DOTALL)
 _HEADING = 200  # how soon the body of a call has to say its name
 _NAME = 64  # how long a name may be
 _TAIL = 32  # how many characters the brackets at the end of a call may take
@@ -102,15 +105,17 @@ class Changes:
         self._named = re.compile(rf"(?<!\w)(?:{_any_of(self.names).pattern})(?!\w)")
         self._words = self.keys.union(self.names)
         self._markup, self._controls = _markup(wire_format), _controls(wire_format)
+        called = any(piece.strip(SPACE) == ")" for piece in self.reader.written.values())
+        self._closing = partial(_closing_quote, called=called)
         names = self.reader.keys.names(self.keys, any(tool.is_open for tool in toolset))
         self._heads = re.compile(self.reader.heads.inside(names) or "(?!)")
 
     def is_wrong(self, token: Token) -> bool:
         """Whether a value lost what ends it, and took in the next argument or call; or a key has
         the escapes of Markdown."""
-        if token.type == self.reader.key and "\\_" in token:
-            return token.replace("\\_", "_") in self.keys
-        return token.type in self.reader.values and self._heads.search(token) is not None
+        if token.type in self.reader.values:
+            return self._heads.search(token) is not None
+        return "\\_" in token and token.strip("</>").replace("\\_", "_") in self.keys
 
     def __call__(self, stumble: Stumble) -> Iterator[Change]:
         expected = stumble.expected
@@ -229,7 +234,7 @@ class Changes:
         start = len(text[:place].rstrip(SPACE)) - 1
         end = _closed(text, start) if start >= 0 and text[start] in _CLOSED_BY else None
         own = _escaped(text[start:end]) if end else None
-        if end and own is not None:
+        if end and own is not None and IN_PYTHON.search(own):
             with suppress(ValueError):
                 value = read_literal(checked(own), False)
                 yield Change(start, end, _quoted(value), "python_literal")
@@ -248,7 +253,9 @@ class Changes:
         """A name or a key with the escapes of Markdown."""
         quoted = text[place] in "\"'"
         before = text[max(0, place - _NAME) : place]
-        start = place + 1 if quoted else place - len(_END_OF_NAME.findall(before)[0])
+        start = place - len(_END_OF_NAME.findall(before)[0])
+        if sign := _BEFORE_NAME.match(text, place):
+            start = sign.end()
         word = _MARKDOWN.match(text, start)
         if word and word[0].replace("\\_", "_") in self._words:
             is_key = _BEFORE_COLON.match(text, word.end()) or _AFTER_FIELD.search(before)
@@ -295,13 +302,13 @@ class Changes:
         if not whole and (char in _CURLY or char == "'"):
             yield Change(place, place + 1, '"', "straight_quote")
         elif char in _CURLY:
-            closing = _closing_quote(f'{_CURLY[char]}"').search(text, place + 1)
+            closing = self._closing(f'{_CURLY[char]}"').search(text, place + 1)
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
                 yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
-            closing = _closing_quote("'").search(text, place + 1)
+            closing = self._closing("'").search(text, place + 1)
             own = _escaped(text[place + 1 : closing.start()]) if closing else None
             if closing and own is not None:
                 try:
@@ -320,7 +327,7 @@ class Changes:
 
     def _unclosed(self, text: str, place: int) -> Iterator[Change]:
         """A string that holds what JSON does not take, or that is never closed."""
-        end = _closing_quote('"').search(text, place + 1)
+        end = self._closing('"').search(text, place + 1)
         if end:
             inner = text[place + 1 : end.start()]
             fixed = _escaped(inner)
@@ -406,6 +413,8 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
+            if is_torn(value):
+                return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
                 yield Change(start, end, f"{_quoted(pair[1])}: {value}", "split_pair")
@@ -429,7 +438,7 @@ class Changes:
                 yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
             # It ended too early, at a quote that is a part of it, or too late, at the next one.
-            closing = _closing_quote('"').search(text, end)
+            closing = self._closing('"').search(text, end)
             if closing and "\n" not in text[end : closing.start()]:
                 inner = text[end - 1 : closing.start()]
                 if not _ACROSS.search(text[start + 1 : closing.end()]):
@@ -468,9 +477,10 @@ def _controls(wire_format: WireFormat) -> re.Pattern[str]:
 
 
 @cache
-def _closing_quote(signs: str) -> re.Pattern[str]:
-    """One of the signs, where what follows shows that a value ends."""
-    return re.compile(rf"[{signs}]\s*(?:[,}}\]:]|\Z)")
+def _closing_quote(signs: str, called: bool) -> re.Pattern[str]:
+    """One of the signs, where what follows shows that a value ends; or a call in parentheses."""
+    call_ends = r"|\)(?:\n|\s*[,\]<])" if called else ""
+    return re.compile(rf"[{signs}]\s*(?:[,}}\]:]{call_ends}|\Z)")
 
 
 def _any_of(texts: Iterable[str], longer_than: int = 0) -> re.Pattern[str]:

@@ -25,6 +25,7 @@ _MARKS = tuple("\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 _SEPARATORS = ":;,(){}[]\"'"
 _SIGNS = "|;=:,<>{}[]()*"
 _NEAR = 16  # characters
+_MOVED = 4  # characters
 _ALIKE = 0.6  # as `SequenceMatcher` has it
 _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
@@ -96,7 +97,7 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
     ):
         return True
-    if any(_lost_call(place, turn, toolset) for place in places):
+    if any(_lost_call(place, turn, toolset) or _runs_on(place, turn) for place in places):
         return True
     added = [place for place in places if place.edit.rule in _PUT_IN]
     pieces = {place.piece for place in added} - {""}
@@ -208,9 +209,11 @@ def _strings(value: Any) -> Iterator[_Part]:
 
 
 def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bool:
-    """Whether a string ends or begins there, with or without what marks its end."""
+    """Whether a string ends or begins there, with or without what marks its end, and space."""
+    befores, afters = (before, before.rstrip(SPACE)), (after, after.lstrip(SPACE))
     return bool(text) and any(
-        before.endswith(written + mark) or after.startswith(mark + written)
+        any(left.endswith(written + mark) for left in befores)
+        or any(right.startswith(mark + written) for right in afters)
         for written in _spellings(text)
         for mark in marks
     )
@@ -218,10 +221,12 @@ def _is_beside(text: str, before: str, after: str, marks: tuple[str, ...]) -> bo
 
 def _says(place: _Place) -> bool:
     """Whether what was left out among the arguments is a part of one, as in `2*3` or `$n`, or the
-    quotation marks that make it a string."""
+    quotation marks that make it a string; or those that were escaped do."""
+    if place.edit.rule == "escape_quotes":  # at either end of it, they may be more than one mark
+        return place.before.endswith(_MARKS) or place.left_out.endswith(_MARKS)
     if place.edit.rule not in ("drop_control", "drop_stray") or not place.inside:
         return False
-    if any(mark in place.left_out for mark in _MARKS):
+    if any(mark in place.left_out for mark in (*_MARKS, *QUOTES)):
         return True
     if place.edit.rule == "drop_control":
         return bool(re.search(r"\w\Z", place.left_out))
@@ -233,7 +238,9 @@ def _says(place: _Place) -> bool:
 
 def _is_swapped(first: Edit, second: Edit) -> bool:
     """Whether a sign was left out beside the quotation mark that was put in: it may be the value's,
-    as in `=SUM(A1)`."""
+    as in `=SUM(A1)`; or one was put in, and those that are there became a part of the value."""
+    if {first.rule, second.rule} == {"add_quote", "escape_quotes"}:
+        return True
     if first.span[1] != second.span[0]:
         return False
     stray = "drop_stray" in (first.rule, second.rule)
@@ -261,6 +268,14 @@ def _lost_call(place: _Place, turn: Turn, toolset: Toolset) -> bool:
     before, after = place.before.rstrip(SPACE), place.after.lstrip(SPACE)
     named = any(name in place.left_out for name in toolset.names)
     return named or before.endswith(toolset.names) or after.startswith(toolset.names)
+
+
+def _runs_on(place: _Place, turn: Turn) -> bool:
+    """Whether the last call was closed where more of it goes on, as text now."""
+    rest = place.after.strip(SPACE)
+    if place.edit.rule != "add_closer" or not rest or not turn.text.strip(SPACE).endswith(rest):
+        return False
+    return place.after[0] not in SPACE or not rest[0].isalpha()
 
 
 def _sank(call: Call, tool: Tool) -> bool:
@@ -294,7 +309,8 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         begins = said[:1] in (*_MARKS, *(",=:;)]}" if opens else ""))
         if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
             return True
-        if len(place.piece) > 1 and _is_torn(said):
+        of_tag = len(place.piece) > 1 or (place.piece == ">" and said[:1] in tuple("<=:"))
+        if of_tag and is_torn(said):
             return True
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
@@ -312,14 +328,14 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
     return False
 
 
-def _is_torn(said: str) -> bool:
+def is_torn(said: str) -> bool:
     """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
     pairs = {**_CLOSING, ">": "<"}
     unpaired = {
         sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
     }
     unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
-    return said[:1] in {*unpaired, *"=:,;|"} or said[-1:] in {*unpaired, *"=|"}
+    return said[:1] in {*unpaired, *"=:,;|>)]}"} or said[-1:] in {*unpaired, *"=|<([{"}
 
 
 def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: WireFormat) -> bool:
@@ -345,13 +361,15 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         if place.edit.after[-1] in SPACE and after[:1] in tuple(SPACE):
             return True  # whose white space that is, nobody can say
         beside = (part.said for part in place.strings)
-        return _is_damaged(place, put_in, wire_format) or any(
-            _is_half_written(said, wire_format) for said in beside
+        return (
+            _is_damaged(place, put_in, wire_format)
+            or any(_is_half_written(said, piece, wire_format) for said in beside)
+            or any(_is_like(said[-len(piece) - 1 :], piece) for said in strings if len(piece) > 4)
         )
     if piece in _CLOSING:
         opening = re.escape(_CLOSING[piece])
-        if piece == "]" and before.rstrip(SPACE).endswith("["):
-            return True  # nothing of it is there
+        if piece == "]" and re.search(r"\[\s*(?:\{\s*\}\s*)?\Z", before):
+            return True  # nothing of it is there, or the signs of an object
         ends = [said for said in strings if said.rstrip().endswith(piece)]
         return bool(re.search(rf"{opening}\s*{opening}", before)) or any(
             said.count(piece) > said.count(_CLOSING[piece]) for said in ends
@@ -361,7 +379,8 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     key = _KEY.search(before)
     if key and piece in key[1]:
         return True  # or into the key
-    return any(_in_string(t, piece) for t in (before.rstrip(SPACE)[::-1], after.lstrip(SPACE)))
+    sides = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
+    return any(_in_string(text, piece) for text in sides)
 
 
 def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat) -> bool:
@@ -373,14 +392,20 @@ def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat)
             return True
     whole = following.startswith(wire_format.tags)
     return any(
-        SequenceMatcher(None, near, piece, autojunk=False).ratio() >= _ALIKE
+        _is_like(near, piece)
         for piece in put_in
         if len(piece) > 1
         for near in (
             *([] if whole else [following[: len(piece) + 3]]),
             *(text[-len(piece) - 1 :] for text in said),
+            *(text[:size] for text in said for size in range(3, len(piece))),
+            *(text[-size:] for text in said for size in range(3, len(piece))),
         )
     )
+
+
+def _is_like(text: str, piece: str) -> bool:
+    return SequenceMatcher(None, text, piece, autojunk=False).ratio() >= _ALIKE
 
 
 @lru_cache(maxsize=256)
@@ -401,20 +426,24 @@ def _is_structure(said: str, wire_format: WireFormat) -> bool:
     return bool(said) and (not re.search(r"\w", said) or marked or bool(spelled))
 
 
-def _is_half_written(said: str, wire_format: WireFormat) -> bool:
-    """Whether a string begins or ends with some of what the format writes."""
-    written = (text.strip(SPACE) for text in wire_format.reader.written.values())
-    return any(
-        said.startswith(text[:3]) or said.endswith(text[-3:]) for text in written if len(text) > 3
-    )
+def _is_half_written(said: str, piece: str, wire_format: WireFormat) -> bool:
+    """Whether a string begins or ends with some of what the format writes; or as a word in a tag,
+    where the end of one was put in."""
+    written = [text.strip(SPACE) for text in wire_format.reader.written.values()]
+    marks = (text for text in written if len(text) > 3 and not text.isalpha())
+    if any(said.startswith(text[:3]) or said.endswith(text[-3:]) for text in marks):
+        return True
+    words = (text for text in written if text[:1].isalpha() and text.endswith(piece[-2:]))
+    return piece[0].isalpha() and any(said.startswith(text[0]) for text in words)
 
 
 def _in_string(text: str, sign: str) -> bool:
-    """Whether a text begins with a quotation mark, and goes on with a sign, or one more mark."""
+    """Whether a text begins with a quotation mark, and soon has a sign, or one more mark."""
     for quote in (*QUOTES, *(quote[::-1] for quote in QUOTES)):
         if text.startswith(quote):
             inside = text[len(quote) :]
-            return inside.lstrip(SPACE).startswith(sign) or inside.startswith(quote)
+            said = inside.partition(quote)[0].lstrip(SPACE)
+            return sign in said[:_MOVED] or inside.startswith(quote)
     return False
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,12 @@ from ..parsing.parser import TurnParser
 from ..parsing.read import read_turn
 from ..parsing.turn import Call, Turn
 from ..tools.toolset import Toolset
-from .changes import HEAD, Changes
+from .changes import HEAD, IN_PYTHON, Changes
 from .classify import Tools, read_as
 from .decoded import decoded
 from .edits import Confidence, Edit, Repair
 from .evidence import doubtful, holds_tags, invented, spans_structure
+from .rivals import has_rival
 from .search import Change, Way, begin, follows, solutions
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _mended(
     ended = all(fault.kind != "unfinished_turn" for fault in before.faults)
     read: dict[str, Turn] = {}
     changes = Changes(wire_format, toolset)
+    reread = partial(read_turn, wire_format=wire_format, toolset=toolset, opened=opened)
 
     def sound(way: Way) -> bool:
         turn = read_turn(way.text, wire_format, toolset, opened=opened)
@@ -146,7 +148,9 @@ def _mended(
             return False
         if doubtful(way, text, turn, wire_format, toolset):
             return False
-        return not any(invented(call, text) or spans_structure(call) for call in turn.calls)
+        if any(invented(call, text) or spans_structure(call) for call in turn.calls):
+            return False
+        return not has_rival(way, text, turn, toolset, reread)
 
     encoded = {fault.kind for fault in before.faults} == {"double_encoded"}
     way = decoded(text, wire_format, toolset, opened) if encoded else None
@@ -194,11 +198,11 @@ def _is_cut_off(
             end = len(text) + longer
             parser = TurnParser(wire_format, toolset, opened=opened)
             parser.feed(way.text[: end + len(edit.after)])
-            further = wire_format.reader.heads.begin
+            further = filter(None, (",", wire_format.reader.heads.begin))
             return (
                 parser.is_open()
                 or text.rstrip(SPACE)[-1] not in "}])>"
-                or bool(further and follows(wire_format, way.text[:end] + further, opened))
+                or any(follows(wire_format, way.text[:end] + begun, opened) for begun in further)
             )
         if edit.rule == "add_closer" and _IN_NUMBER.match(text, edit.span[0] - 1):
             return True
@@ -315,7 +319,9 @@ def _readings(text: str, wire_format: WireFormat) -> Iterator[Iterator[tuple[Wir
 
 def _unquoted(text: str) -> str:
     """Python objects as JSON, and a list of calls in quotes without them."""
-    if text[:1] in ("{", "[") and len(text) <= _LONGEST_UNTAGGED and "\\" not in text:
+    if len(text) > _LONGEST_UNTAGGED or "\\" in text:
+        return text
+    if text[:1] in ("{", "[") and IN_PYTHON.search(text):
         with suppress(ValueError):
             value = read_literal(checked(text), False)
             if isinstance(value, list) and all(isinstance(item, str) for item in value):

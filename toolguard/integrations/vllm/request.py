@@ -30,7 +30,7 @@ KEPT, BANNED = "toolguard_kept", "toolguard_banned"
 """And under these where a turn is taken up that was taken back (`Resumption`)."""
 LARGEST, NODES, DEPTH = 1_000_000, 100_000, 60
 """How many characters, values and levels the tools of a request may have, so that the time to
-compile them is bounded; `toolguard.grammar.request.MOST_SECONDS` bounds it where they are odd."""
+compile them is bounded; `toolguard.grammar.arguments.MOST_WRITTEN` bounds it where they are odd."""
 POLICIES = ("observe", "enforce")
 _FIELDS = {"format": str, "tools": list, "tool_choice": str, "parallel": bool, "policy": str}
 
