@@ -19,7 +19,7 @@ from toolguard.grammar.matcher import CompiledGrammar
 # Counting characters and looking for the end at once grows the engine's lexer beyond its limit.
 SPOILING = r"""
 start: /[a-z ]+/ | <[OPENER]> T
-T: (/[\s\S]{0,500}/ & ~/(?s:.*)<\/parameter>(?s:.*)/) "</parameter>"
+T: (/[\s\S]{0,5000}/ & ~/(?s:.*)<\/parameter>(?s:.*)/) "</parameter>"
 """
 
 
