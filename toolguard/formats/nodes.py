@@ -259,6 +259,7 @@ Node: TypeAlias = (
 )
 Rules: TypeAlias = Mapping[str, Node]
 
+_LEAVES = {Literal, Pattern, Control, Free, Slot, Scalar, Raw, Until, Key, Ref}
 NEVER = Alt(())
 EMPTY = Seq(())
 
@@ -270,7 +271,9 @@ def optional(node: Node) -> Repeat:
 
 def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly inside `node`."""
-    # Asked of every node of every rule: `isinstance` is twice as fast as `match`.
+    # Asked of every node of every rule, most of which have none: no `match`, no `isinstance`.
+    if type(node) in _LEAVES:
+        return ()
     if isinstance(node, Seq):
         return node.items
     if isinstance(node, Alt):
@@ -341,7 +344,7 @@ def _survey(rules: Rules, start: str) -> tuple[dict[str, set[str]], set[str]]:
                     users[node.rule] = set()
                     agenda.append(node.rule)
                 users[node.rule].add(name)
-            elif node == NEVER:
+            elif isinstance(node, Alt) and not node.options:
                 suspects.add(name)
     return users, suspects
 
