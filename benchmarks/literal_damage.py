@@ -69,7 +69,8 @@ def turns(names: Sequence[str], seed: int) -> Iterator[Turn]:
         wire_format = WireFormat.load(random.choice(names))
         calls = [_call(random) for _ in range(random.choice((1, 1, 1, 2, 3)))]
         try:
-            text = toolguard.render(wire_format, _stood_in(calls, strings := []))
+            strings: list[str] = []
+            text = toolguard.render(wire_format, _stood_in(calls, strings))
             quoted = {
                 found[1] for found in STAND_IN.finditer(text) if text[found.start() - 1] in QUOTES
             }
@@ -93,9 +94,8 @@ def repaired(turn: Turn) -> tuple[str, Repair]:
     so that there is nothing to repair, `unseen`, or `other calls` if it is sound as these."""
     repair = toolguard.repair(turn.text, TOOLSET, turn.wire_format)
     made = made_calls(repair.after)
-    more = turn.says == "the calls and more"
-    said = _without_more(made) if more else made
-    right = _exactly(said) == _exactly(turn.calls) and turn.says != "nobody knows"
+    readings = _without_more(made) if turn.says == "the calls and more" else [made]
+    right = _exactly(turn.calls) in map(_exactly, readings) and turn.says != "nobody knows"
     if not repair.before.faults and repair.after is repair.before:
         return ("other calls" if made and not right else "unseen"), repair
     if not made:
@@ -108,12 +108,14 @@ def _exactly(calls: list[Call]) -> str:
     return json.dumps(calls, sort_keys=True)
 
 
-def _without_more(calls: list[Call]) -> list[Call]:
-    """Calls without what `trailing_junk` says, if they have it; none if they lost it."""
+def _without_more(calls: list[Call]) -> Iterator[list[Call]]:
+    """Calls without what `trailing_junk` says, in each way that they may have it."""
     kept = [_less(call) for call in calls if call["arguments"] != {"path": "b"}]
-    if kept == calls and kept and kept[-1]["arguments"] == {}:
-        return kept[:-1]
-    return [] if kept == calls else kept
+    if kept != calls:
+        yield kept
+    yield from (
+        calls[:place] + calls[place + 1 :] for place, call in enumerate(calls) if call == _NOW
+    )
 
 
 def _less(value: Any) -> Any:
@@ -127,6 +129,7 @@ def _less(value: Any) -> Any:
 
 
 QUOTES = ('"', "'")
+_NOW = {"name": "now", "arguments": {}}
 _MORE = (9008, "x y")
 TOOLSET = Toolset.of(TOOLS)
 

@@ -85,10 +85,10 @@ def sign_moved(text: str, random: Random) -> Damaged | None:
 def other_quotes(text: str, random: Random) -> Damaged | None:
     string = _somewhere(_QUOTED, text, random)
     pairs = ("''", '""', "\u201c\u201d", "\u2018\u2019", "``", "\u00ab\u00bb", "\u300c\u300d")
-    opening, closing = random.choice((*pairs, ('<|"|>',) * 2, ('"""',) * 2, ('\\"',) * 2))
+    marks = random.choice((*pairs, ('<|"|>',) * 2, ('"""',) * 2, ('\\"',) * 2))
     if not string:
         return None
-    return Damaged(_changed(text, *string.span(), f"{opening}{string[2]}{closing}"))
+    return Damaged(_changed(text, *string.span(), f"{marks[0]}{string[2]}{marks[1]}"))
 
 
 def prefixed(text: str, random: Random) -> Damaged | None:

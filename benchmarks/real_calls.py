@@ -120,7 +120,7 @@ def _string(schema: Mapping[str, Any], draw: Random) -> str:
         found: str | None = shortest_end(Strings(pattern, low, high))
         return found or ""
     text = draw.choice(TEXTS)
-    return (text + "a" * (low - len(text)))[:high]
+    return text.ljust(low, "a")[:high]
 
 
 def _number(schema: Mapping[str, Any], kind: str, draw: Random) -> float:

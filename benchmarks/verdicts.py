@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -131,8 +132,16 @@ def of_definition(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     errors = [*Draft202012Validator(tool.parameters).iter_errors(arguments)]
     if valid == (not errors) or (errors and all(_any_option(_is_closing, e) for e in errors)):
         return {}
-    kind = "the schema as it came says otherwise"
-    return {"recorded" if tool.corrections else "difference": kind}
+    places = [
+        "/".join(["", *map(str, error.absolute_schema_path)])
+        for error in errors or came.iter_errors(arguments)
+    ]
+    corrected = [each.path or f"/{each.keyword}" for each in tool.corrections]
+    recorded = all(
+        any(place.startswith(path) or path.startswith(place) for path in corrected)
+        for place in places
+    )
+    return {"recorded" if recorded else "difference": "the schema as it came says otherwise"}
 
 
 def _is_closing(error: ValidationError) -> bool:
@@ -253,12 +262,13 @@ def _is_escaped_key(guard: Guard, ids: list[int]) -> bool:
     """Whether a mask refuses a needless escape in a key, and records that."""
     state = guard.start(10_000)
     taken = next((place for place, token in enumerate(ids) if not state.retrace(token)), len(ids))
-    start, end = (len(guard.vocabulary.bytes_of(ids[:n]).decode()) for n in (taken, taken + 1))
+    start, end = (len(guard.vocabulary.text_of(ids[:n])) for n in (taken, taken + 1))
     keys = {key for tool in guard.toolset for key in _keys(tool.parameters)}
-    return PLAINLY in guard.relaxations and any(
-        found.start() < end and start < found.end() and ast.literal_eval(found[0]) in keys
-        for found in _ESCAPED.finditer(guard.read(ids).raw)
-    )
+    for found in _ESCAPED.finditer(guard.read(ids).raw):
+        if found.start() < end and start < found.end():
+            with suppress(SyntaxError):
+                return PLAINLY in guard.relaxations and ast.literal_eval(found[0]) in keys
+    return False
 
 
 _ESCAPED = re.compile(r"""(["'])(?=[^"'\\]*\\)(?:[^"'\\]|\\.)*\1""")

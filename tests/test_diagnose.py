@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import toolguard
 from toolguard import Case, Journal, LocalModel, RequestError, Toolset, WireFormat
 from toolguard.cli.main import app
+from toolguard.diagnosis.advice import advise
 from toolguard.diagnosis.schema import report_schema
 from toolguard.diagnosis.verdict import Behaviour, Evidence, verdict
 from toolguard.evaluation.asking import asked_in
@@ -366,3 +367,19 @@ def test_answers_to_other_cases_are_not_taken_for_these(tmp_path: Path) -> None:
     done = RUNNER.invoke(app, given)
     assert done.exit_code == 2
     assert "is of another run (asked" in done.stderr
+
+
+def test_advice_says_what_a_guard_gives_back_of_a_damaged_skill() -> None:
+    found = verdict(
+        evidence(behaviour=BROKEN, led=[False] * 60, guarded=[True] * 24 + [False] * 36)
+    )
+    assert found.name == "both"
+    assert "40.0% come out right when guarded" in found.sentence
+    right = {"unguarded": [False] * 60, "enforce": [True] * 24 + [False] * 36}
+    advice = advise(found, right, {"unguarded": 100, "enforce": 200}, "model", None)
+    assert (advice.mode, advice.retrain) == ("enforce", True)
+    assert "`enforce` gives back 24 of 60 turns" in advice.sentence
+    lost = advise(
+        found, {**right, "enforce": [False] * 60}, {"unguarded": 1, "enforce": 2}, "m", None
+    )
+    assert "it does not know them" in lost.sentence

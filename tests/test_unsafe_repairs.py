@@ -109,6 +109,8 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
             '<cofl:tool_calls><cofl:tool_call id="0" name="edit"><cofl:value name="path" type="ra'
             "a.txt</cofl:value></cofl:tool_call></cofl:tool_calls>",
         ),
+        ("olmo3", "<function_calls>edit(path='a<'</function_calls>"),
+        ("gemma4", '<|tool_call>call:edit{path:<|"|>a}<t<|"|>ool_call|>'),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )
@@ -227,7 +229,8 @@ def test_a_call_that_has_begun_is_not_cut_away(name: str) -> None:
         (
             "kimi_k3",
             '<|open|>tools<|sep|><|open|>call tool="edit" index="1"<|sep|>'
-            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+            '<|open|>argument key="path" type="string"<p|>a<|close|>argument<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|>"
             "<|close|>message<|sep|>",
         ),
         (
@@ -251,7 +254,7 @@ def test_half_of_a_pair_is_in_no_value(name: str, text: str) -> None:
     assert calls(text, name) == []
 
 
-@pytest.mark.parametrize("value", ["Rome", "True", "true", "object"])
+@pytest.mark.parametrize("value", ["Rome", "True", "true"])
 def test_white_space_behind_a_value_that_lost_its_closer_is_nobodys(value: str) -> None:
     text = toolguard.render(
         WireFormat.load("k2_horizon"),

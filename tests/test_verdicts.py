@@ -133,5 +133,6 @@ def test_a_definition_that_is_changed_unsaid_is_found() -> None:
     assert of_definition(tool, {"a": "x"}) == of_definition(tool, {"b": 1}) == {}
     changed = replace(tool, parameters={"properties": {"a": {"type": "string"}}})
     assert of_definition(changed, {"a": "x"}).keys() == {"difference"}
-    said = replace(changed, corrections=(Correction("f", "/a", "type", "counts as string"),))
-    assert of_definition(said, {"a": "x"}).keys() == {"recorded"}
+    for place, kind in (("/properties/a", "recorded"), ("/properties/b", "difference")):
+        said = replace(changed, corrections=(Correction("f", place, "type", "counts as string"),))
+        assert of_definition(said, {"a": "x"}).keys() == {kind}

@@ -62,7 +62,13 @@ def advise(
     )
     retrain = verdict.skill_intact is False
     sentence = f"Turns that are right: {shares}."
-    if retrain:
+    if retrain and mode != "unguarded":
+        gained = sum(right[mode]) - sum(right["unguarded"])
+        sentence += (
+            f" `{mode}` gives back {gained} of {len(right[mode])} turns as it is: that part of the "
+            "skill is there. Retrain, from before the damage, for what is still missing."
+        )
+    elif retrain:
         sentence += (
             " Retrain, from before the damage: a guard gives calls back that the model knows, and "
             "it does not know them."

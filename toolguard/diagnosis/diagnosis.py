@@ -280,7 +280,13 @@ def _furthest(masses: Sequence[dict[str, Any]]) -> tuple[float, str] | None:
     rows = [row for row in masses if row["token"] != ILLEGAL] or masses
     row = max(rows, key=excess)
     if excess(row) < NOTABLE:
-        return excess(row), "none is above it anywhere"
+        illegal = max((row for row in masses if row["token"] == ILLEGAL), key=excess)
+        return excess(row), (
+            f"none is above it, but {illegal['mass']:.1%} is on tokens that are not allowed there, "
+            f"at {illegal['position']} of turns that need a {illegal['asked']}"
+            if excess(illegal) >= NOTABLE
+            else "none is above it anywhere"
+        )
     place = f"{row['token']} with {row['mass']:.1%} at {row['position']} of turns that need a"
     if row["reference"] is None:
         return excess(row), f"{place} {row['asked']}, where {row['right']:.1%} is right"

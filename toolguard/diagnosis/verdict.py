@@ -207,9 +207,9 @@ def _sentence(name: VerdictName, evidence: Evidence, damaged: bool) -> str:
         case "skill damaged" if Rate.among(behaviour.malformed).low > HALF:
             return f"There is no skill, and no format that could be damaged: {knows}; {broken}."
         case "skill damaged":
-            return f"The skill is damaged, not the format: {knows}; {broken}."
+            return f"The skill is damaged, not the format: {knows}, and {guarded}; {broken}."
         case "both":
-            return f"Format and skill are damaged: {broken}; {knows}."
+            return f"Format and skill are damaged: {broken}; {knows}, and {guarded}."
         case _:
             state = "is damaged" if damaged else "is sound"
             return (

@@ -42,7 +42,7 @@ _SLICES = [
 
 # An item for each way that a turn may go on, some five a tool: the engine's own 2,000 are too few
 # behind the opener of hundreds of tools. Fuel is for some thousand strings without quotes, and for
-# a step where a value ends and a dozen others may begin, which takes some 14 ms at the most.
+# a step where a value ends and a dozen others may begin: a step that fails may take 150 ms.
 _LIMITS = LLParserLimits(
     max_items_in_row=20_000, initial_lexer_fuel=20_000_000, step_lexer_fuel=2_000_000
 )

@@ -113,6 +113,9 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     texts = [part.said for call in turn.calls for part in _strings(call.arguments)]
     if any(text.count(_OTHER[sign]) > text.count(sign) for sign in dropped for text in texts):
         return True  # its other half went into a value
+    torn = [p.piece.removesuffix(p.left_out) for p in places if p.edit.rule == "restore_bracket"]
+    if any(text.endswith(lost) for lost in torn for text in texts):
+        return True  # and so did the beginning of the tag
     return _is_cut(way, turn, wire_format, argument)
 
 
@@ -307,7 +310,7 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         said = normalize("NFKC", text).strip(SPACE)  # a sign may be as wide as an ideograph
         ends = {said[:1], said[-1:]}
         begins = said[:1] in (*_MARKS, *(",=:;)]}" if opens else ""))
-        if place.piece in ends or begins or said[-1:] in tuple(",=:([{"):
+        if place.piece in ends or begins or said[-1:] in tuple(",=:([{<"):
             return True
         of_tag = len(place.piece) > 1 or (place.piece == ">" and said[:1] in tuple("<=:"))
         if of_tag and is_torn(said):
@@ -379,8 +382,8 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
     key = _KEY.search(before)
     if key and piece in key[1]:
         return True  # or into the key
-    beside = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
-    return any(_in_string(text, piece) for text in beside)
+    sides = before.rstrip(f"{SPACE}]}})")[::-1], after.lstrip(f"{SPACE}[{{(")
+    return any(_in_string(side, piece) for side in sides)
 
 
 def _is_damaged(place: _Place, put_in: Collection[str], wire_format: WireFormat) -> bool:
@@ -430,7 +433,8 @@ def _is_half_written(said: str, piece: str, wire_format: WireFormat) -> bool:
     """Whether a string begins or ends with some of what the format writes; or as a word in a tag,
     where the end of one was put in."""
     written = [text.strip(SPACE) for text in wire_format.reader.written.values()]
-    marks = (text for text in written if len(text) > 3 and not text.isalpha())
+    marks = (text for text in written if len(text) > 3 and not _BARE.fullmatch(text))
+    said = said.strip(SPACE)
     if any(said.startswith(text[:3]) or said.endswith(text[-3:]) for text in marks):
         return True
     words = (text for text in written if text[:1].isalpha() and text.endswith(piece[-2:]))
