@@ -98,7 +98,8 @@ def begun_ends(wire_format: WireFormat) -> str:
     """The beginnings of what ends a value in the format, one after the other."""
     turn = render(wire_format, [{"name": "f", "arguments": {"a": "value"}}])
     end = turn[turn.rindex("value") + len("value") :]
-    return "".join(f"{end[:size]} " for size in (1, 2, 3, 4))
+    # With both marks in it, a Python string has to escape one.
+    return "\"'" + "".join(f"{end[:size]} " for size in (1, 2, 3, 4))
 
 
 def walks(guard: Guard, turn: str) -> Iterator[bool]:

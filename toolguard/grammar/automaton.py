@@ -25,8 +25,9 @@ MOST_STEPS = 200_000
 
 _REPEATED = re.compile(r"\{(\d+)?,?(\d+)?\}")
 _PLAIN = ascii_letters + digits + " _-./:@,"
-_TAILS = (b"", b"n", b"\\", b'"', b"1", b"61", b"061", b"0061", b"u0061", b"\x80", b"\x80\x80",
-          b"\xa0\x80", b"\x80\x80\x80", b"\x90\x80\x80")  # fmt: skip
+CHARACTER_ENDS = (b"\x80", b"\x80\x80", b"\xa0\x80", b"\x80\x80\x80", b"\x90\x80\x80")
+"""What may complete a character whose first bytes are there."""
+_TAILS = (b"", b"n", b"\\", b'"', b"1", b"61", b"061", b"0061", b"u0061", *CHARACTER_ENDS)
 """What may complete an escape or a character that has begun."""
 
 
@@ -55,6 +56,8 @@ def shortest_json_end(strings: Strings, begun: bytes) -> bytes | None:
     if not begun:
         found = shortest_end(strings)
         return None if found is None else json.dumps(found, ensure_ascii=False).encode()
+    if not begun.startswith(b'"'):
+        return None
     for tail in _TAILS:
         with suppress(ValueError):
             if shortest_end(strings, json.loads(begun + tail)) == "":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -39,7 +40,7 @@ from ..formats.nodes import (
     walk,
 )
 from ..formats.reader import LEADING_SPACE
-from .automaton import shortest_end, shortest_json_end
+from .automaton import CHARACTER_ENDS, shortest_end, shortest_json_end
 from .engine import shortest_suffix
 from .mask_grammar import terminal_grammar
 
@@ -536,21 +537,22 @@ def _ended(strings: Strings, begun: bytes, quote: str) -> bytes | None:
     none, or it takes the engine to know."""
     if begun and quote == '"':
         return shortest_json_end(strings, begun)
-    try:
-        text = begun.decode()
-    except UnicodeDecodeError:
-        return None
+    for tail in (b"", *CHARACTER_ENDS):
+        with suppress(UnicodeDecodeError):
+            end = _ended_text(strings, (begun + tail).decode(), quote)
+            return None if end is None else tail + end.encode()
+    return None
+
+
+def _ended_text(strings: Strings, begun: str, quote: str) -> str | None:
+    """The same for whole characters."""
     if not quote:
         # A line end in front may not count, nor one behind: no more is made of it.
-        found = shortest_end(strings, text.strip("\n"))
-    elif not begun:
-        found = shortest_end(strings)
-        return None if found is None else f"{quote}{found}{quote}".encode()
-    elif not text.startswith(quote) or "\\" in text or quote in text[1:]:
+        return shortest_end(strings, begun.strip("\n"))
+    if begun and (not begun.startswith(quote) or "\\" in begun or quote in begun[1:]):
         return None
-    else:
-        found = shortest_end(strings, text[1:])
-    return None if found is None else (found + quote).encode()
+    found = shortest_end(strings, begun[1:])
+    return None if found is None else f"{'' if begun else quote}{found}{quote}"
 
 
 def _took(node: Raw | Until, text: bytes) -> bool:
