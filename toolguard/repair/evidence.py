@@ -122,7 +122,7 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
 def _is_cut(way: Way, turn: Turn, wire_format: WireFormat, argument: re.Pattern[str]) -> bool:
     """Whether what no call has now is an argument, or a part of a call, or the beginning of one."""
     cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
-    if any(re.search(r"[{}\[\]]", text) for text in cut):
+    if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
     cut.append(turn.text)
     inner = (*wire_format.markup, *wire_format.inner)
