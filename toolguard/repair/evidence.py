@@ -31,6 +31,7 @@ _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
 _BARE = re.compile(r"-?\d+(?:\.\d+)?|true|false|null|True|False|None")
+_LAST_BARE = re.compile(rf"\s(?:{_BARE.pattern})\Z")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -318,7 +319,9 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
         if quote and (
-            (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
+            (where == "item" and ("," in said or _LAST_BARE.search(said)))
+            or text != text.strip(SPACE)
+            or _BARE.fullmatch(said)
         ):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):
