@@ -84,7 +84,7 @@ def test_tables_and_bars_are_printed(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_a_chart_is_drawn(kind: str, path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'toolguard[chart]'")
+    pytest.importorskip("matplotlib", reason="no matplotlib: pip install '.[chart]'")
     chart = tmp_path / f"chart.{kind}"
     classified(path, "--by", "step", "--chart", str(chart), "--workers", "1")
     start = chart.read_bytes()[:1000]
@@ -109,7 +109,7 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_parquet_is_classified_as_lines_are(path: Path, tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="no pyarrow: pip install 'toolguard[parquet]'")
+    pa = pytest.importorskip("pyarrow", reason="no pyarrow: pip install '.[parquet]'")
     pq = pytest.importorskip("pyarrow.parquet")
     rows = [json.loads(line) for line in path.read_text().splitlines()[:10]]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")

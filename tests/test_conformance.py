@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("canitoolcall", reason="no canitoolcall: pip install toolguard[test]")
+pytest.importorskip("canitoolcall", reason="no canitoolcall: pip install '.[test]'")
 
 from canitoolcall.checks import compare
 from canitoolcall.chunking import ChunkStrategy

@@ -13,6 +13,8 @@ import toolguard
 from toolguard import Guard, GuardState, Toolset, Turn, WireFormat
 from toolguard.formats.wire_format import format_names
 
+from .sizes import sizes
+
 TOOLS: list[dict[str, Any]] = [
     {
         "name": "transfer",
@@ -34,7 +36,6 @@ SENT = [
     {"name": "transfer_all", "arguments": {"to": "Ann Lee"}},
     {"name": "transfer", "arguments": ARGUMENTS},
 ]
-BUDGETS = 6
 
 
 def written(name: str, calls: list[dict[str, Any]]) -> str:
@@ -64,16 +65,17 @@ def decoded(guard: Guard, script: list[int], budget: int) -> GuardState:
     return state
 
 
+@sizes(3, 12)
 @pytest.mark.parametrize("name", format_names())
 def test_at_any_budget_a_call_is_the_models_own_or_none(
-    tokenizer: PreTrainedTokenizerBase, name: str
+    tokenizer: PreTrainedTokenizerBase, name: str, size: int
 ) -> None:
     guard = Guard.compile(name, TOOLS, tokenizer, tool_choice="required")
     script = [*tokenizer(written(name, SENT))["input_ids"], guard.vocabulary.end_ids[0]]
     own = said(guard.read(script))
     assert own == [(call["name"], call["arguments"]) for call in SENT[-len(own) :]]
     least = len(guard.completion(())) + 1
-    for budget in Random(name).sample(range(least, len(script)), BUDGETS):
+    for budget in Random(name).sample(range(least, len(script)), size):
         state = decoded(guard, script, budget)
         assert len(state.ids) <= budget
         turn = guard.read(state.ids, state.mentions, state.cut)
@@ -90,17 +92,18 @@ def test_at_any_budget_a_call_is_the_models_own_or_none(
     assert (state.ids, state.cut) == (script, None)
 
 
+@sizes(8, 40)
 @pytest.mark.parametrize("name", format_names())
-def test_wherever_a_turn_stops_its_calls_are_the_models_own(name: str) -> None:
+def test_wherever_a_turn_stops_its_calls_are_the_models_own(name: str, size: int) -> None:
     wire_format, tools = WireFormat.load(name), Toolset.of(TOOLS)
     text = written(name, SENT)
     own = said(toolguard.read_turn(text, wire_format, tools))
-    for size in Random(name).sample(range(len(text)), 2 * BUDGETS):
+    for place in Random(name).sample(range(len(text)), size):
         for turn in (
-            toolguard.read_turn(text[:size], wire_format, tools, ended=False),
-            toolguard.repair(text[:size], tools, wire_format, ended=False).after,
+            toolguard.read_turn(text[:place], wire_format, tools, ended=False),
+            toolguard.repair(text[:place], tools, wire_format, ended=False).after,
         ):
-            assert said(turn) == own[: len(turn.calls)], (text[:size], turn)
+            assert said(turn) == own[: len(turn.calls)], (text[:place], turn)
 
 
 def test_a_call_whose_end_nothing_marks_is_none_before_the_turns_end() -> None:

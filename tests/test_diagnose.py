@@ -269,7 +269,7 @@ def _timeless(value: Any) -> Any:
 def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = [sys.executable, "-c", "from toolguard.cli.main import app; app()", "diagnose"]
-    command += ["healthy", "--limit", "6", "--batch", "2", "--seed", "1"]
+    command += ["healthy", "--limit", "4", "--batch", "2", "--seed", "1"]
     command += ["--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = out / "diagnose.jsonl"

@@ -449,6 +449,7 @@ def test_printed_it_is_light_open_and_without_filters(
 
 
 @pytest.mark.usefixtures("chrome")
+@pytest.mark.slow
 def test_the_picture_in_docs_can_be_made_again(tmp_path: Path, damaged_content: Content) -> None:
     picture = tmp_path / "diagnosis.png"
     draw(damaged_content, picture)

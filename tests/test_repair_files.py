@@ -351,7 +351,7 @@ def test_real_transcripts_are_repaired_into_rows(tmp_path: Path) -> None:
 
 
 def parquet(path: Path, content: list[dict[str, Any]]) -> Path:
-    pa = pytest.importorskip("pyarrow", reason="no pyarrow: pip install 'toolguard[parquet]'")
+    pa = pytest.importorskip("pyarrow", reason="no pyarrow: pip install '.[parquet]'")
     pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.Table.from_pylist(content), path, row_group_size=100)
     return path
@@ -482,7 +482,7 @@ def test_parquet_without_the_column_is_refused(tmp_path: Path) -> None:
 
 
 def test_ray_writes_what_this_machine_does(tmp_path: Path) -> None:
-    pytest.importorskip("ray.data", reason="no Ray: pip install 'toolguard[ray]'")
+    pytest.importorskip("ray.data", reason="no Ray: pip install '.[ray]'")
     sources = {
         "jsonl": write(tmp_path / "in.jsonl", [*rows(), "no row"]),
         "parquet": parquet(tmp_path / "in.parquet", rows()),

@@ -280,6 +280,7 @@ def test_a_notebook_looks_the_same_with_a_report_in_it(chrome: Chrome, tmp_path:
 
 
 @pytest.mark.usefixtures("chrome")
+@pytest.mark.slow
 def test_the_picture_in_the_readme_can_be_made_again(tmp_path: Path) -> None:
     picture = tmp_path / "report.png"
     draw(example(), picture)

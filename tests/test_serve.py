@@ -136,7 +136,7 @@ def test_what_contradicts_is_refused(arguments: list[str], message: str) -> None
 
 def test_without_vllm_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
-    assert "pip install 'toolguard[vllm]'" in refused("open_then_stop")
+    assert "pip install '.[vllm]' in toolguard's clone" in refused("open_then_stop")
 
 
 def test_the_server_takes_this_process_over(monkeypatch: pytest.MonkeyPatch) -> None:

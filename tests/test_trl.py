@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 import toolguard
 from toolguard import Case, Profile, RequestError
 
-trl = pytest.importorskip("trl", reason="no TRL: pip install 'toolguard[trl]'")
+trl = pytest.importorskip("trl", reason="no TRL: pip install '.[trl]'")
 datasets = pytest.importorskip("datasets")
 
 from toolguard.evaluation.figures import drawn  # noqa: E402

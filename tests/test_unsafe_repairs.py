@@ -111,6 +111,12 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ),
         ("olmo3", "<function_calls>edit(path='a<'</function_calls>"),
         ("gemma4", '<|tool_call>call:edit{path:<|"|>a}<t<|"|>ool_call|>'),
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": ["50% 9001]}}')),
+        (
+            "mistral_args",
+            '[TOOL_CALLS]count[CALL_ID]call00001[ARGS]{"n": 90}2'
+            "[TOOL_CALLS]now[CALL_ID]call00002[ARGS]{}",
+        ),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
     ],
 )

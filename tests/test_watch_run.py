@@ -206,7 +206,7 @@ def test_a_profile_of_another_tokenizer_is_refused(
 def test_tables_and_a_chart_mark_the_alarm(
     run: Path, cases: Path, tmp_path: Path, idle: None
 ) -> None:
-    pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'toolguard[chart]'")
+    pytest.importorskip("matplotlib", reason="no matplotlib: pip install '.[chart]'")
     chart = tmp_path / "steps.svg"
     given = ["watch", str(run), "--cases", str(cases), *GIVEN, "--chart", str(chart)]
     out = RUNNER.invoke(app, given, env={"COLUMNS": "80"})
@@ -271,7 +271,7 @@ def test_rollouts_are_read_again_only_where_they_changed(
 
 
 def test_rollouts_are_drawn_and_printed(rollouts: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'toolguard[chart]'")
+    pytest.importorskip("matplotlib", reason="no matplotlib: pip install '.[chart]'")
     given = ["watch", str(rollouts), "--format", "hermes", "--workers", "1"]
     out = RUNNER.invoke(app, [*given, "--chart", str(tmp_path / "chart.png")])
     assert out.exit_code == 0, out.output

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("canitoolcall", reason="no canitoolcall: pip install toolguard[test]")
+pytest.importorskip("canitoolcall", reason="no canitoolcall: pip install '.[test]'")
 
 from canitoolcall.checks import compare
 from canitoolcall.chunking import ChunkStrategy

@@ -17,7 +17,9 @@ def drawing(chart: Path) -> ModuleType:
     try:
         from . import chart as module
     except ImportError as error:
-        raise RowError("--chart needs matplotlib: pip install 'toolguard[chart]'") from error
+        raise RowError(
+            "--chart needs matplotlib: pip install '.[chart]' in toolguard's clone"
+        ) from error
     if chart.suffix not in module.KINDS or not chart.parent.is_dir():
         kinds = " or ".join(module.KINDS)
         raise RowError(f"cannot draw {chart}: name a file in a folder, {kinds}")

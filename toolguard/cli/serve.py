@@ -79,7 +79,7 @@ def serve(
     flags = list(context.args)
     try:
         if not dry_run and find_spec("vllm") is None:
-            raise RequestError("vLLM is not installed: pip install 'toolguard[vllm]'")
+            raise RequestError("vLLM is not installed: pip install '.[vllm]' in toolguard's clone")
         _check(model, flags, mode)
         bundled = model in checkpoint_names()
         added = _bundled(model, flags) if bundled else []

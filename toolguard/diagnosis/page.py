@@ -46,7 +46,7 @@ def require() -> None:
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
             raise RequestError(
-                f"the page of a report needs {name}: pip install 'toolguard[report]'"
+                f"the page of a report needs {name}: pip install '.[report]' in toolguard's clone"
             )
 
 

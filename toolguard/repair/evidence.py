@@ -31,6 +31,7 @@ _PAIR = re.compile(r",\s*[\"']?[\w-]+[\"']?\s*[:=]")
 _KEY = re.compile(r"[\"']([^\"']*)[\"']\s*\Z")
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
 _BARE = re.compile(r"-?\d+(?:\.\d+)?|true|false|null|True|False|None")
+_LAST_BARE = re.compile(rf"\s(?:{_BARE.pattern})\Z")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -122,7 +123,7 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
 def _is_cut(way: Way, turn: Turn, wire_format: WireFormat, argument: re.Pattern[str]) -> bool:
     """Whether what no call has now is an argument, or a part of a call, or the beginning of one."""
     cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
-    if any(re.search(r"[{}\[\]]", text) for text in cut):
+    if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
     cut.append(turn.text)
     inner = (*wire_format.markup, *wire_format.inner)
@@ -318,7 +319,9 @@ def _took_in(place: _Place, argument: re.Pattern[str]) -> bool:
         if (quote or where == "key") and ends & {*_SIGNS, *_MARKS, "\\"}:
             return True
         if quote and (
-            (where == "item" and "," in said) or text != text.strip(SPACE) or _BARE.fullmatch(said)
+            (where == "item" and ("," in said or _LAST_BARE.search(said)))
+            or text != text.strip(SPACE)
+            or _BARE.fullmatch(said)
         ):
             return True
         if quote and (argument.search(said) or _PAIR.search(said)):

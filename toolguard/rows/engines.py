@@ -90,7 +90,9 @@ def on_ray(
         from ray.data import DataContext, Datasource, ReadTask, TaskPoolStrategy
         from ray.data.block import BlockMetadata
     except ImportError as error:
-        raise RowError("--engine ray needs Ray: pip install 'toolguard[ray]'") from error
+        raise RowError(
+            "--engine ray needs Ray: pip install '.[ray]' in toolguard's clone"
+        ) from error
     import pyarrow as pa
 
     class Batches(Datasource):

@@ -17,7 +17,9 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise RowError("Parquet needs pyarrow: pip install 'toolguard[parquet]'") from error
+    raise RowError(
+        "Parquet needs pyarrow: pip install '.[parquet]' in toolguard's clone"
+    ) from error
 
 SIZE = 64
 """Rows in a batch."""
