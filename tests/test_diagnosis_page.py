@@ -193,7 +193,7 @@ def test_what_is_not_installed_is_said(
     damaged_content: Content, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(RequestError, match=rf"needs {name}: pip install 'toolguard\[report\]'"):
+    with pytest.raises(RequestError, match=rf"needs {name}: pip install '\.\[report\]'"):
         require()
     with pytest.raises(RequestError, match=name):
         page(damaged_content)

@@ -14,19 +14,21 @@ import toolguard
 from benchmarks.growth import EDIT, edit, listed
 from toolguard import Guard, Toolset, TurnParser, WireFormat, format_names, read_turn
 
+from .sizes import sizes
+
 _TOOLS = Toolset.of([EDIT])
-_LENGTH = 16_000
+_LENGTHS = sizes(8_000, 32_000)
 _GROWTH = 3.0
 """By how much the time may grow where the length doubles; a step that looks at all that was before
 has 4, and some hundred steps of that kind are seen at once."""
 
 
-def _is_linear(work: Callable[[str], None], name: str, length: int = _LENGTH) -> bool:
-    """Whether the time grows with the length, in one of three tries: what is quadratic is so in
+def _is_linear(work: Callable[[str], None], name: str, length: int) -> bool:
+    """Whether the time grows with the length, in one of some tries: what is quadratic is so in
     each."""
     once, twice = (edit(WireFormat.load(name), size) for size in (length, 2 * length))
     work(once)  # what is made once for a format
-    return any(_seconds(work, twice) < _GROWTH * _seconds(work, once) for _ in range(3))
+    return any(_seconds(work, twice) < _GROWTH * _seconds(work, once) for _ in range(8))
 
 
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -44,23 +46,25 @@ def _some(*names: str) -> list[Any]:
 _KINDS = ("hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5")
 
 
+@_LENGTHS
 @pytest.mark.parametrize("name", format_names())
-def test_feeding_by_small_chunks_is_linear(name: str) -> None:
+def test_feeding_by_small_chunks_is_linear(name: str, size: int) -> None:
     def feed(turn: str) -> None:
         parser = TurnParser(WireFormat.load(name), _TOOLS)
         for start in range(0, len(turn), 4):
             parser.feed(turn[start : start + 4])
 
-    assert _is_linear(feed, name)
+    assert _is_linear(feed, name, size)
 
 
+@_LENGTHS
 @pytest.mark.parametrize("name", format_names())
-def test_reading_is_linear(name: str) -> None:
+def test_reading_is_linear(name: str, size: int) -> None:
     def read(turn: str) -> None:
         for _ in range(5):
             assert read_turn(turn, WireFormat.load(name), _TOOLS).calls
 
-    assert _is_linear(read, name)
+    assert _is_linear(read, name, size)
 
 
 @pytest.mark.parametrize("name", format_names())
@@ -84,7 +88,7 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert not (state.may_mention and state.opened_in_prose)
             assert state.retrace(token)
 
-    assert _is_linear(accept, name)
+    assert _is_linear(accept, name, 16_000)
 
 
 @pytest.mark.parametrize("name", _some("hermes", "k2_horizon", "minimax_m3", "lfm2"))

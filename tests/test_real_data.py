@@ -107,8 +107,10 @@ def test_real_templates_are_recognised_or_refused(name: str) -> None:
 def test_every_format_walks_on_real_tokenizers(
     name: str, size: int, real: dict[str, PreTrainedTokenizerBase]
 ) -> None:
-    """The same cases with control tokens as ids, where a tokenizer has them, and spelled."""
-    for place, (model, tokenizer) in enumerate(real.items()):
+    """The same cases with control tokens as ids, where a tokenizer has them, and spelled; few cases
+    on two of the tokenizers, in turn."""
+    first = toolguard.format_names().index(name) % 2 if size == 4 else 0
+    for place, (model, tokenizer) in list(enumerate(real.items()))[first :: 2 if size == 4 else 1]:
         if model.startswith("mistral") and name.startswith("deepseek"):
             continue  # SentencePiece cannot spell U+2581: it is its sign for a space
         rows = requests()[place :: 4 * len(real)]
