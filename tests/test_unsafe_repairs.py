@@ -118,6 +118,25 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
             "[TOOL_CALLS]now[CALL_ID]call00002[ARGS]{}",
         ),
         ("functionary_v32", 'now\n{}>>>edit\n{"path": "a", "refs": [2]'),
+        # Items that became a key and its value; a word of the frame in a value; a number behind
+        # what lost more than its mark; a call's name in half a tag, beside a whole one.
+        ("pythonic", "[log(rows=[{'a/b'], 'c'])]"),
+        (
+            "mistral_json",
+            '[TOOL_CALLS][{"name": "edit", "arguments": {"path": "b, n=7[id": "call00003"}]',
+        ),
+        (
+            "jamba",
+            '<tool_calls>[{"name": "log", "arguments": {"rows": [{"path": "its 9004]}}]'
+            "</tool_calls>",
+        ),
+        (
+            "longcat_xml",
+            "<longcat_tool_call>count\n<longcat_arg_key>n</longcat_arg_key>\n<longcat_arg_value>1"
+            "</longcat_arg_value>\n</longcat_tool_call>\n"
+            "<longcat_tool_callnow\n</longcat_tool_call>\n"
+            "<longcat_tool_call>now\n</longcat_tool_call>",
+        ),
     ],
 )
 def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -93,6 +93,8 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
         return True  # what lost its quotes may be all that it stands in
     if any(map(_is_swapped, way.edits, way.edits[1:])):
         return True
+    if _is_remade(way.edits) or any(_ends_bare(place, places) for place in places):
+        return True
     argument = _arguments(toolset.names, frozenset(keys))
     if any(
         _says(place) or _took_in(place, argument) or _split(place, wire_format) for place in places
@@ -117,13 +119,18 @@ def doubtful(way: Way, source: str, turn: Turn, wire_format: WireFormat, toolset
     torn = [p.piece.removesuffix(p.left_out) for p in places if p.edit.rule == "restore_bracket"]
     if any(text.endswith(lost) for lost in torn for text in texts):
         return True  # and so did the beginning of the tag
-    return _is_cut(way, turn, wire_format, argument)
+    return _is_cut(way, turn, wire_format, toolset, argument)
 
 
-def _is_cut(way: Way, turn: Turn, wire_format: WireFormat, argument: re.Pattern[str]) -> bool:
+def _is_cut(
+    way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset, argument: re.Pattern[str]
+) -> bool:
     """Whether what no call has now is an argument, or a part of a call, or the beginning of one."""
     cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
     if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
+        return True
+    tagged = [text for text in cut if any(tag in text for tag in wire_format.tags)]
+    if any(name in text for name in toolset.names for text in tagged):
         return True
     cut.append(turn.text)
     inner = (*wire_format.markup, *wire_format.inner)
@@ -253,6 +260,25 @@ def _is_swapped(first: Edit, second: Edit) -> bool:
     )
 
 
+def _is_remade(edits: Sequence[Edit]) -> bool:
+    """Whether items became keys, or keys items, where a bracket was left out: another bracket may
+    have been the wrong one."""
+    signs = {(edit.before, edit.after) for edit in edits if edit.rule == "wrong_sign"}
+    dropped = {edit.before for edit in edits if edit.rule == "drop_stray"}
+    return bool(signs & {(",", ":"), (":", ",")} and dropped & {*_OTHER})
+
+
+def _ends_bare(place: _Place, places: Sequence[_Place]) -> bool:
+    """Whether more than a quotation mark was lost where it was put in, behind what may be a number
+    or a constant of its own."""
+    more = any(
+        other.edit.rule == "add_closer" and other.edit.span[0] == place.edit.span[0]
+        for other in places
+    )
+    texts = (part.said for part in place.strings)
+    return more and place.piece in QUOTES and any(map(_LAST_BARE.search, texts))
+
+
 def _split(place: _Place, wire_format: WireFormat) -> bool:
     """Whether a comma was put in where one value may have been meant, or none: `f"a"`, `[1][0]`."""
     if place.piece != ",":
@@ -364,6 +390,9 @@ def _stands(place: _Place, put_in: Collection[str], turn: Turn, wire_format: Wir
         stops = tuple(value.stop for value in wire_format.reader.values.values())
         if after.startswith(stops) or any(piece in said for said in strings):
             return True  # a value that nobody wrote, or one that has it already
+        word = piece.strip("\"'")
+        if word.isidentifier() and any(re.search(rf"\b{word}\Z", said) for said in strings):
+            return True  # or the word of it
         if place.edit.after[-1] in SPACE and after[:1] in tuple(SPACE):
             return True  # whose white space that is, nobody can say
         beside = (part.said for part in place.strings)
