@@ -405,7 +405,7 @@ def test_mask_and_parser_agree_on_mutations(
     check()
 
 
-@sizes(4, 20)
+@sizes(2, 20)
 @pytest.mark.parametrize("name", FORMATS)
 def test_random_logits_end_parse_and_validate(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase
