@@ -102,19 +102,20 @@ def test_real_templates_are_recognised_or_refused(name: str) -> None:
         assert toolguard.recognise(tokenizer).name == TEMPLATES[name]
 
 
-@sizes(4, 16)
+@sizes((4, 2), (16, 1))
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_every_format_walks_on_real_tokenizers(
-    name: str, size: int, real: dict[str, PreTrainedTokenizerBase]
+    name: str, size: tuple[int, int], real: dict[str, PreTrainedTokenizerBase]
 ) -> None:
     """The same cases with control tokens as ids, where a tokenizer has them, and spelled; few cases
     on two of the tokenizers, in turn."""
-    first = toolguard.format_names().index(name) % 2 if size == 4 else 0
-    for place, (model, tokenizer) in list(enumerate(real.items()))[first :: 2 if size == 4 else 1]:
+    count, every = size
+    first = toolguard.format_names().index(name) % every
+    for place, (model, tokenizer) in list(enumerate(real.items()))[first::every]:
         if model.startswith("mistral") and name.startswith("deepseek"):
             continue  # SentencePiece cannot spell U+2581: it is its sign for a space
         rows = requests()[place :: 4 * len(real)]
-        walk(name, tokenizer, encode, rows[:: len(rows) // size])
+        walk(name, tokenizer, encode, rows[:: len(rows) // count])
 
 
 @pytest.mark.parametrize("name", toolguard.format_names())

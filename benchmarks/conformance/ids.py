@@ -24,8 +24,8 @@ RENAMED = {
     "deepseek-v4": {128_821: "<think>", 128_822: "</think>", 128_825: DSML},
 }
 """DeepSeek's newer models have the vocabulary of `deepseek-v3`, but for these ids."""
-SPELLED = ("mistral/v13think-marker-in-arguments", "kimi/k3-control-marker-text-in-value")
-"""Fixtures whose own ids spell the control tokens in reasoning and values (their notes say so)."""
+SPELLED = "ORDINARY"
+"""What the notes of a fixture hold whose own ids spell the control tokens in its content."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def ids_of(case: Case) -> Ids:
         if known and tokenizer.decode(ids, skip_special_tokens=False) == case.fixture.raw_output:
             return Ids(name, tokenizer, ids, own=True)
     stand_in = with_controls("qwen3", case.wire_format)
-    content = _content(case) if case.id in SPELLED else []
+    content = _content(case) if SPELLED in (case.fixture.notes or "") else []
     encoded: list[int] = []
     for part in _split(case.fixture.raw_output, content):
         spells = named("qwen3") if part in content else stand_in

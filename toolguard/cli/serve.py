@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -19,7 +18,7 @@ from rich.markup import escape
 
 from ..checkpoints import checkpoint, checkpoint_names
 from ..errors import RequestError, ToolguardError
-from ..evaluation.load import ADAPTER, Source
+from ..evaluation.load import ADAPTER, Source, adapter_config
 from ..formats.nodes import Control
 from ..formats.wire_format import WireFormat
 from ..integrations.vllm.environment import MODE, PROFILE
@@ -160,13 +159,15 @@ def _bundled(model: str, flags: Sequence[str]) -> list[str]:
 
 def _adapter(source: Source, flags: Sequence[str]) -> list[str]:
     """What the base of a LoRA adapter is served with, for the adapter to be there by its name."""
-    config = json.loads((Path(source.path) / ADAPTER).read_text("utf-8"))
+    config = adapter_config(Path(source.path))
+    if "r" not in config:
+        raise RequestError(f"{source.path} has no rank `r`: vLLM serves LoRA adapters alone")
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
     sizes = [size for size in _RANKS if size >= rank]
     if not sizes:
         raise RequestError(f"{source.path}: rank {rank}; vLLM serves up to {_RANKS[-1]}")
-    own = (Path(source.path) / "tokenizer_config.json").is_file()
-    tokenizer = ["--tokenizer", source.path] if own and "--tokenizer" not in _names(flags) else []
+    own = source.has_tokenizer and "--tokenizer" not in _names(flags)
+    tokenizer = ["--tokenizer", source.path] if own else []
     name = Path(source.path).resolve().name
     return [
         "--enable-lora", "--lora-modules", f"{name}={source.path}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import checkpoint, checkpoint_names
 from ..errors import RequestError
@@ -57,6 +57,11 @@ class Source:
             )
         return Source(model)
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a LoRA adapter has a tokenizer of its own."""
+        return (Path(self.path) / "tokenizer_config.json").is_file()
+
     def files(self) -> list[Path]:
         """The files that a model is read from, with its base's; none where the hub has them."""
         path = Path(self.path)
@@ -69,7 +74,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     path = Path(source.path)
-    if source.base and not (path / "tokenizer_config.json").is_file():
+    if source.base and not source.has_tokenizer:
         return load_tokenizer(source.base)
     with _loading("tokenizer", source):
         tokenizer = (
@@ -125,7 +130,7 @@ def _merged(source: Source, base: Source) -> PreTrainedModel:
     except ImportError as error:
         raise RequestError("a LoRA adapter is loaded by peft: pip install peft") from error
     model = load_model(base)
-    tokens = len(load_tokenizer(source))
+    tokens = len(load_tokenizer(source)) if source.has_tokenizer else 0
     if tokens > model.get_input_embeddings().weight.shape[0]:  # type: ignore[index]
         model.resize_token_embeddings(tokens)
     merged = PeftModel.from_pretrained(model, source.path).merge_and_unload()
@@ -133,12 +138,24 @@ def _merged(source: Source, base: Source) -> PreTrainedModel:
     return merged
 
 
+def adapter_config(adapter: Path) -> dict[str, Any]:
+    """What the configuration of a LoRA adapter says.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
+    try:
+        config = json.loads((adapter / ADAPTER).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read {adapter / ADAPTER}: {error}") from error
+    if not isinstance(config, dict):
+        raise RequestError(f"{adapter / ADAPTER} is no JSON object: save the adapter again")
+    return config
+
+
 def _base_of(adapter: Path) -> str:
     """The base that an adapter's configuration names; a path may be told from the adapter on."""
-    try:
-        named = json.loads((adapter / ADAPTER).read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{adapter / ADAPTER} names no base model: give it by --base") from error
+    named = adapter_config(adapter).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise RequestError(f"{adapter / ADAPTER} names no base model: give it by --base")
     beside = adapter / named

@@ -252,6 +252,11 @@ class WireFormat:
         return re.compile("|".join(map(re.escape, self.controls)))
 
     @cached_property
+    def any_control(self) -> re.Pattern[str]:
+        """Any control token, marked or spelled out."""
+        return re.compile(control_pattern(self.controls))
+
+    @cached_property
     def blank(self) -> re.Pattern[str]:
         """Nothing but control tokens and white space."""
         return re.compile(f"(?:[{SPACE}]|{control_pattern(self.controls)})*")

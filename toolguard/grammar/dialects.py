@@ -42,8 +42,9 @@ _HEX = "[0-9a-fA-F]"
 _PAIR = rf"u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}"
 _BEYOND = rf"u([1-9a-ce-fA-CE-F]{_HEX}{{3}}|[dD][0-7]{_HEX}{{2}})|{_PAIR}"
 """An escape of one character beyond the first 4,096: half of a pair is none."""
-_ESCAPE = rf"u0{_HEX}{{3}}|{_BEYOND}"
-_JSON_CHARACTER = rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{_ESCAPE}))'
+ESCAPE = rf"u0{_HEX}{{3}}|{_BEYOND}"
+"""An escape of one character in four digits, or of a pair."""
+_JSON_CHARACTER = rf'([^"\\\x00-\x1f]|\\(["\\/bfnrt]|{ESCAPE}))'
 """One character of a JSON string, however it is spelled."""
 
 
@@ -176,7 +177,7 @@ class PythonDialect(Dialect):
             plain = _content(bounds, r"[^'\\\x00-\x1f]")
             plainly = Pattern(f"'{plain}'", f"'({strings.pattern})'", strings=strings, quote="'")
             return Alt((plainly, JsonDialect().string(bounds)))
-        escape = rf"\\([{self.signs}]|x{_HEX}{{2}}|{_ESCAPE})"
+        escape = rf"\\([{self.signs}]|x{_HEX}{{2}}|{ESCAPE})"
         options = []
         for quote in ("'", '"'):
             unit = rf"([^{quote}\\\x00-\x1f]|{escape})"

@@ -95,8 +95,7 @@ class Place:
 
 def control_there(place: Place) -> str:
     """The control token that stands there, as the source has it; empty if none does."""
-    pattern = control_pattern(place.wire_format.controls)
-    found = re.compile(pattern).match(place.source, place.position)
+    found = place.wire_format.any_control.match(place.source, place.position)
     return found[0] if found else ""
 
 

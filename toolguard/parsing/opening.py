@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from ..errors import RequestError
-from ..formats.reader import Fixed, control_pattern, fixed_pattern, fixed_text, unmark
+from ..formats.reader import Fixed, fixed_pattern, fixed_text, unmark
 from ..formats.wire_format import WireFormat
 from ..grammar.request import Reasoning, reasoning_after
 
@@ -66,7 +66,7 @@ def shown(source: str, wire_format: WireFormat, begin: int = 0, final: bool = Tr
     reasoning, answer = wire_format.reasoning.closing, wire_format.answer.closing
     if not reasoning and not answer:
         return False
-    first = re.compile(control_pattern(wire_format.controls)).search(source, begin)
+    first = wire_format.any_control.search(source, begin)
     if first is None:
         return False if final else None
     at = first.start()

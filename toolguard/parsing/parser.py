@@ -38,6 +38,7 @@ from ..formats.reader import (
     words,
 )
 from ..formats.wire_format import WireFormat
+from ..grammar.dialects import ESCAPE
 from ..grammar.engine import shortest_suffix
 from ..grammar.mask_grammar import terminal_grammar
 from ..tools.toolset import Toolset
@@ -74,10 +75,7 @@ _REASONING = ("reasoning", "thoughts")
 _PARTS = (*CALLS, "name_", "argument", "arguments_")
 _Nodes: TypeAlias = "Sequence[Tree[Token] | Token]"
 UNTAGGED = "a call without its control tokens"
-_STRING = re.compile(
-    r'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|'
-    r"[dD][0-7][0-9a-fA-F]{2}|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"
-)
+_STRING = re.compile(rf'(?:[^"\\\x00-\x1f\udc00-\udcff]+|\\(?:["\\/bfnrt]|{ESCAPE}))*')
 """What a string of JSON holds."""
 _QUOTED = {
     quote: re.compile(rf"(?:[^\\{quote}{MARKED.pattern[1:-1]}]+|\\[^{MARKED.pattern[1:-1]}])*")
@@ -571,8 +569,7 @@ class TurnParser:
         before it is complete, whatever follows; the parser would wait for a token that is right."""
         end = Token("$END", "")
         controlled = self._last is not None and self._last.type.startswith("CONTROL_")
-        control = re.compile(control_pattern(self._format.controls))
-        if controlled or control.match(self._source, position):
+        if controlled or self._format.any_control.match(self._source, position):
             with suppress(UnexpectedToken):
                 self._state.value_stack[:] = [self._state.feed_token(end, True)]
 
@@ -624,7 +621,7 @@ class TurnParser:
 
     def _say_behind(self, position: int) -> None:
         """Text behind a call that the format has no place for: text all the same."""
-        control = re.compile(control_pattern(self._format.controls)).search(self._source, position)
+        control = self._format.any_control.search(self._source, position)
         end = len(self._source) if control is None else control.start()
         self._say("FREE", len(self._source[:position].rstrip(SPACE)), end)
 

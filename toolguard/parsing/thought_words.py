@@ -6,12 +6,11 @@ reasoning that is closed behind them: no call is made in reasoning.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import NamedTuple
 
 from ..formats.nodes import Control
-from ..formats.reader import SPACE, begun_length, control_pattern, fixed_text, words
+from ..formats.reader import SPACE, begun_length, fixed_text, words
 from ..formats.wire_format import WireFormat
 from .opening import Opened
 
@@ -34,7 +33,7 @@ class ThoughtWords:
     def __init__(self, wire_format: WireFormat, opened: Opened) -> None:
         self._tags = _tags(wire_format)
         self._controls = wire_format.controls
-        self._control = re.compile(control_pattern(wire_format.controls))
+        self._control = wire_format.any_control
         self._inside = opened is True
         self._over = not self._tags.openings or opened == "reply"
         self._held = ""
