@@ -361,7 +361,8 @@ def _stamp(path: Path) -> _Stamp:
     files = [path]
     if path.is_dir():
         weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-        files = weights or [*path.glob("*config.json")]
+        configs = (path / "config.json", path / ADAPTER)
+        files = weights or [config for config in configs if config.is_file()]
     stats = [file.stat() for file in files]
     return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
 
