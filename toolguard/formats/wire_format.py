@@ -32,7 +32,7 @@ from .nodes import (
     walk,
 )
 from .notation import SUFFIX, controls, read_grammar, read_header
-from .reader import SPACE, Fixed, Reader, build_reader, control_pattern
+from .reader import SPACE, Fixed, Reader, build_reader, control_pattern, fixed_text
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
 _PACKAGED = Path(__file__).parents[1] / "grammars"
@@ -308,6 +308,15 @@ class WireFormat:
             closings.append(self._around("called", "TEXT")[1])
         same = takewhile(lambda parts: len({*parts}) == 1, zip(*closings, strict=False))
         return Frame(self._around("reply", "REPLY")[0], tuple(parts[0] for parts in same))
+
+    @cached_property
+    def announcing(self) -> str:
+        """What stands before a reply that is a preamble alone; empty where none may be."""
+        if "preamble" not in self.rules:
+            return ""
+        opening = fixed_text(self._around("preamble", "TEXT")[0])
+        _, *others = (fixed_text(before) for before, _ in self._arounds("reply", "REPLY"))
+        return opening if opening in others else ""
 
     @cached_property
     def ends_reasoning_only(self) -> bool:

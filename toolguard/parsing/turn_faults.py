@@ -74,6 +74,11 @@ def faults_of_turn(
             yield Found("foreign_token", *leak.span(), message, "around")
     if calls and text and not faults:
         yield from _said(raw, text, wire_format, toolset)
+    announcing = wire_format.announcing
+    if announcing and not (calls or faults) and text.startswith("{") and announcing in raw:
+        start = raw.find(text)
+        message = "arguments in a message that names no tool"
+        yield Found("untagged_call", start, start + len(text), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
         yield from _loop(raw)
