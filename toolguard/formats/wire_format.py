@@ -184,7 +184,8 @@ class WireFormat:
     @cached_property
     def sayable(self) -> frozenset[str]:
         """The control tokens that the text of a value may name: those of calls and of reasoning.
-        What ends a turn, or frames a reply or what others say, is never a word."""
+        What ends a turn, or frames a reply, is never a word; what frames what others say, only
+        beside one of these."""
         framed = {node.text for node in self._below("reply") if isinstance(node, Control)}
         return frozenset(self.controls) - framed - self.framing - {*self.ends}
 
