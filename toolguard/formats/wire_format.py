@@ -190,6 +190,12 @@ class WireFormat:
         return frozenset(self.controls) - framed - self.framing - {*self.ends}
 
     @cached_property
+    def thinkable(self) -> frozenset[str]:
+        """The control tokens that reasoning may name: those of calls."""
+        frames = (node for frame in self.reasonings for part in frame for node in part)
+        return self.sayable - {node.text for node in frames if isinstance(node, Control)}
+
+    @cached_property
     def markup(self) -> tuple[str, ...]:
         """What else a call is written with, as far as it is not a word or punctuation."""
         texts = {node.text for node in self._below("call") if isinstance(node, Literal)}
