@@ -221,11 +221,13 @@ def _attempts(
 @lru_cache(maxsize=256)
 def _headed(names: tuple[str, ...]) -> re.Pattern[str]:
     """A turn in which a tool's name stands on a line of its own, as what its call is headed with,
-    and signs and a word of JSON behind it; JSON is also what it ends in."""
+    and signs and a word of JSON behind it, perhaps behind a call without arguments; signs of JSON
+    are also what it ends in."""
     named = "|".join(map(re.escape, names))
-    signs = r"[\s{}\":,]"
+    head = rf"(?:{named})[ \t]*\n"
     return re.compile(
-        rf"(?:[\s\S]*>>>)?\s*(?:{named})[ \t]*\n\s*(?!\w){signs}+\w+\s*[\"':][\s\S]*[}}\]\",]\s*\Z"
+        rf"(?:[\s\S]*>>>)?\s*{head}(?:\W*{head})?\s*(?!\w)[\s{{}}\":,>]+\w+\s*[\"':{{}}>]"
+        rf"[\s\S]*[{{}}\]\",:>]\s*\Z"
     )
 
 
