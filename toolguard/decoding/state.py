@@ -383,10 +383,10 @@ class GuardState:
     def mention(self, token: int) -> int | None:
         """Lets a control token stand as a word, if `token`, which is illegal, shows it.
 
-        It is a word of a value, or of reasoning; or it is one of prose, and stands before the token, which goes on
-        with other words; or the token completes it, or is it. Of an opener in code, or one that is
-        spelled although there is a token for it, all that follows may be words, too; and the latter
-        may end a reply.
+        It is a word of a value, or of reasoning; or it is one of prose, and stands before the
+        token, which goes on with other words; or the token completes it, or is it. Of an opener in
+        code, or one that is spelled although there is a token for it, all that follows may be
+        words, too; and the latter may end a reply.
 
         Returns:
             Its place in the ids; None if there is none, and then nothing changes.
