@@ -14,7 +14,7 @@ from toolguard import Guard, GuardState, Score, Turn
 from toolguard.policy.despike import Despiker
 from toolguard.policy.enforce import hold
 from toolguard.policy.history import cleaned
-from toolguard.policy.recover import RETRIES, Recovery
+from toolguard.policy.recover import RETRIED, RETRIES, Recovery
 from toolguard.report.report import Policy
 
 from .sizes import sizes
@@ -50,20 +50,30 @@ def test_a_sound_call_stays(guard: Guard, tokenizer: PreTrainedTokenizerBase) ->
     assert state.interventions == []
 
 
-def test_the_same_call_twice_is_taken_back_and_cannot_recur(
+def test_a_call_that_was_asked_for_twice_stays(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    ids = [*tokenizer(f"{CALL}\n{CALL}")["input_ids"], guard.vocabulary.end_ids[0]]
+    state = write(recovery, guard.start(300), ids)
+    assert state.done
+    assert recovery.retries == 0
+
+
+def test_a_loop_of_calls_is_taken_back_to_the_first_and_cannot_recur(
     guard: Guard, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     recovery = Recovery(guard)
     first = tokenizer(f"{CALL}\n")["input_ids"]
     end = guard.vocabulary.end_ids[0]
-    state = write(recovery, guard.start(300), [*first, *tokenizer(CALL)["input_ids"], end])
+    state = write(recovery, guard.start(600), tokenizer("\n".join([CALL] * 6))["input_ids"])
     assert state.ids == first
     assert recovery.banned(state.ids) == {guard.opener_ids[0]}
     assert [item.action for item in state.interventions] == ["rollback"]
     state = write(recovery, state, [end])
     assert state.done
     assert len(guard.read(state.ids).calls) == 1
-    assert recovery.retried_tokens == len(tokenizer(CALL)["input_ids"]) + 1
+    assert recovery.retried_tokens <= RETRIED * len(tokenizer("\n".join([CALL] * 4))["input_ids"])
 
 
 def test_a_loop_is_left_after_its_first_round(

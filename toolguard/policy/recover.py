@@ -1,9 +1,10 @@
 """The policy `recover`: what was written is taken back to a sound point, and tried again.
 
-Taken back is only what is certainly wrong: a call that fails its schema, the same call twice, a
-loop. A sound call stays. That a reply would be likelier says nothing against it: what is short, or
-goes round, is always likely. Whether to call is decided where the turn decides it, by a reference
-or a calibration (`despike.py`, `calibrate.py`).
+Taken back is only what is certainly wrong: a call that fails its schema, or a loop, of tokens or of
+calls. A sound call stays, a second time too: it may have been asked for twice. That a reply would
+be likelier says nothing against it: what is short, or goes round, is always likely. Whether to call
+is decided where the turn decides it, by a reference or a calibration (`despike.py`,
+`calibrate.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from ..parsing.events import CallEnd, CallStart, Event, FaultFound
 from ..parsing.turn import INVALID
 from ..report.report import Intervention
 
-RETRIES = 3
-"""How often a turn may be taken back."""
-_LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
+RETRIES, RETRIED = 3, 1.5
+"""How often a turn may be taken back, and how many tokens in all, as a share of its own."""
+_LOOP, _PERIODS = 24, 4
+"""Tokens that are the same so many times or more are a loop; and so are calls."""
 
-Kind = Literal["doubled", "invalid", "loop"]
+Kind = Literal["invalid", "loop"]
 _WHY: dict[Kind, str] = {
-    "doubled": "the same call a second time",
     "invalid": "the call does not satisfy its tool's schema",
     "loop": "it goes round in a loop",
 }
@@ -75,7 +76,9 @@ class Recovery:
             self._openers.append(len(state.ids) - 1)
         tripped = self._trip(state, settled)
         if tripped is not None and self.retries < RETRIES:
-            self._take_back(state, *tripped)
+            kind, back, dead = tripped
+            if self.retried_tokens + len(state.ids) - back <= RETRIED * len(state.ids):
+                self._take_back(state, kind, back, dead)
 
     def _trip(self, state: GuardState, settled: int) -> tuple[Kind, int, int] | None:
         """What is wrong, where to go on from, and the token that must not be chosen there."""
@@ -86,11 +89,11 @@ class Recovery:
         for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
-                start = self._openers[event.index]
-                made = _canonical(event)
-                if made in self._made:
-                    return "doubled", start, state.ids[start]
-                self._made.append(made)
+                self._made.append(_canonical(event))
+                if len({*self._made[-_PERIODS:]}) == 1 and len(self._made) >= _PERIODS:
+                    again = self._openers[event.index - _PERIODS + 2 : event.index + 1]
+                    back = next((place for place in again if place >= settled), None)
+                    return None if back is None else ("loop", back, state.ids[back])
             elif isinstance(event, FaultFound) and event.fault.kind in INVALID:
                 place = _last_value(state)
                 return ("invalid", place, state.ids[place]) if place >= settled else None
