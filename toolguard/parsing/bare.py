@@ -18,7 +18,7 @@ from .faults import open_bracket
 _FRAME = r"(?:</?[\w|:/ -]{1,40}>|[_\[]{0,2}\w{0,20}(?:call|tool)\w{0,20}[_\]:]{0,2})"
 """What stands in the place of a control token: a tag, or a word about calls."""
 _OPEN = re.compile(rf"\s*{_FRAME}\s*(?=[\[{{])")
-_SIGNS = re.compile(r"""\s*(?:"\w{1,20}"|[,;:=)\]}('"]{1,4})\s*(?=[\[{])""")
+_SIGNS = re.compile(r"""\s*(?:"\w{1,20}"|[,;:=)\[\]{}('"]{1,4})\s*(?=[\[{])""")
 """What may stand there that is neither: signs, or a field of JSON."""
 _CLOSE = re.compile(rf"(?<=[\]}}])\s*{_FRAME}\s*\Z")
 _BETWEEN = re.compile(rf"(?:[\s,;\]}}]|{_FRAME})*")

@@ -78,6 +78,11 @@ def faults_of_turn(
             yield Found("foreign_token", *leak.span(), message, "around")
     if calls and text and not faults:
         yield from _said(raw, text, wire_format, toolset)
+    announcing = wire_format.announcing
+    if announcing and not (calls or faults) and text.startswith("{") and announcing in raw:
+        start = raw.find(text)
+        message = "arguments in a message that names no tool"
+        yield Found("untagged_call", start, start + len(text), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
     if faults or not calls:
@@ -232,11 +237,13 @@ def _attempts(
 @lru_cache(maxsize=256)
 def _headed(names: tuple[str, ...]) -> re.Pattern[str]:
     """A turn in which a tool's name stands on a line of its own, as what its call is headed with,
-    and signs and a word of JSON behind it; JSON is also what it ends in."""
+    and signs and a word of JSON behind it, perhaps behind a call without arguments; signs of JSON
+    are also what it ends in."""
     named = "|".join(map(re.escape, names))
-    signs = r"[\s{}\":,]"
+    head = rf"(?:{named})[ \t]*\n"
     return re.compile(
-        rf"(?:[\s\S]*>>>)?\s*(?:{named})[ \t]*\n\s*(?!\w){signs}+\w+\s*[\"':][\s\S]*[}}\]\",]\s*\Z"
+        rf"(?:[\s\S]*>>>)?\s*{head}(?:\W*{head})?\s*(?!\w)[\s{{}}\":,>]+\w+\s*[\"':{{}}>]"
+        rf"[\s\S]*[{{}}\]\",:>]\s*\Z"
     )
 
 
