@@ -539,6 +539,7 @@ class GuardState:
             self.pressure,
             tuple(self.interventions),
             tuple(self.steps or ()),
+            cut=self.cut is not None,
         )
 
     def copy(self) -> GuardState:

@@ -252,6 +252,7 @@ class TurnParser:
             self._toolset,
             calls_alone,
             thought=self._thought.found,
+            cut=self._own is not None,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)

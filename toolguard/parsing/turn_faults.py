@@ -16,7 +16,7 @@ from ..formats.nodes import Literal, walk
 from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
 from ..tools.toolset import Toolset
-from .bare import is_bare
+from .bare import ends_bare, is_bare
 from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
 from .turn import Call, Fault, FaultKind
 
@@ -35,6 +35,8 @@ _TAG = re.compile(r"<[^<>\n]{1,60}>")
 _WORD = re.compile(r"\s*(\w{1,20})\s*\Z")
 _SPELLED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _TAIL, _PERIOD, _TIMES, _LEAST = 2000, 200, 6, 30
+_ENDLESS = 1000
+"""What goes round for so many characters, nobody has asked for."""
 _AGAIN = _LEAST * (_TIMES - 1) // _TIMES
 """How much of what goes round comes again one period later, at least."""
 _NEAR = 0.75
@@ -49,6 +51,7 @@ def faults_of_turn(
     toolset: Toolset,
     read: Read,
     thought: bool = False,
+    cut: bool = False,
 ) -> Iterator[Found]:
     """What else is wrong with a finished turn.
 
@@ -59,6 +62,7 @@ def faults_of_turn(
         faults: what is known to be wrong with it.
         read: reads a text as a turn of its own.
         thought: control tokens in its reasoning are words.
+        cut: a budget ended it.
     """
     known: set[FaultKind] = {fault.kind for fault in faults}
     if "run_on" not in known and (role := OPENING_ROLE.match(raw)):
@@ -81,7 +85,8 @@ def faults_of_turn(
         yield Found("untagged_call", start, start + len(text), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _loop(raw)
+    if faults or not calls:
+        yield from _loop(raw, cut or bool(faults))
     if faults or thought:
         yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read, thought)
     if not calls and toolset.any_named(raw):
@@ -149,8 +154,14 @@ def _in_reasoning(
         yield Found("call_in_reasoning", start, end, "a call inside the reasoning", "turn")
 
 
-def _loop(raw: str) -> Iterator[Found]:
-    """The end of the turn goes round."""
+def goes_round(raw: str) -> bool:
+    """Whether a reply that is whole is a loop."""
+    return any(_loop(raw, broken=False))
+
+
+def _loop(raw: str, broken: bool) -> Iterator[Found]:
+    """The end of the turn goes round; in one that is not `broken` off or faulty, for most of it,
+    and far longer than anyone would ask for."""
     tail = raw[-_TAIL:][::-1]
     if tail.find(tail[:_AGAIN], 1, _PERIOD + _AGAIN) < 0:
         return
@@ -159,7 +170,8 @@ def _loop(raw: str) -> Iterator[Found]:
         run = best
         while run < len(tail) and tail[run] == tail[run - best]:
             run += 1
-        if run >= max(_TIMES * best, _LEAST):
+        endless = run >= max(2 * _TIMES * best, _ENDLESS) and run >= min(len(raw) // 2, len(tail))
+        if run >= max(_TIMES * best, _LEAST) and (broken or endless):
             unit = raw[len(raw) - best :]
             message = f"it goes round: {unit[:40]!r}"
             yield Found("repetition_loop", len(raw) - run, len(raw), message, "turn")
@@ -197,6 +209,10 @@ def _attempts(
     if not faults and torn is not None and torn.match(raw):
         message = "the turn is a call that its parser cannot follow"
         yield Found("untagged_call", 0, len(raw), message, "around")
+        return
+    if not faults and ends_bare(text, toolset):
+        message = "a call without its control tokens ends the reply"
+        yield Found("untagged_call", raw.find(text), len(raw), message, "around")
         return
     if not faults and (is_bare(text, toolset) or _headed(toolset.names).match(text)):
         message = "a call, or what is left of one, without its control tokens"
