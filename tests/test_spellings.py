@@ -16,6 +16,8 @@ from benchmarks.agreement import bundled
 from toolguard import Guard
 from toolguard.grammar.numbers import expressions, range_of
 
+from .sizes import in_turn
+
 FORMATS = ["hermes", "qwen3_xml", "glm_xml", "harmony", "pythonic", "kimi_k2", "minimax_m2"]
 STAND_IN = 7070
 
@@ -241,8 +243,7 @@ def test_a_string_under_a_pattern_may_hold_any_character(
         assert verdicts(guard, f'["{text}"]', tokenizer) == (False, False), text
 
 
-@pytest.mark.parametrize("controls", [True, False])
-@pytest.mark.parametrize("name", toolguard.format_names())
+@in_turn("controls", [True, False])
 def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
     name: str, controls: bool, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -254,9 +255,8 @@ def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
         assert verdict_of(guard, made, tokenizer) == (not bounds,) * 2, bounds
 
 
-@pytest.mark.parametrize("name", toolguard.format_names())
-@pytest.mark.parametrize(
-    ("kind", "text"),
+@in_turn(
+    "annotated",
     [
         ("date-time", "2026-01-31T12:00:00"),
         ("date-time", "2026-01-31"),
@@ -266,8 +266,9 @@ def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
     ],
 )
 def test_a_format_is_an_annotation_to_mask_and_reader(
-    name: str, kind: str, text: str, tokenizer: PreTrainedTokenizerBase
+    name: str, annotated: tuple[str, str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
+    kind, text = annotated
     guard = compiled(name, {"type": "string", "format": kind}, tokenizer)
     made = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": text}}])
     assert verdict_of(guard, made, tokenizer) == (True, True)
