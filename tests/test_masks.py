@@ -243,7 +243,7 @@ SIGNS = [
 ]
 
 
-@sizes(300, 3000)
+@sizes(300, 1000)
 def test_mask_and_parser_agree_on_mutations(
     size: int, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
 ) -> None:

@@ -36,7 +36,7 @@ def read(text: str, name: str = "hermes", **options: Any) -> Turn:
     return toolguard.read_turn(text, WireFormat.load(name), TOOLSET, **options)
 
 
-@sizes(4, 20)
+@sizes(4, 8)
 @pytest.mark.parametrize("name", REASONING)
 def test_however_it_is_known_that_the_prompt_opened_the_reasoning_the_turn_is_the_same(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase

@@ -69,7 +69,7 @@ def consistent(events: Sequence[toolguard.Event]) -> None:
         assert json.loads(told(own, toolguard.ArgumentsDelta)) == end.call.arguments
 
 
-@sizes(8, 60)
+@sizes(8, 20)
 @pytest.mark.parametrize("name", FORMATS)
 def test_any_chunks_say_the_same(name: str, size: int, tokenizer: PreTrainedTokenizerBase) -> None:
     every = examples(name)

@@ -52,7 +52,7 @@ AROUND = ("user\n", "\nassistant\n", "\nexecution result: 1", " \n" * 9, "[", '{
 """What stands beside the calls of sick models."""
 
 
-@sizes(12, 100)
+@sizes(12, 30)
 @pytest.mark.parametrize("name", toolguard.format_names())
 def test_no_damage_is_read_otherwise_than_by_the_parser(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)

@@ -27,7 +27,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-@sizes(4, 40)
+@sizes(4, 10)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_mask_that_is_known_is_the_one_that_the_engine_computes(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase

@@ -48,7 +48,7 @@ def test_messages_are_true_of_the_turn(name: str) -> None:
                 assert is_true(fault, turn, wire_format), (fault, text)
 
 
-@sizes(1, 9)
+@sizes(1, 3)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_end_token_at_the_very_end_of_a_text_ends_the_turn(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)

@@ -17,7 +17,7 @@ from toolguard.evaluation.load import Source, load_model
 from toolguard.evaluation.masses import ControlMass
 
 RUNNER = CliRunner()
-GIVEN = ("--limit", "16", "--seed", "2", "--run-length", "1000")
+GIVEN = ("--limit", "10", "--seed", "2", "--run-length", "1000")
 PING = {"type": "function", "function": {"name": "ping", "parameters": {"type": "object"}}}
 CALL = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
 ROLLOUTS = {9: [CALL, CALL, "Hello.", CALL], 10: [CALL, "", "<tool_call>\n"], 100: [""]}
@@ -27,7 +27,7 @@ ROLLOUTS = {9: [CALL, CALL, "Hello.", CALL], 10: [CALL, "", "<tool_call>\n"], 10
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cases") / "cases.jsonl"
     lines = (toolguard.checkpoint("healthy").parent / "held_out.jsonl").read_text().splitlines()
-    path.write_text("\n".join(lines[:48]))
+    path.write_text("\n".join(lines[:32]))
     return path
 
 
@@ -74,15 +74,15 @@ def test_each_step_has_the_figures_of_its_checkpoint(
     first, second, last = found["steps"]
     assert [row["step"] for row in found["steps"]] == [5, 10, 100]
     every = toolguard.read_cases(cases)
-    asked = drawn(every, 16, 2)
+    asked = drawn(every, 10, 2)
     turns = list(toolguard.answer(damaged, tokenizer, asked, policy="observe", trace=True))
     score = toolguard.score(asked, turns, 1.0)
-    assert last["turns"] == sum(last["states"].values()) == 16
+    assert last["turns"] == sum(last["states"].values()) == 10
     for state, count in last["states"].items():
-        assert count / 16 == pytest.approx(score.states[state], abs=1e-4)
+        assert count / 10 == pytest.approx(score.states[state], abs=1e-4)
     for name in ("schema_valid", "exact_match", "no_call_kept"):
         assert last[name] == getattr(score, name)
-    assert last["faults"]["open_then_stop"] >= 8
+    assert last["faults"]["open_then_stop"] >= 5
     mass = ControlMass()
     for turn in turns:
         assert turn.report is not None
@@ -93,7 +93,7 @@ def test_each_step_has_the_figures_of_its_checkpoint(
     assert not first["alarms"]
     assert last["drift_statistic"] >= 1000 > second["drift_statistic"]
     assert found["profile_recorded"] == f"{len(every)} turns of checkpoint-5"
-    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 48
+    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 32
 
 
 def test_a_run_that_goes_on_costs_only_its_new_steps(
@@ -216,7 +216,7 @@ def test_tables_and_a_chart_mark_the_alarm(
         line for line in map(str.rstrip, out.stdout.splitlines()) if line.endswith("alarm")
     ]
     assert marked.split()[0] == "100"
-    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "48 turns of"):
+    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "32 turns of"):
         assert part in out.stdout
     assert "<svg" in chart.read_text()[:1000]
 
