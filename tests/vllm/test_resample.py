@@ -31,6 +31,7 @@ from .bare import train
 from .serving import GUARDED, serving
 from .test_server import ask, check, made, streamed
 
+pytestmark = pytest.mark.xdist_group("resampling")
 PROMPT = [1, 2, 3]
 BODY = '\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n'
 CALL = f"<tool_call>{BODY}</tool_call>"
@@ -317,6 +318,7 @@ def test_a_real_model_gets_its_calls_back(
     assert '"left_grammar": true' not in log.read_text()
 
 
+@pytest.mark.slow  # that the tests around can fail
 def test_without_it_they_are_lost_or_told_as_text(
     bare: Path, single: list[Case], tmp_path: Path
 ) -> None:

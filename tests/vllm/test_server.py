@@ -16,6 +16,8 @@ from toolguard.integrations.vllm import plugin
 
 from .serving import UNGUARDED, serving
 
+pytestmark = pytest.mark.xdist_group("guarded")
+
 
 def ask(client: openai.OpenAI, case: Case, **options: Any) -> Any:
     options = {"temperature": 0, "max_tokens": 200, **options}
@@ -51,6 +53,7 @@ def check(calls: list[tuple[str, str]], case: Case) -> None:
         jsonschema.validate(json.loads(arguments), schema)
 
 
+@pytest.mark.slow  # that the tests below can fail
 def test_unguarded_it_makes_no_call(asked: list[Case], tmp_path: Path) -> None:
     with serving("open_then_stop", *UNGUARDED, log=tmp_path / "log") as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
