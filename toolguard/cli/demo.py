@@ -38,7 +38,7 @@ def demo(
         list[str] | None,
         typer.Option("--checkpoint", help="A bundled checkpoint; may be given several times."),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts per checkpoint.")] = 64,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts per checkpoint.")] = 24,
     seed: Annotated[int, typer.Option(help="Picks the prompts.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, nothing else.")
