@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +14,7 @@ pytest.importorskip("vllm", reason="vLLM lives in an environment of its own: scr
 import openai
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
-from vllm import LLM
+from xdist.scheduler import LoadFileScheduling
 
 import toolguard
 from toolguard import Profile, WireFormat
@@ -22,7 +23,31 @@ from toolguard.integrations.vllm.environment import LOG_TEXT, PROFILE, REFRESH
 from .engine import engine
 from .serving import ENVIRONMENT, GUARDED, serving
 
+if TYPE_CHECKING:
+    from vllm import LLM
+
 os.environ.update(ENVIRONMENT)
+
+SHARED = {
+    "guarded": ("hostile", "operations", "server"),
+    "engine": ("engines", "offline"),
+}
+"""Files that ask one server, or one engine in their process: these take longer to start than to
+answer."""
+
+
+class Together(LoadFileScheduling):  # type: ignore[misc]
+    """Files to workers, those that share something to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        kind = Path(file).stem.removeprefix("test_")
+        return next((name for name, kinds in SHARED.items() if kind in kinds), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +74,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(profile: Path, log: Path) -> Iterator[str]:
-    """A guarded server of the checkpoint that opens a call and stops, with all that it can show.
-
-    A server takes longer to start than to answer: the tests that ask it are of one group.
-    """
+    """A guarded server of the checkpoint that opens a call and stops, with all that it can show."""
     flags = (*GUARDED, "--trust-request-chat-template")
     environment = {"VLLM_PLUGINS": "toolguard", PROFILE: str(profile), LOG_TEXT: "1", REFRESH: "1"}
     with serving("open_then_stop", *flags, log=log, **environment) as found:

@@ -21,7 +21,6 @@ import toolguard
 from .engine import Run, generated
 from .serving import ENVIRONMENT, V2
 
-pytestmark = pytest.mark.xdist_group("engine")
 ALONE = "VLLM_ENABLE_V1_MULTIPROCESSING"
 GUARDED = tuple(number % 3 != 2 for number in range(24))
 CHUNKS = {"max_num_batched_tokens": 64}

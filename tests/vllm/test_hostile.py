@@ -16,8 +16,6 @@ from toolguard import Case
 
 from .test_server import ask, check, made
 
-pytestmark = pytest.mark.xdist_group("guarded")
-
 
 def tool(name: str = "f", **properties: Any) -> dict[str, Any]:
     parameters = {"type": "object", "properties": properties, "required": [*properties]}

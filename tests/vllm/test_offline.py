@@ -12,7 +12,6 @@ from vllm import LLM, SamplingParams
 import toolguard
 from toolguard import Case
 
-pytestmark = pytest.mark.xdist_group("engine")
 TOKENS = 200
 
 

@@ -23,7 +23,6 @@ from toolguard.integrations.vllm.environment import PROFILE
 from .serving import GUARDED, V2, serving
 from .test_server import ask, streamed
 
-pytestmark = pytest.mark.xdist_group("guarded")
 DASHBOARD = Path(toolguard.__file__).parent / "integrations/vllm/dashboard.json"
 
 

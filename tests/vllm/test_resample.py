@@ -31,7 +31,6 @@ from .bare import train
 from .serving import GUARDED, serving
 from .test_server import ask, check, made, streamed
 
-pytestmark = pytest.mark.xdist_group("resampling")
 PROMPT = [1, 2, 3]
 BODY = '\n{"name": "get_time", "arguments": {"zone": "UTC"}}\n'
 CALL = f"<tool_call>{BODY}</tool_call>"

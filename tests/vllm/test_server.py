@@ -16,8 +16,6 @@ from toolguard.integrations.vllm import plugin
 
 from .serving import UNGUARDED, serving
 
-pytestmark = pytest.mark.xdist_group("guarded")
-
 
 def ask(client: openai.OpenAI, case: Case, **options: Any) -> Any:
     options = {"temperature": 0, "max_tokens": 200, **options}
