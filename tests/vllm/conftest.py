@@ -36,7 +36,7 @@ SHARED = {
 answer."""
 
 
-class Together(LoadFileScheduling):  # type: ignore[misc]
+class Together(LoadFileScheduling):
     """Files to workers, those that share something to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
