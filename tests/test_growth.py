@@ -65,8 +65,11 @@ def test_repairing_is_linear(name: str) -> None:
     assert _is_linear(repair, name, 4_000)
 
 
+@sizes(8_000, 16_000)
 @formats(("hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5"))
-def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_accepting_and_watching_is_linear(
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
     guard = Guard.compile(name, [EDIT], tokenizer)
 
     def accept(turn: str) -> None:
@@ -77,7 +80,7 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert not (state.may_mention and state.opened_in_prose)
             assert state.retrace(token)
 
-    assert _is_linear(accept, name, 16_000)
+    assert _is_linear(accept, name, size)
 
 
 @formats(("hermes", "k2_horizon", "minimax_m3", "lfm2"))

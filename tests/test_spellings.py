@@ -16,7 +16,7 @@ from benchmarks.agreement import bundled
 from toolguard import Guard
 from toolguard.grammar.numbers import expressions, range_of
 
-from .sizes import in_turn
+from .sizes import in_turn, sizes
 
 FORMATS = ["hermes", "qwen3_xml", "glm_xml", "harmony", "pythonic", "kimi_k2", "minimax_m2"]
 STAND_IN = 7070
@@ -92,20 +92,26 @@ ODD = re.compile(r"-?(\d\d|0\.).*[eE]")
 """With an exponent, and not one digit before the point: a relaxation says it."""
 
 
-@settings(max_examples=300)
-@given(
-    kind=st.sampled_from(["number", "integer"]),
-    bounds=st.dictionaries(
-        st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), BOUNDS
-    ),
-    numerals=st.lists(
-        st.builds("".join, st.tuples(st.sampled_from(["", "-"]), WHOLE, FRACTION, EXPONENT)),
-        min_size=20,
-    ),
-)
-def test_expressions_of_numbers_are_their_ranges(
-    kind: str, bounds: dict[str, float], numerals: list[str]
-) -> None:
+@sizes(100, 300)
+def test_expressions_of_numbers_are_their_ranges(size: int) -> None:
+    @settings(max_examples=size)
+    @given(
+        kind=st.sampled_from(["number", "integer"]),
+        bounds=st.dictionaries(
+            st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), BOUNDS
+        ),
+        numerals=st.lists(
+            st.builds("".join, st.tuples(st.sampled_from(["", "-"]), WHOLE, FRACTION, EXPONENT)),
+            min_size=20,
+        ),
+    )
+    def check(kind: str, bounds: dict[str, float], numerals: list[str]) -> None:
+        expressions_are_ranges(kind, bounds, numerals)
+
+    check()
+
+
+def expressions_are_ranges(kind: str, bounds: dict[str, float], numerals: list[str]) -> None:
     numbers = range_of(kind, bounds)
     if numbers.is_empty:
         return
