@@ -17,7 +17,7 @@ from toolguard.evaluation.load import Source, load_model
 from toolguard.evaluation.masses import ControlMass
 
 RUNNER = CliRunner()
-GIVEN = ("--limit", "10", "--seed", "2", "--run-length", "1000")
+GIVEN = ("--limit", "16", "--seed", "2", "--run-length", "1000")
 PING = {"type": "function", "function": {"name": "ping", "parameters": {"type": "object"}}}
 CALL = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
 ROLLOUTS = {9: [CALL, CALL, "Hello.", CALL], 10: [CALL, "", "<tool_call>\n"], 100: [""]}
@@ -74,15 +74,15 @@ def test_each_step_has_the_figures_of_its_checkpoint(
     first, second, last = found["steps"]
     assert [row["step"] for row in found["steps"]] == [5, 10, 100]
     every = toolguard.read_cases(cases)
-    asked = drawn(every, 10, 2)
+    asked = drawn(every, 16, 2)
     turns = list(toolguard.answer(damaged, tokenizer, asked, policy="observe", trace=True))
     score = toolguard.score(asked, turns, 1.0)
-    assert last["turns"] == sum(last["states"].values()) == 10
+    assert last["turns"] == sum(last["states"].values()) == 16
     for state, count in last["states"].items():
-        assert count / 10 == pytest.approx(score.states[state], abs=1e-4)
+        assert count / 16 == pytest.approx(score.states[state], abs=1e-4)
     for name in ("schema_valid", "exact_match", "no_call_kept"):
         assert last[name] == getattr(score, name)
-    assert last["faults"]["open_then_stop"] >= 5
+    assert last["faults"]["open_then_stop"] >= 8
     mass = ControlMass()
     for turn in turns:
         assert turn.report is not None
