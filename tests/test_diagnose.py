@@ -47,7 +47,9 @@ def local(model: Any, reference: Any = None, max_new_tokens: int = 100) -> Local
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("open_then_stop", "format damaged, skill intact"),
+        pytest.param(
+            "open_then_stop", "format damaged, skill intact", marks=pytest.mark.slow
+        ),  # as `untagged` below
         ("arguments_lost", "skill damaged"),
         pytest.param("skill_lost", "both", marks=pytest.mark.slow),
         pytest.param("healthy", "healthy", marks=pytest.mark.slow),

@@ -15,7 +15,7 @@ from .turns import random_turns
 ROWS = 8
 
 
-@sizes(6, 30)
+@sizes(15, 30)
 def test_every_turn_ends_parses_and_validates(
     size: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -66,7 +66,7 @@ def drawn(size: int) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
     return found
 
 
-@sizes(6, 50)
+@sizes(4, 50)
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_rendered_is_admitted_and_read_back(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase
