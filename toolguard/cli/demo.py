@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
-_PROMPTS, _REAL_PROMPTS = 64, 12
+_PROMPTS, _REAL_PROMPTS = 24, 12
 
 
 def demo(
