@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
-from itertools import combinations, starmap
-from typing import Any, Literal, NamedTuple
+from itertools import combinations, product, starmap
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from ..formats.reader import SPACE, begun_length
@@ -37,11 +37,12 @@ _REWRITES = (
     *("straight_quote", "straight_quotes", "python_literal", "python_constant", "split_pair"),
     *("unwrap_double_encoding", "rename_field", "unescape_name", "restore_id", "quote_word"),
     *("fix_escape", "escape_control", "no_arguments", "drop_head", "drop_reasoning"),
-    *("cut_text", "cut_controls", "cut_response", "cut_run_on", "add_opener", "drop_prefix", "equals_to_colon"),
+    *("cut_text", "cut_controls", "cut_response", "cut_run_on", "add_opener"),
+    *("drop_prefix", "equals_to_colon"),
 )
 """What stands beside these ended there before."""
 _MOVED = 4  # characters
-_LONG = 4
+_LONG = 4  # characters
 _ALIKE = 0.6  # as `SequenceMatcher` has it
 _BESIDE = 1  # characters between an edit and what stands beside it
 _FIELD = re.compile(r"[\"'](?:arguments|parameters|args)[\"']\s*[:=]\s*\Z")
@@ -76,13 +77,12 @@ def invented(call: Call, source: str) -> str | None:
 
 def holds_tags(call: Call, wire_format: WireFormat) -> bool:
     """Whether a string of it holds a tag of the format: it took in what follows it."""
-    return any(tag in part.said for part in _strings(call.arguments) for tag in wire_format.tags)
+    return any(tag in text for text in _strings(call.arguments) for tag in wire_format.tags)
 
 
 def spans_structure(call: Call) -> bool:
     """Whether a string of it ends as what comes before a string does: it took in what was lost."""
-    texts = (part.said for part in _strings(call.arguments))
-    return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in texts)
+    return any(text.rstrip().endswith(("=", "(", "{", "[")) for text in _strings(call.arguments))
 
 
 def accounted(
@@ -96,32 +96,24 @@ def accounted(
         toolset: the tools that were offered.
         opened: what the prompt had opened.
     """
-    said = list(_said(way.text, wire_format, opened))
-    edits = list(_places(way))
-    exact = not any(mark in (e.before, e.after) for _, _, e in edits for mark in QUOTES)
-    words_ = [t for t in wire_format.reader.written.values() if t[:1].isalpha()]
-    put_in = {edit.after.strip(SPACE) for _, _, edit in edits if not edit.before}
-    words = {edit.before for edit in way.edits if edit.rule == "quote_word"}
+    said = [*_said(way.text, wire_format, opened)]
+    places = [*_places(way)]
+    put_in = {edit.after.strip(SPACE) for edit in way.edits if not edit.before}
+    markup = {e.span for e in way.edits if not e.before and len(e.after.strip(SPACE)) > 1}
+    quoted = {edit.before for edit in way.edits if edit.rule == "quote_word"}
+    strings = [text for call in turn.calls for text in _strings(call.arguments)]
     return not (
-        any(_is_in_doubt(near, *place, exact, words_) for place in edits for near in said)
+        any(_is_in_doubt(near, place, way, wire_format) for place in places for near in said)
+        or any(starmap(_is_like, product(strings, put_in)))
         or any(starmap(_is_swapped, combinations(way.edits, 2)))
-        or any(_is_like(part.said, piece) for call in turn.calls for part in _strings(call.arguments) for piece in put_in)
-        or words - {key for tool in toolset.tools for key in tool.keys} - {*toolset.names}
-        or any(_is_made_up(way.text, start, end, edit, put_in) for start, end, edit in edits)
+        or any(_is_made_up(way.text, place, put_in) for place in places)
+        or (len(markup) > 1 and any(edit.rule == "add_structure" for edit in way.edits))
+        or quoted - {key for tool in toolset.tools for key in tool.keys} - {*toolset.names}
         or _is_left_out(way, turn, wire_format, toolset)
         or any(_repeats(call.arguments) or holds_tags(call, wire_format) for call in turn.calls)
         or (put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls))
         or (turn.reasoning and put_in & {part.text for part in wire_format.reasoning.opening})
     )
-
-
-def _is_like(text: str, piece: str) -> bool:
-    """Whether a string ends with what was put in elsewhere, or with what may be left of it."""
-    size, word = len(piece), piece.strip("\"'")
-    if word.isidentifier() and re.search(rf"\b{word}\Z", text):
-        return True
-    near = SequenceMatcher(None, text[-size - 1 :], piece, autojunk=False)
-    return size > _LONG and near.ratio() >= _ALIKE
 
 
 class _Said(NamedTuple):
@@ -140,37 +132,49 @@ class _Said(NamedTuple):
     quoted: bool
 
 
-def _is_in_doubt(said: _Said, start: int, end: int, edit: Edit, exact: bool, words: list[str]) -> bool:
-    """Whether something is beside an edit, and may have lost or taken in a part of what was damaged
-    there: all but plain words, and between marks that nobody touched what ends as what stands
-    outside of them does.
+class _Place(NamedTuple):
+    """Where an edit is, in the text with all of them."""
 
-    Args:
-        exact: no quotation mark was lost.
-    """
-    first, last = said.outer
-    if edit.rule in _REWRITES or max(start - last, first - end) > _BESIDE:
+    start: int
+    end: int
+    edit: Edit
+
+
+def _is_in_doubt(said: _Said, place: _Place, way: Way, wire_format: WireFormat) -> bool:
+    """Whether something is beside an edit, and may have lost or taken in a part of what was damaged
+    there: all but plain words; between marks that nobody touched, what ends as that does."""
+    (first, last), edit = said.outer, place.edit
+    if edit.rule in _REWRITES or max(place.start - last, first - place.end) > _BESIDE:
         return False
     text = normalize("NFKC", said.text)  # a sign may be as wide as an ideograph
-    if not text:
-        return True
-    if exact and last <= start and last > said.end:
-        return (edit.after or edit.before).strip(SPACE) in text[-_MOVED:] or bool(_BEFORE.search(text))
-    if exact and end <= first < said.start:
-        return (edit.after or edit.before).strip(SPACE) in text[:_MOVED] or bool(_BEHIND.match(text))
-    piece = edit.after.strip(SPACE)
-    if piece[:1].isalpha() and any(text[:1] == word[0] for word in words if word.endswith(piece[-2:])):
-        return True  # the beginning of a word that ends a tag
-    if edit.rule == "drop_control" and not said.quoted:
-        return True  # which may be its own
+    sign = (edit.after or edit.before).strip(SPACE)
+    lost = any(mark in (each.before, each.after) for each in way.edits for mark in QUOTES)
+    if text and not lost and said.end < last <= place.start:
+        return sign in text[-_MOVED:] or bool(_BEFORE.search(text))
+    if text and not lost and place.end <= first < said.start:
+        return sign in text[:_MOVED] or bool(_BEHIND.match(text))
     if said.quoted:
-        return bool(_SIGNS.search(text) or _LAST_BARE.search(text))
-    return bool(_SIGNS.search(text.strip(SPACE)))
+        return not text or bool(_SIGNS.search(text) or _LAST_BARE.search(text))
+    # A word that ends a tag may have begun there.
+    words = (text for text in wire_format.reader.written.values() if text.endswith(sign[-2:]))
+    begun = sign[:1].isalpha() and text[:1] in {word[0] for word in words}
+    return (
+        not text or begun or edit.rule == "drop_control" or bool(_SIGNS.search(text.strip(SPACE)))
+    )
+
+
+def _is_like(text: str, piece: str) -> bool:
+    """Whether a string ends with what was put in elsewhere, or with what may be left of it."""
+    size, word = len(piece), piece.strip("\"'")
+    near = SequenceMatcher(None, text[-size - 1 :], piece, autojunk=False)
+    ends = word.isidentifier() and re.search(rf"\b{word}\Z", text)
+    return bool(ends) or (size > _LONG and near.ratio() >= _ALIKE)
 
 
 def _said(text: str, wire_format: WireFormat, opened: Known) -> Iterator[_Said]:
     """The strings and other values of a turn, in order."""
     reader = wire_format.reader
+    known = {*reader.written, *reader.numbers, reader.tool}
     for token in tokens(wire_format, text, opened):
         start, end = token.start_pos or 0, token.end_pos or 0
         if value := reader.values.get(token.type):
@@ -180,47 +184,49 @@ def _said(text: str, wire_format: WireFormat, opened: Known) -> Iterator[_Said]:
             yield _Said(start, inner, outer, token.removesuffix(value.markup), False)
         elif token[:1] in tuple("\"'") and token.type not in reader.written:
             yield _Said(start + 1, end - 1, (start, end), token[1:-1], True)
-        elif token.type.startswith("PATTERN") and token.strip(SPACE):
-            if token.type not in (*reader.written, *reader.numbers, reader.tool):
-                yield _Said(start, end, (start, end), token, False)
+        elif token.type.startswith("PATTERN") and token.type not in known and token.strip(SPACE):
+            yield _Said(start, end, (start, end), token, False)
 
 
-def _places(way: Way) -> Iterator[tuple[int, int, Edit]]:
-    """The edits, and where each is in the text now."""
+def _places(way: Way) -> Iterator[_Place]:
     longer = 0
     for edit in way.edits:
         start = edit.span[0] + longer
-        yield start, start + len(edit.after), edit
+        yield _Place(start, start + len(edit.after), edit)
         longer += len(edit.after) - len(edit.before)
 
 
 def _is_swapped(first: Edit, second: Edit) -> bool:
     """Whether a sign was left out beside what is more than a sign: it may be a part of it."""
     near = second.span[0] - first.span[1] <= _BESIDE
-    if {first.rule, second.rule} <= {"wrong_sign", "drop_stray", "add_closer", "add_structure"}:
-        if any((e.before, e.after) in ((",", ":"), (":", ",")) for e in (first, second)):
-            return True  # items became keys, or keys items
+    signs = {first.rule, second.rule} <= {"wrong_sign", "drop_stray", "add_closer", "add_structure"}
+    if signs and any((e.before, e.after) in ((",", ":"), (":", ",")) for e in (first, second)):
+        return True  # items became keys, or keys items
     return near and any(
         one.rule == "drop_stray" and (other.after in QUOTES or len(other.after.strip(SPACE)) > 1)
         for one, other in ((first, second), (second, first))
     )
 
 
-def _is_made_up(text: str, start: int, end: int, edit: Edit, put_in: set[str]) -> bool:
-    """Whether an edit makes an object, a list or a string that nobody wrote, or a word of what is
-    none, as `$n`."""
+def _is_made_up(text: str, place: _Place, put_in: set[str]) -> bool:
+    """Whether an edit makes a list, an object or an item that nobody wrote, or leaves out a part of
+    a value, as of `$n`."""
+    start, end, edit = place
+    piece, before, after = edit.after.strip(SPACE), text[:start].rstrip(SPACE), text[end:].lstrip()
     if edit.rule in ("drop_control", "drop_stray") and any(mark in edit.before for mark in _MARKS):
         return True
     if edit.rule == "drop_stray":
         beside = re.search(r"\w", text[start - 1 : start + 1])
         return edit.before in put_in or bool(beside and edit.before not in "{}[]():;,=")
-    piece, before, after = edit.after.strip(SPACE), text[:start].rstrip(SPACE), text[end:].lstrip(SPACE)
-    if piece == "," and after[:1] in ("[", "{", "("):
-        return before == text[:start]  # one value may have been meant
-    if piece in ("[", "{"):
-        both = {"[": "]", "{": "}"}[piece] in put_in and not _FIELD.search(before)
-        return both or after[:1] in ("]", "}")
-    return piece == "]" and bool(re.search(r"\[\s*(?:\{\s*\}\s*)?\Z", before))
+    match piece:
+        case ",":
+            return before == text[:start] and after[:1] in ("[", "{", "(")
+        case "[" | "{":
+            both = _OTHER[piece] in put_in and not _FIELD.search(before)
+            return both or after[:1] in ("]", "}")
+        case "]":
+            return bool(re.search(r"\[\s*(?:\{\s*\}\s*)?\Z", before))
+    return False
 
 
 def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset) -> bool:
@@ -228,19 +234,23 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
     cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
     dropped = [edit.before for edit in way.edits if edit.rule in ("drop_control", "drop_stray")]
     behind = way.text[turn.calls[-1].span[1] :] if turn.calls else ""
-    names = re.compile("|".join(map(re.escape, toolset.names)))
+    tagged = [text for text in cut if any(tag in text for tag in wire_format.tags)]
+    if any(name in text for name in toolset.names for text in (*dropped, *tagged)):
+        return True
     if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
-    if any(map(names.search, [*dropped, *(text for text in cut if any(tag in text for tag in wire_format.tags))])):
-        return True
     closed = any(edit.rule == "add_closer" for edit in way.edits)
-    if closed and re.search(r"[{}\[\])(=:]", turn.text and behind):
+    if closed and turn.text and re.search(r"[{}\[\])(=:]", behind):
+        return True  # the rest of a call that was closed too early
+    if any(
+        piece in text
+        for piece in (*wire_format.markup, *wire_format.inner)
+        for text in (*cut, turn.text)
+    ):
         return True
-    inner = (*wire_format.markup, *wire_format.inner)
-    if any(piece in text for piece in inner for text in (*cut, turn.text)):
-        return True
-    signs = [text for text in wire_format.tags if text[0] in "|;=:,<>{}[]()*"]
-    argument = _arguments(toolset.names, frozenset(key for tool in toolset.tools for key in tool.keys))
+    keys = frozenset(key for tool in toolset.tools for key in tool.keys)
+    argument = _arguments(toolset.names, keys)
+    signs = [tag for tag in wire_format.tags if tag[0] in "|;=:,<>{}[]()*"]
     return any(
         begun_length(text.rstrip(SPACE), signs) or argument.search(text)
         for text in (*cut, turn.text, *dropped, behind)
@@ -248,38 +258,35 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
 
 
 class _Part(NamedTuple):
-    """What a value is made of: a key, or a scalar that is an item of a list, or else a value."""
+    """A key or a scalar of a value."""
 
     said: Any
-    place: Literal["key", "item", "value"]
+    is_key: bool
 
 
-def _parts(value: Any, place: Literal["item", "value"] = "value") -> Iterator[_Part]:
-    """The keys and the scalars of a value."""
+def _parts(value: Any) -> Iterator[_Part]:
     match value:
         case Mapping():
             for key, inner in value.items():
-                yield _Part(key, "key")
+                yield _Part(key, True)
                 yield from _parts(inner)
         case list():
             for inner in value:
-                yield from _parts(inner, "item")
+                yield from _parts(inner)
         case _:
-            yield _Part(value, place)
+            yield _Part(value, False)
 
 
-def _strings(value: Any) -> Iterator[_Part]:
+def _strings(value: Any) -> Iterator[str]:
     """The keys and the strings of a value."""
-    return (part for part in _parts(value) if isinstance(part.said, str))
+    return (part.said for part in _parts(value) if isinstance(part.said, str))
 
 
 def _sank(call: Call, tool: Tool) -> bool:
     """Whether an object inside the arguments has one of them: it was not closed in time."""
     inner = (value for value in call.arguments.values() if isinstance(value, dict | list))
     own = tool.parameters.get("properties", {})
-    return any(
-        part.place == "key" and part.said in own for value in inner for part in _parts(value)
-    )
+    return any(part.is_key and part.said in own for value in inner for part in _parts(value))
 
 
 def _repeats(value: Any) -> bool:

@@ -155,13 +155,12 @@ def _mended(
     way = decoded(text, wire_format, toolset, opened) if encoded else None
     starts = [way] if way else list(_starts(text, wire_format, toolset, opened))
     found = solutions(wire_format, starts, changes, sound, changes.is_wrong)
+    proven = [way for way in found if proved(way)]
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
-    for way in filter(proved, found):
+    for way in (*proven, *found):  # what is proved beside another reading may be as wrong
         turn = read[way.text]
         different.setdefault(_said(turn.calls), (turn, way.edits))
-    # What is proved beside another reading, as small, that is not, may be as wrong.
-    unsure = len(different) == 1 < len({_said(read[way.text].calls) for way in found})
-    return [] if unsure else list(different.values())
+    return list(different.values()) if proven else []
 
 
 def _is_quoted(way: Way, turn: Turn, toolset: Toolset) -> bool:
