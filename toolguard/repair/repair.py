@@ -156,11 +156,13 @@ def _mended(
     starts = [way] if way else list(_starts(text, wire_format, toolset, opened))
     found = solutions(wire_format, starts, changes, sound, changes.is_wrong)
     proven = [way for way in found if proved(way)]
+    if proven and len({_said(read[way.text].calls) for way in found}) > 1:
+        proven = found  # beside another reading as small as it, none is
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
-    for way in (*proven, *found):  # what is proved beside another reading may be as wrong
+    for way in proven:
         turn = read[way.text]
         different.setdefault(_said(turn.calls), (turn, way.edits))
-    return list(different.values()) if proven else []
+    return list(different.values())
 
 
 def _is_quoted(way: Way, turn: Turn, toolset: Toolset) -> bool:
