@@ -41,6 +41,7 @@ _REWRITES = (
     *("drop_prefix", "equals_to_colon"),
 )
 """What stands beside these ended there before."""
+_STRUCTURE = "{}[]():;,="
 _MOVED = 4  # characters
 _LONG = 4  # characters
 _ALIKE = 0.6  # as `SequenceMatcher` has it
@@ -155,6 +156,8 @@ def _is_in_doubt(said: _Said, place: _Place, way: Way, wire_format: WireFormat) 
         return sign in text[:_MOVED] or bool(_BEHIND.match(text))
     if said.quoted:
         return not text or bool(_SIGNS.search(text) or _LAST_BARE.search(text))
+    if edit.after[-1:].isspace() and text[:1].isspace():
+        return True  # nobody can say whose white space that is
     # A word that ends a tag may have begun there.
     words = (text for text in wire_format.reader.written.values() if text.endswith(sign[-2:]))
     begun = sign[:1].isalpha() and text[:1] in {word[0] for word in words}
@@ -197,13 +200,19 @@ def _places(way: Way) -> Iterator[_Place]:
 
 
 def _is_swapped(first: Edit, second: Edit) -> bool:
-    """Whether a sign was left out beside what is more than a sign: it may be a part of it."""
+    """Whether a sign was left out beside what is more than a sign, and may be a part of it; or a
+    comma stands for it now, as in `2*3`."""
     near = second.span[0] - first.span[1] <= _BESIDE
     signs = {first.rule, second.rule} <= {"wrong_sign", "drop_stray", "add_closer", "add_structure"}
     if signs and any((e.before, e.after) in ((",", ":"), (":", ",")) for e in (first, second)):
         return True  # items became keys, or keys items
     return near and any(
-        one.rule == "drop_stray" and (other.after in QUOTES or len(other.after.strip(SPACE)) > 1)
+        one.rule == "drop_stray"
+        and (
+            other.after in QUOTES
+            or len(other.after.strip(SPACE)) > 1
+            or (other.after.strip(SPACE) == "," and one.before not in _STRUCTURE)
+        )
         for one, other in ((first, second), (second, first))
     )
 
@@ -217,7 +226,7 @@ def _is_made_up(text: str, place: _Place, put_in: set[str]) -> bool:
         return True
     if edit.rule == "drop_stray":
         beside = re.search(r"\w", text[start - 1 : start + 1])
-        return edit.before in put_in or bool(beside and edit.before not in "{}[]():;,=")
+        return edit.before in put_in or bool(beside and edit.before not in _STRUCTURE)
     match piece:
         case ",":
             return before == text[:start] and after[:1] in ("[", "{", "(")
