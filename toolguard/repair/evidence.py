@@ -102,6 +102,8 @@ def accounted(
     put_in = {edit.after.strip(SPACE) for edit in way.edits if not edit.before}
     markup = {e.span for e in way.edits if not e.before and len(e.after.strip(SPACE)) > 1}
     quoted = {edit.before for edit in way.edits if edit.rule == "quote_word"}
+    declared = {key for tool in toolset.tools for key in tool.keys}
+    keys = {part.said for call in turn.calls for part in _parts(call.arguments) if part.is_key}
     strings = [text for call in turn.calls for text in _strings(call.arguments)]
     return not (
         any(_is_in_doubt(near, place, way, wire_format) for place in places for near in said)
@@ -109,10 +111,11 @@ def accounted(
         or any(starmap(_is_swapped, combinations(way.edits, 2)))
         or any(_is_made_up(way.text, place, put_in) for place in places)
         or (len(markup) > 1 and any(edit.rule == "add_structure" for edit in way.edits))
-        or quoted - {key for tool in toolset.tools for key in tool.keys} - {*toolset.names}
+        or quoted - declared - {*toolset.names}
+        or any(map(_SIGNS.search, keys - declared))
         or _is_left_out(way, turn, wire_format, toolset)
         or any(_repeats(call.arguments) or holds_tags(call, wire_format) for call in turn.calls)
-        or (put_in & {*_CLOSING} and any(_sank(call, toolset[call.name]) for call in turn.calls))
+        or (put_in and any(_sank(call, toolset[call.name]) for call in turn.calls))
         or (turn.reasoning and put_in & {part.text for part in wire_format.reasoning.opening})
     )
 
