@@ -153,16 +153,22 @@ def test_a_reply_that_its_budget_ended_is_not_kept(
     assert toolguard.score(cases, ended, 1.0).no_call_kept == 1
 
 
+SEARCHES: list[dict[str, Any]] = [
+    {"do_sample": True, "temperature": 1.3, "num_return_sequences": 3},
+    {"do_sample": False, "num_beams": 4},
+    {"do_sample": False, "num_beams": 4, "num_return_sequences": 4},
+    {"do_sample": True, "num_beams": 3},
+]
+
+
 @pytest.mark.parametrize(
-    "search",
+    ("search", "choice"),
     [
-        {"do_sample": True, "temperature": 1.3, "num_return_sequences": 3},
-        {"do_sample": False, "num_beams": 4},
-        {"do_sample": False, "num_beams": 4, "num_return_sequences": 4},
-        {"do_sample": True, "num_beams": 3},
+        pytest.param(search, choice, marks=() if (n + m) % 2 else pytest.mark.slow)
+        for n, search in enumerate(SEARCHES)
+        for m, choice in enumerate(("required", "auto"))
     ],
 )
-@pytest.mark.parametrize("choice", ["auto", "required"])
 def test_every_way_of_searching_is_guarded(
     noise: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -145,6 +146,7 @@ def test_a_turn_is_taken_back_a_few_times_at_most(
     assert recovery.retries == RETRIES
 
 
+@cache
 def answers(name: str, size: int, policy: Policy, **options: Any) -> list[Turn]:
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -160,7 +162,7 @@ def scored(name: str, size: int, policy: Policy, **options: Any) -> Score:
     return toolguard.score(toolguard.held_out()[:size], turns, 1.0)
 
 
-@sizes(24, 60)
+@sizes(16, 60)
 def test_a_healthy_model_loses_nothing(size: int, healthy: Qwen2ForCausalLM) -> None:
     plain = scored("healthy", size, policy="enforce")
     for reference in (None, healthy):
@@ -169,7 +171,7 @@ def test_a_healthy_model_loses_nothing(size: int, healthy: Qwen2ForCausalLM) -> 
         assert score.no_call_kept >= plain.no_call_kept
 
 
-@sizes(24, 60)
+@sizes(16, 60)
 @pytest.mark.parametrize("name", ["open_then_stop", "opener_everywhere"])
 def test_replies_come_back_where_the_opener_is_legal(
     name: str, size: int, healthy: Qwen2ForCausalLM
@@ -195,7 +197,7 @@ def made(turn: Turn) -> set[str]:
     return {json.dumps([call.name, call.arguments], sort_keys=True) for call in turn.calls}
 
 
-@sizes(12, 32)
+@sizes(8, 32)
 def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     score = scored("skill_lost", size, "recover", reference=healthy, max_new_tokens=48)

