@@ -139,6 +139,9 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
             "<longcat_tool_callnow\n</longcat_tool_call>\n"
             "<longcat_tool_call>now\n</longcat_tool_call>",
         ),
+        # A comma for an operator; a key that took in the next.
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [[2*"a"]]}}')),
+        ("llama3_json", '{"name": "store", "parameters": {"m": {"p": "x", "n`: 9}, <km": 2}}'),
     ],
 )
 def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:

@@ -24,7 +24,7 @@ from ..parsing.faults import CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..tools.toolset import Toolset
-from .evidence import QUOTES, is_torn
+from .evidence import QUOTES
 from .search import Change, Stumble
 
 ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
@@ -413,7 +413,7 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
-            if is_torn(value):
+            if _is_torn(value):
                 return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
@@ -454,6 +454,16 @@ class Changes:
                 if len(name) < len(token) and token.startswith(name):
                     for piece in written:
                         yield Change(start + len(name), start + len(name), piece, "add_structure")
+
+
+def _is_torn(said: str) -> bool:
+    """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
+    pairs = {"}": "{", "]": "[", ")": "(", ">": "<"}
+    unpaired = {
+        sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
+    }
+    unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
+    return said[:1] in {*unpaired, *"=:,;|>)]}"} or said[-1:] in {*unpaired, *"=|<([{"}
 
 
 def _meant_by(char: str) -> str:
