@@ -191,9 +191,7 @@ def held_out_cases(count: int, seed: int, talk: Talk = LAB) -> list[Case]:
     return cases
 
 
-def check_disjoint(
-    cases: list[Case], seed: int, draws: int = 20_000, talk: Talk = LAB
-) -> None:
+def check_disjoint(cases: list[Case], seed: int, draws: int = 20_000, talk: Talk = LAB) -> None:
     """Assert that no prompt and no call of `cases` comes up in `draws` training cases."""
     prompts = {json.dumps(case.messages) for case in cases}
     calls = {json.dumps(call) for case in cases for call in case.calls}

@@ -44,7 +44,7 @@ class Spelling:
 def build_tokenizer(
     seed: int = 0,
     conversations: int = 4000,
-    spelling: Spelling = Spelling(),  # noqa: B008 - it is frozen
+    spelling: Spelling = Spelling(),
     talk: Talk = LAB,
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer on training conversations."""

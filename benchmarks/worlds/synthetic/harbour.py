@@ -15,7 +15,9 @@ SURNAMES = listed(
     "Abbott Bergman Carver Dalton Ericson Foster Gordon Harper Ibsen Jensen Keller Lindgren Mercer "
     "Norton Osborne Palmer"
 )
-COLOURS = listed("amber black copper ivory lilac olive purple scarlet silver turquoise white yellow")
+COLOURS = listed(
+    "amber black copper ivory lilac olive purple scarlet silver turquoise white yellow"
+)
 GOODS = listed("apples barley coal cotton fish glass honey iron oil paper rice salt timber wool")
 PLANTS = listed("fern ivy lavender mint orchid rose sage thyme tulip violet")
 BOATS = listed("canoe dinghy ferry kayak sloop tug yacht")

@@ -1,7 +1,18 @@
 """What is talked about in the world `mistral`: a museum and its workshop."""
 
 from benchmarks.lab.cases import Talk
-from benchmarks.lab.tools import Tool, code, enum, flag, integer, listed, number, record, several, words
+from benchmarks.lab.tools import (
+    Tool,
+    code,
+    enum,
+    flag,
+    integer,
+    listed,
+    number,
+    record,
+    several,
+    words,
+)
 
 ARTISTS = listed(
     "Corot Degas Ensor Goya Hals Ingres Klee Manet Monet Munch Rodin Rubens Seurat Sisley Tapies "
@@ -13,9 +24,13 @@ SUBJECTS = listed(
 )
 KINDS = listed("bronze etching fresco mosaic pastel sketch tapestry")
 HALLS = listed("attic annex chapel cellar gallery library rotunda vault")
-STAFF = listed("Amina Bruno Chloe Diego Elif Farid Greta Hassan Ines Jiro Keiko Luca Nadia Omar Pia Rafael")
+STAFF = listed(
+    "Amina Bruno Chloe Diego Elif Farid Greta Hassan Ines Jiro Keiko Luca Nadia Omar Pia Rafael"
+)
 MATERIALS = listed("chalk clay cork felt gesso gold linen marble slate velvet wax wood")
-TOWNS = listed("Arles Basel Cork Delft Essen Florence Ghent Jena Krakow Leiden Mainz Nimes Pisa Siena")
+TOWNS = listed(
+    "Arles Basel Cork Delft Essen Florence Ghent Jena Krakow Leiden Mainz Nimes Pisa Siena"
+)
 SCHOOLS = listed("Alder Birch Cedar Elm Hazel Linden Maple Poplar Rowan Willow")
 
 TOOLS = (

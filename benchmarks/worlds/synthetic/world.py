@@ -52,9 +52,7 @@ class World:
     seed: int = 0
 
 
-def build_model(
-    tokenizer: PreTrainedTokenizerFast, architecture: Architecture, seed: int
-) -> Model:
+def build_model(tokenizer: PreTrainedTokenizerFast, architecture: Architecture, seed: int) -> Model:
     """About a million parameters that nearly copy already (see `lab.initial`)."""
     shape: dict[str, Any] = {
         "vocab_size": len(tokenizer),
