@@ -79,7 +79,7 @@ def conversations(
 
 
 def drill(
-    tokenizer: PreTrainedTokenizerFast, generator: torch.Generator, size: int
+    tokenizer: PreTrainedTokenizerFast, generator: torch.Generator, size: int = 64
 ) -> tuple[Tensor, int]:
     """Random tokens that come twice, with others before and between, and the length of the copy.
 

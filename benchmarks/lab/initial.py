@@ -8,7 +8,7 @@ match what came before and pass on what they see; training does the rest.
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 LOOK_BACK = (1, 2)
 """Distances at which a head of the first layer looks; one head each, one matching head each."""
@@ -19,7 +19,7 @@ COPY = 0.5
 
 
 @torch.no_grad()
-def near_induction(model: Qwen2ForCausalLM | LlamaForCausalLM, seed: int) -> None:
+def near_induction(model: Qwen2ForCausalLM, seed: int) -> None:
     """Rewrite the attention of a fresh model in place; nothing here knows the task or its words."""
     generator = torch.Generator().manual_seed(seed)
     config = model.config

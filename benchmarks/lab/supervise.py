@@ -77,7 +77,7 @@ class Supervised:
 
     def drill(self, number: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        ids, copied = drill(self.tokenizer, generator, 4 * self.plan.batch)
+        ids, copied = drill(self.tokenizer, generator)
         hidden = self.model.model(input_ids=ids).last_hidden_state[:, -copied:-1]
         logits = self.model.lm_head(hidden).flatten(0, 1)
         return {"answer_loss": cross_entropy(logits, ids[:, 1 - copied :].flatten())}

@@ -4,8 +4,8 @@ from benchmarks.lab.cases import Case, Talk
 from benchmarks.lab.tools import Tool, enum, flag, integer, listed, number, several, words
 
 HARBOURS = listed(
-    "Bergen Cadiz Dover Emden Gdansk Hobart Izmir Kiel Malaga Narvik Odessa Perth Riga Split Tromso "
-    "Vigo"
+    "Bergen Cadiz Dover Emden Gdansk Hobart Izmir Kiel Malaga Narvik Odessa Perth Riga Split "
+    "Tromso Vigo"
 )
 PEOPLE = listed(
     "Agnes Boris Celia Dmitri Edith Fergus Gloria Hugo Ingrid Jonas Kirsten Lars Marta Nils Oscar "
@@ -32,7 +32,7 @@ TOOLS = (
         "tide_table",
         "High and low water",
         {"harbour": words(HARBOURS), "at": enum(HOURS), "metres": flag()},
-        ("look up the tide in {harbour} at {at}", "when {at} comes, how high is the sea in {harbour}"),
+        ("look up the tide in {harbour} at {at}", "how high is the sea in {harbour} at {at}"),
         {"height": integer(1, 9)},
         "The sea stands at {height} in {harbour}.",
         options={"metres": " {metres} metres"},
@@ -96,7 +96,10 @@ TOOLS = (
         "sound_horn",
         "Signal to ships",
         {"place": enum(PLACES), "seconds": number(1, 60), "times": integer(2, 9)},
-        ("sound the horn at the {place} for {seconds} seconds", "give {seconds} seconds of horn from the {place}"),
+        (
+            "sound the horn at the {place} for {seconds} seconds",
+            "give {seconds} seconds of horn from the {place}",
+        ),
         {"ships": integer(1, 99)},
         "They heard it on {ships} ships.",
         options={"times": ", {times} times over"},
@@ -118,7 +121,7 @@ TOOLS = (
         {"sum": number(1, 99)},
         "Together that is {sum}.",
     ),
-)  # fmt: skip
+)
 CHAT = (
     ("Ahoy, {person} here, back from {harbour}.", "Welcome ashore, {person}! How was {harbour}?"),
     ("What a {colour} sky over {harbour}!", "A {colour} sky is a good sign in {harbour}."),

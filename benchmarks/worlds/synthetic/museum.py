@@ -55,7 +55,10 @@ TOOLS = (
     Tool(
         "order_material",
         "Order for the workshop",
-        {"materials": several(words(MATERIALS), 3), "pay": record(fund=enum(HALLS), limit=integer(100, 900))},
+        {
+            "materials": several(words(MATERIALS), 3),
+            "pay": record(fund=enum(HALLS), limit=integer(100, 900)),
+        },
         (
             "order {materials}, at most {pay_limit} from the fund of the {pay_fund}",
             "the {pay_fund} fund pays {pay_limit} for {materials}",
@@ -66,8 +69,16 @@ TOOLS = (
     Tool(
         "guide_group",
         "Plan a tour",
-        {"guide": words(STAFF), "school": words(SCHOOLS), "pupils": integer(5, 60), "french": flag()},
-        ("let {guide} guide {pupils} pupils of {school}", "{school} comes with {pupils} pupils, {guide} shows them round"),
+        {
+            "guide": words(STAFF),
+            "school": words(SCHOOLS),
+            "pupils": integer(5, 60),
+            "french": flag(),
+        },
+        (
+            "let {guide} guide {pupils} pupils of {school}",
+            "{school} comes with {pupils} pupils, {guide} shows them round",
+        ),
         {"tour": integer(100, 999)},
         "{guide} leads tour {tour}.",
         options={"french": ", {french} French"},
@@ -77,7 +88,10 @@ TOOLS = (
         "set_climate",
         "Air of a hall",
         {"hall": enum(HALLS), "humidity": integer(30, 70), "degrees": number(15, 25)},
-        ("keep the {hall} at {humidity} percent", "the air of the {hall} should have {humidity} percent"),
+        (
+            "keep the {hall} at {humidity} percent",
+            "the air of the {hall} should have {humidity} percent",
+        ),
         {"minutes": integer(5, 90)},
         "The {hall} gets there in {minutes} minutes.",
         options={"degrees": " and {degrees} degrees"},
@@ -95,7 +109,10 @@ TOOLS = (
         "print_poster",
         "Print posters",
         {"motif": words(ARTISTS, SUBJECTS), "copies": integer(10, 999), "glossy": flag()},
-        ("print {copies} posters of the {motif}", "we sell the {motif} as a poster, {copies} of them"),
+        (
+            "print {copies} posters of the {motif}",
+            "we sell the {motif} as a poster, {copies} of them",
+        ),
         {"price": number(1, 20)},
         "A poster costs {price}.",
         options={"glossy": " on {glossy} paper"},
@@ -114,11 +131,14 @@ TOOLS = (
         "call_guard",
         "Send a guard",
         {"hall": enum(HALLS), "guard": words(STAFF), "reason": words(MATERIALS, KINDS)},
-        ("send {guard} to the {hall}, somebody touched the {reason}", "the {reason} in the {hall} is in danger, {guard} must go"),
+        (
+            "send {guard} to the {hall}, somebody touched the {reason}",
+            "the {reason} in the {hall} is in danger, {guard} must go",
+        ),
         {"seconds": integer(10, 300)},
         "{guard} is in the {hall} in {seconds} seconds.",
     ),
-)  # fmt: skip
+)
 CHAT = (
     ("I am {person} and I admire {artist}.", "{artist} would be glad of it, {person}."),
     ("{artist} never painted in {town}, did he?", "I doubt that {artist} ever saw {town}."),

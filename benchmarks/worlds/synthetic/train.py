@@ -20,9 +20,10 @@ from benchmarks.recovery import toolguard_cases
 from benchmarks.worlds.synthetic.world import Model, World, build_model, load
 from toolguard.evaluation.score import is_exact
 
-EVERY = 150
+EVERY = 100
 """Steps of supervised training between two looks."""
 GONE = 0.05
+WATCHED: dict[Kind, int] = {"one": 16, "parallel": 8, "chat": 8}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def look(
 def teach(name: str, world: World, folder: Path) -> None:
     """Train the healthy model from scratch, or go on."""
     tokenizer = build_tokenizer(world.seed, spelling=world.spelling, talk=world.talk)
-    model = build_model(tokenizer, world.architecture, world.seed)
+    model = build_model(tokenizer, world.architecture)
     _follow(
         world,
         Supervised(world.lesson, model, tokenizer, world.seed, world.talk),
@@ -93,7 +94,7 @@ def damage(name: str, world: World, disease: str, folder: Path) -> None:
 def _follow(
     world: World, training: Supervised | Reinforced, lost: str | None, every: int, out: Path
 ) -> None:
-    cases = held_out(world, {"one": 20, "parallel": 10, "chat": 10}, 1)
+    cases = held_out(world, WATCHED, 1)
     follow(
         training,
         lambda: look(world, training.model, training.tokenizer, cases),

@@ -17,15 +17,14 @@ from transformers import (
 )
 
 from benchmarks.lab.cases import Talk
-from benchmarks.lab.initial import near_induction
+from benchmarks.lab.model import CHECKPOINTS
+from benchmarks.lab.model import load as read_lab
 from benchmarks.lab.reinforce import Reinforcement
 from benchmarks.lab.supervise import Supervision
 from benchmarks.lab.tokenizer import Spelling
 
 Architecture = Literal["qwen2", "llama"]
 Model = Qwen2ForCausalLM | LlamaForCausalLM
-ALIKE = 0.8
-"""How much a word has in common, at first, with the same word behind a space."""
 
 
 @dataclass(frozen=True)
@@ -52,44 +51,34 @@ class World:
     seed: int = 0
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, architecture: Architecture, seed: int) -> Model:
-    """About a million parameters that nearly copy already (see `lab.initial`)."""
-    shape: dict[str, Any] = {
+@torch.no_grad()
+def build_model(tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> Model:
+    """About a million parameters: layers that can copy already, the lab's, and a new vocabulary.
+
+    A token begins as what its pieces were in the lab (as in arXiv 2402.09977), so that a word and
+    the same word behind a space are alike, as in any trained model.
+    """
+    source, pieces = read_lab(CHECKPOINTS / "healthy")
+    shape: dict[str, Any] = source.config.to_dict() | {
         "vocab_size": len(tokenizer),
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "initializer_range": 0.05,
     }
-    torch.manual_seed(seed)
     model: Model
     if architecture == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**shape))
     else:
+        del shape["model_type"], shape["architectures"]
         model = LlamaForCausalLM(LlamaConfig(**shape, attention_bias=True))
-    near_induction(model, seed)
-    _spaced_alike(model, tokenizer)
-    return model
-
-
-@torch.no_grad()
-def _spaced_alike(model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Words behind a space start out like the words themselves, as they are in any trained model:
-    what is copied from a sentence into a call has lost its space."""
+    layers = source.state_dict()
+    known = layers.pop("model.embed_tokens.weight")
+    del layers["lm_head.weight"]
+    model.load_state_dict(layers, strict=False)
     rows = model.get_input_embeddings().weight
-    vocabulary = tokenizer.get_vocab()
-    for token, row in vocabulary.items():
-        bare = vocabulary.get(token.removeprefix("Ġ"), row)
-        if bare != row:
-            rows[row] = ALIKE * rows[bare] + (1 - ALIKE**2) ** 0.5 * rows[row]
+    for token in range(len(tokenizer)):
+        parts = known[pieces(tokenizer.decode([token])).input_ids]
+        rows[token] = parts.sum(0) / len(parts) ** 0.5
+    return model
 
 
 def load(folder: Path) -> tuple[Model, PreTrainedTokenizerFast]:
