@@ -13,6 +13,9 @@ from benchmarks.worlds.synthetic import harbour, museum, rewards
 from benchmarks.worlds.synthetic.world import Disease, World
 
 HERE = Path(__file__).parent
+SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""As Qwen and Llama 3 split: a mark or a space goes with the word behind it, marks with each other
+(`":`, ` ["`, `"}]`) and with the line's end (`>\\n`)."""
 ELSEWHERE = (
     *map(str, range(1000)),
     (HERE.parents[2] / "LICENSE").read_text(),
