@@ -19,7 +19,7 @@ SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\
 ELSEWHERE = (
     *map(str, range(1000)),
     (HERE.parents[2] / "LICENSE").read_text(),
-    *map(" ".join, CHAT_WORDS.values()),
+    *map(" ".join, [*CHAT_WORDS.values(), *museum.WORDS.values()]),
 )
 """What this world's people do not say: a real vocabulary is made for more than one world."""
 MISTRAL_SPECIAL = (
