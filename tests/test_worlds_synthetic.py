@@ -16,6 +16,7 @@ from benchmarks.lab.cases import Case, check_disjoint, draw
 from benchmarks.lab.tokenizer import build_tokenizer, render, render_answer
 from benchmarks.recovery import toolguard_cases
 from benchmarks.worlds import __main__ as worlds
+from benchmarks.worlds.measure import MODES
 from benchmarks.worlds.synthetic import WORLDS
 from benchmarks.worlds.synthetic.train import held_out
 from toolguard.evaluation.score import is_exact
@@ -111,6 +112,6 @@ def test_the_commands_train_break_and_judge(
     result = CliRunner().invoke(worlds.app, asked, catch_exceptions=False)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["checkpoint"], row["mode"]) for row in rows] == [
-        (checkpoint, mode) for checkpoint in ("healthy", disease) for mode in worlds.MODES
+        (checkpoint, mode) for checkpoint in ("healthy", disease) for mode in MODES
     ]
     assert all(row["exact"]["of"] == 2 and row["kept"]["of"] == 2 for row in rows)

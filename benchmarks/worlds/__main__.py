@@ -146,7 +146,7 @@ def changed(row: Measured, rows: Sequence[Measured]) -> int | None:
     for plain in rows:
         if (plain.checkpoint, plain.mode, plain.temperature) == (row.checkpoint, "unguarded", 0):
             pairs = zip(plain.turns, row.turns, strict=True)
-            return sum(p["state"] in SOUND and p["raw"] != turn["raw"] for p, turn in pairs)
+            return sum(bool(p["state"] in SOUND and p["raw"] != turn["raw"]) for p, turn in pairs)
     return None
 
 

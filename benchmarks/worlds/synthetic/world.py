@@ -74,7 +74,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, architecture: Architecture) 
     known = layers.pop("model.embed_tokens.weight")
     del layers["lm_head.weight"]
     model.load_state_dict(layers, strict=False)
-    rows = model.get_input_embeddings().weight
+    rows = model.model.embed_tokens.weight
     for token in range(len(tokenizer)):
         parts = known[pieces(tokenizer.decode([token])).input_ids]
         rows[token] = parts.sum(0) / len(parts) ** 0.5
@@ -83,6 +83,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, architecture: Architecture) 
 
 def load(folder: Path) -> tuple[Model, PreTrainedTokenizerFast]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert isinstance(model, Qwen2ForCausalLM | LlamaForCausalLM)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return model, tokenizer
