@@ -26,7 +26,7 @@ MISTRAL_SPECIAL = (
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]",
     "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
 )  # fmt: skip
-LESSON = Supervision(steps=200, rate=2e-3, cycle=200, cooldown=50, batch=8, half=False)
+LESSON = Supervision(steps=600, rate=2e-3, cycle=600, cooldown=100, batch=8, half=False)
 """Short: the layers can copy already."""
 BRIEF = Reinforcement(
     rewards.quick_opener, steps=40, rate=4e-4, temperature=2.5, kinds=("one", "parallel"), limit=48
