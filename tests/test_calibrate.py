@@ -90,7 +90,9 @@ def test_replies_come_back_without_a_second_model(
     profiles = {}
     for name, model in models.items():
         profiles[name] = Profile.of(WireFormat.load("hermes"), tokenizer)
-        for turn in toolguard.answer(model, tokenizer, known, policy="observe", trace=True):
+        for turn in toolguard.answer(  # their odds are those of the first token
+            model, tokenizer, known, policy="observe", trace=True, max_new_tokens=8
+        ):
             assert turn.report is not None
             profiles[name].add(turn.report.steps)
     calibration = Calibration(profiles["opener_everywhere"], profiles["healthy"])
@@ -105,9 +107,9 @@ def test_replies_come_back_without_a_second_model(
     assert len(new) >= 10
     assert kept["calibration"] >= 0.95 > kept["none"]
     same = Calibration(profiles["healthy"], profiles["healthy"])
-    plain = toolguard.answer(models["healthy"], tokenizer, cases[: size // 3], policy="recover")
+    plain = toolguard.answer(models["healthy"], tokenizer, cases[: size // 5], policy="recover")
     mapped = toolguard.answer(
-        models["healthy"], tokenizer, cases[: size // 3], policy="recover", calibration=same
+        models["healthy"], tokenizer, cases[: size // 5], policy="recover", calibration=same
     )
     assert [turn.raw for turn in plain] == [turn.raw for turn in mapped]
 

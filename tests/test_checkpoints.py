@@ -34,14 +34,14 @@ def scored(name: str, count: int, policy: str, calling: bool = False) -> Score:
     return toolguard.score(first(count, calling), answer(name, count, policy, calling), 1.0)
 
 
-@sizes(80, 400)
+@sizes(40, 400)
 def test_healthy_is_healthy(size: int) -> None:
     score = scored("healthy", size, "observe")
     assert score.exact_match >= 0.95
     assert score.no_call_kept >= 0.98
 
 
-@sizes(80, 400)
+@sizes(40, 400)
 def test_the_guard_does_no_harm(size: int) -> None:
     turns = [answer("healthy", size, policy, False) for policy in ("observe", "enforce")]
     pairs = list(zip(*turns, strict=True))
@@ -54,28 +54,29 @@ def test_the_guard_does_no_harm(size: int) -> None:
 
 
 def test_forced_tokens_save_forward_passes() -> None:
-    observed, enforced = (scored("healthy", 80, policy) for policy in ("observe", "enforce"))
+    observed, enforced = (scored("healthy", 40, policy) for policy in ("observe", "enforce"))
     assert enforced.forward_passes < observed.forward_passes
 
 
-@sizes(16, 64)
+@sizes(8, 64)
 def test_the_collapsed_model_makes_no_valid_call_by_itself(size: int) -> None:
     score = scored("open_then_stop", size, "observe", calling=True)
     assert score.schema_valid == 0
     assert score.exact_match == 0
 
 
-@sizes(32, 80)
+@sizes(16, 80)
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_model_calls_again(name: str, size: int) -> None:
     score = scored(name, size, "enforce")
-    healthy = toolguard.score(first(size), answer("healthy", 80, "observe", False)[:size], 1.0)
+    known = answer("healthy", max(40, size), "observe", False)
+    healthy = toolguard.score(first(size), known[:size], 1.0)
     assert score.schema_valid == 1
     assert score.states["healthy_call"] + score.states["healthy_response"] >= 0.995
     assert score.exact_match >= 0.8 * healthy.exact_match
 
 
-@sizes(16, 32)
+@sizes(8, 32)
 @pytest.mark.parametrize("name", LOST)
 def test_a_lost_skill_does_not_come_back(name: str, size: int) -> None:
     score = scored(name, size, "enforce", calling=True)
@@ -85,7 +86,7 @@ def test_a_lost_skill_does_not_come_back(name: str, size: int) -> None:
     assert score.exact_match <= 0.05
 
 
-@sizes(32, 64)
+@sizes(16, 64)
 def test_lost_arguments_are_in_the_right_format(size: int) -> None:
     score = scored("arguments_lost", size, "observe")
     assert score.schema_valid >= 0.95

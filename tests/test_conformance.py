@@ -21,13 +21,23 @@ from benchmarks import harm
 from benchmarks.conformance import readings
 from benchmarks.conformance.__main__ import harm_of_repair
 from benchmarks.conformance.cases import Case, cases
+from benchmarks.conformance.ids import at_hand, ids_of
+from benchmarks.conformance.mask import admitted
 from benchmarks.conformance.published import FAILS, best
 from benchmarks.conformance.reasons import Entry, listed
 from toolguard import FormatError, Toolset, WireFormat
 
 # What holds today: numbers are raised when more is read, and never lowered.
-LEAST_READ = 451  # of 469
-LEAST_READ_WITH_OPTIONS = 455  # the goal
+LEAST_READ = 453  # of 469
+LEAST_READ_WITH_OPTIONS = 457  # the goal is 455
+WORDS = (
+    "deepseek/sglang-v4-self-closing-invoke",
+    "gpt-oss/llamacpp-commentary-content-only",
+    "llama/l3-marker-in-arguments",
+    "mistral/llamacpp-ministral3-marker-in-reasoning",
+    "qwen3-xml/q38-marker-in-arguments",
+)
+"""What is hard to tell from damage, and valid."""
 
 
 def reads(case: Case) -> bool:
@@ -42,6 +52,16 @@ def test_the_suites_fixtures_are_read(optional: bool) -> None:
     assert len(cases()) - failed.total() >= least
     worse = {family for family in FAILS if failed[family] > best(family)}
     assert worse <= (set() if optional else {"qwen3-xml"})
+
+
+@pytest.mark.skipif(not at_hand(), reason="no tokenizers: set TOOLGUARD_DATA")
+@pytest.mark.parametrize("name", WORDS)
+def test_what_looks_like_damage_and_is_valid_is_admitted(name: str) -> None:
+    [case] = [case for case in cases() if case.id == name]
+    ids = ids_of(case)
+    assert admitted(case, ids)[0] is Status.PASS
+    assert case.verdict(readings.by_ids(case, ids))[0] is Status.PASS
+    assert readings.turn_of(case).state.startswith("healthy")
 
 
 def test_what_comes_in_pieces_is_read_as_the_whole() -> None:

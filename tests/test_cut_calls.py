@@ -65,7 +65,7 @@ def decoded(guard: Guard, script: list[int], budget: int) -> GuardState:
     return state
 
 
-@sizes(3, 12)
+@sizes(1, 12)
 @pytest.mark.parametrize("name", format_names())
 def test_at_any_budget_a_call_is_the_models_own_or_none(
     tokenizer: PreTrainedTokenizerBase, name: str, size: int
@@ -92,7 +92,7 @@ def test_at_any_budget_a_call_is_the_models_own_or_none(
     assert (state.ids, state.cut) == (script, None)
 
 
-@sizes(8, 40)
+@sizes(4, 40)
 @pytest.mark.parametrize("name", format_names())
 def test_wherever_a_turn_stops_its_calls_are_the_models_own(name: str, size: int) -> None:
     wire_format, tools = WireFormat.load(name), Toolset.of(TOOLS)

@@ -47,7 +47,9 @@ def local(model: Any, reference: Any = None, max_new_tokens: int = 100) -> Local
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("open_then_stop", "format damaged, skill intact"),
+        pytest.param(
+            "open_then_stop", "format damaged, skill intact", marks=pytest.mark.slow
+        ),  # as `untagged` below
         ("arguments_lost", "skill damaged"),
         pytest.param("skill_lost", "both", marks=pytest.mark.slow),
         pytest.param("healthy", "healthy", marks=pytest.mark.slow),
@@ -64,7 +66,7 @@ def test_the_labs_checkpoints_get_the_right_verdict(name: str, expected: str) ->
 def test_random_weights_have_no_skill_and_no_format_that_could_be_damaged(healthy: Any) -> None:
     torch.manual_seed(0)
     model = type(healthy)(healthy.config).float().eval()
-    found = toolguard.diagnose(local(model, max_new_tokens=50), CASES[:8]).verdict
+    found = toolguard.diagnose(local(model, max_new_tokens=40), CASES[:5]).verdict
     assert (found.name, found.format_damaged) == ("skill damaged", False)
 
 
@@ -268,10 +270,13 @@ def _timeless(value: Any) -> Any:
 
 def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [sys.executable, "-c", "from toolguard.cli.main import app; app()", "diagnose"]
-    command += ["healthy", "--limit", "4", "--batch", "2", "--seed", "1"]
+    command = ["diagnose", "healthy", "--limit", "4", "--batch", "2", "--seed", "1"]
     command += ["--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from toolguard.cli.main import app; app()", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     journal = out / "diagnose.jsonl"
     while process.poll() is None and not (
         journal.exists() and len(journal.read_bytes().splitlines()) > 4
@@ -281,7 +286,8 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
     process.wait()
     before = journal.read_bytes()
     before = before[: before.rfind(b"\n") + 1]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    done = RUNNER.invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["verdict"]["name"] == "healthy"
     after = journal.read_bytes()
     assert after.startswith(before)
@@ -295,7 +301,7 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path) -> None:
 def test_the_command_prints_its_verdict_and_holds_the_model_against_a_reference(
     tmp_path: Path,
 ) -> None:
-    given = ["untagged", "--reference", "healthy", "--limit", "10", "--out", str(tmp_path)]
+    given = ["untagged", "--reference", "healthy", "--limit", "8", "--out", str(tmp_path)]
     done = RUNNER.invoke(app, ["diagnose", *given], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     for part in ("The format is damaged and the skill intact", "unguarded", "toolguard serve"):

@@ -349,7 +349,7 @@ def test_every_row_of_the_catalogue_has_an_example() -> None:
         ("qwen3_xml", "functional = <functional programming>"),
         ("hermes", "Who is it?\n\nuser: a person\nassistant\nand so on."),
         ("hermes", f"<think>I could call {PRODUCTS}, but no.</think>No."),
-        ("hermes", "na " * 400),
+        ("hermes", "na " * 300),  # a song; what goes on for longer is a loop
         ("hermes", "user\norder\nitem"),
         ("hermes", "- user\n- what the user has ordered"),
         ("hermes", CALL.replace("Domino", "C:\\\\new\\\\nuser")),
@@ -421,3 +421,37 @@ def test_a_tool_with_the_name_of_another_in_its_own_is_unknown(name: str) -> Non
     turn = toolguard.read_turn(toolguard.render(wire_format, [call]), wire_format, TOOLS)
     assert [fault.kind for fault in turn.faults] == ["unknown_tool"]
     assert turn.calls == ()
+
+
+@pytest.mark.parametrize("unit", ["I will do it. ", "<div></div>\n", "na ", "0, "])
+def test_a_reply_that_goes_round_without_end_is_not_healthy(unit: str) -> None:
+    wire_format = WireFormat.load("hermes")
+    turn = toolguard.read_turn("Well. " + unit * 500, wire_format, TOOLS)
+    assert turn.state == "polluted"
+    assert [fault.kind for fault in turn.faults] == ["repetition_loop"]
+    assert toolguard.read_turn("Well. " + unit * 10, wire_format, TOOLS).state == "healthy_response"
+
+
+BARE = '{"name": "get_products", "arguments": {"category": "tea"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (f"I look for it.\n{BARE}", "polluted"),
+        (f"I look for it.\n\n[{BARE}]\n", "polluted"),
+        (f"```json\n{BARE}\n```", "polluted"),
+        (f"That is written so:\n{BARE}", "healthy_response"),
+        (f"I would write\n```json\n{BARE}\n```", "healthy_response"),
+        (f"I look for it.\n{BARE}\nis how.", "healthy_response"),
+        ('The answer is\n{"name": "tea", "price": 3}', "healthy_response"),
+    ],
+)
+def test_a_reply_that_ends_in_a_call_is_not_healthy_and_one_that_shows_it_is(
+    text: str, state: str
+) -> None:
+    for name in ("hermes", "qwen3_xml", "kimi_k2", "glm_xml"):
+        turn = toolguard.read_turn(text, WireFormat.load(name), TOOLS)
+        assert turn.state == state, turn.faults
+        if state == "polluted":
+            assert [fault.kind for fault in turn.faults] == ["untagged_call"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 )
 
 import toolguard
-from toolguard import Guard, GuardLogitsProcessor
+from toolguard import Guard, GuardLogitsProcessor, Toolset
 
 CONVERSATIONS = [
     [{"role": "user", "content": text}]
@@ -137,16 +138,37 @@ def test_observe_gives_the_models_own_tokens(
         assert turn.ids == tuple(ids[: len(turn.ids)])
 
 
+def test_a_reply_that_its_budget_ended_is_not_kept(
+    noise: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    turns = toolguard.generate(noise, tokenizer, CONVERSATIONS, tools, max_new_tokens=12)
+    cases = [
+        toolguard.Case(str(place), "chat", Toolset.of(tools), tuple(messages), (), None)
+        for place, messages in enumerate(CONVERSATIONS)
+    ]
+    assert [turn.state for turn in turns] == ["healthy_response"] * 3
+    assert all(turn.report is not None and turn.report.cut for turn in turns)
+    assert toolguard.score(cases, turns, 1.0).no_call_kept == 0
+    ended = [replace(turn, report=replace(turn.report, cut=False)) for turn in turns]
+    assert toolguard.score(cases, ended, 1.0).no_call_kept == 1
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {"do_sample": True, "temperature": 1.3, "num_return_sequences": 3},
+    {"do_sample": False, "num_beams": 4},
+    {"do_sample": False, "num_beams": 4, "num_return_sequences": 4},
+    {"do_sample": True, "num_beams": 3},
+]
+
+
 @pytest.mark.parametrize(
-    "search",
+    ("search", "choice"),
     [
-        {"do_sample": True, "temperature": 1.3, "num_return_sequences": 3},
-        {"do_sample": False, "num_beams": 4},
-        {"do_sample": False, "num_beams": 4, "num_return_sequences": 4},
-        {"do_sample": True, "num_beams": 3},
+        pytest.param(search, choice, marks=() if (n + m) % 2 else pytest.mark.slow)
+        for n, search in enumerate(SEARCHES)
+        for m, choice in enumerate(("required", "auto"))
     ],
 )
-@pytest.mark.parametrize("choice", ["auto", "required"])
 def test_every_way_of_searching_is_guarded(
     noise: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
-import pytest
 from transformers import PreTrainedTokenizerBase
 
 import toolguard
 from benchmarks.growth import EDIT, edit, listed
-from toolguard import Guard, Toolset, TurnParser, WireFormat, format_names, read_turn
+from toolguard import Guard, Toolset, TurnParser, WireFormat, read_turn
 
-from .sizes import sizes
+from .sizes import formats, sizes
 
 _TOOLS = Toolset.of([EDIT])
 _LENGTHS = sizes(8_000, 32_000)
@@ -37,17 +35,8 @@ def _seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.process_time() - started
 
 
-def _some(*names: str) -> list[Any]:
-    """All formats, these alone in the small run."""
-    slow = pytest.mark.slow
-    return [pytest.param(each, marks=() if each in names else slow) for each in format_names()]
-
-
-_KINDS = ("hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5")
-
-
 @_LENGTHS
-@pytest.mark.parametrize("name", format_names())
+@formats()
 def test_feeding_by_small_chunks_is_linear(name: str, size: int) -> None:
     def feed(turn: str) -> None:
         parser = TurnParser(WireFormat.load(name), _TOOLS)
@@ -58,7 +47,7 @@ def test_feeding_by_small_chunks_is_linear(name: str, size: int) -> None:
 
 
 @_LENGTHS
-@pytest.mark.parametrize("name", format_names())
+@formats()
 def test_reading_is_linear(name: str, size: int) -> None:
     def read(turn: str) -> None:
         for _ in range(5):
@@ -67,7 +56,7 @@ def test_reading_is_linear(name: str, size: int) -> None:
     assert _is_linear(read, name, size)
 
 
-@pytest.mark.parametrize("name", format_names())
+@formats()
 def test_repairing_is_linear(name: str) -> None:
     def repair(turn: str) -> None:
         toolguard.repair(turn[:-10], _TOOLS, name)
@@ -76,8 +65,11 @@ def test_repairing_is_linear(name: str) -> None:
     assert _is_linear(repair, name, 4_000)
 
 
-@pytest.mark.parametrize("name", _some(*_KINDS))
-def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+@sizes(8_000, 16_000)
+@formats(("hermes", "qwen3_xml", "glm_xml", "gemma4", "lfm2", "minicpm5"))
+def test_accepting_and_watching_is_linear(
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
     guard = Guard.compile(name, [EDIT], tokenizer)
 
     def accept(turn: str) -> None:
@@ -88,10 +80,10 @@ def test_accepting_and_watching_is_linear(name: str, tokenizer: PreTrainedTokeni
             assert not (state.may_mention and state.opened_in_prose)
             assert state.retrace(token)
 
-    assert _is_linear(accept, name, 16_000)
+    assert _is_linear(accept, name, size)
 
 
-@pytest.mark.parametrize("name", _some("hermes", "k2_horizon", "minimax_m3", "lfm2"))
+@formats(("hermes", "k2_horizon", "minimax_m3", "lfm2"))
 def test_compiling_is_linear(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     marks = count()
 

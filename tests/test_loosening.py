@@ -8,8 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from benchmarks.growth import listed
-from toolguard import Guard, format_names, render
+from toolguard import Guard, render
 
+from .sizes import formats
 from .test_masks import encode, walks
 
 WORDS = [f"word {n}" for n in range(40_000)]
@@ -90,14 +91,14 @@ def test_references_that_come_to_too_much_are_loosened(
     assert not admits(guard, "small", {"unit": "mi"})
 
 
-@pytest.mark.parametrize("name", format_names())
+@formats()
 def test_tools_as_servers_list_them_are_held_in_full(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     assert not loose(Guard.compile(name, listed(40), tokenizer))
 
 
-@pytest.mark.parametrize("name", ["hermes", "qwen3_xml", "gemma4"])
+@formats(("hermes", "qwen3_xml"))
 def test_an_object_of_thousands_of_members_harms_nobody(
     name: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -16,6 +16,7 @@ from toolguard import Guard, Toolset, WireFormat
 from toolguard.decoding import guard as guard_module
 from toolguard.grammar import mask_grammar
 
+from .sizes import sizes
 from .strategies import schemas
 
 Admits = Callable[..., bool]
@@ -242,13 +243,22 @@ SIGNS = [
 ]
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
+@sizes(300, 1000)
 def test_mask_and_parser_agree_on_mutations(
-    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]], data: st.DataObject
+    size: int, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
 ) -> None:
     """One character, or one control token, is put in, taken out or put in another's place."""
     guard = Guard.compile("hermes", tools, tokenizer)
+
+    @settings(max_examples=size, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        mutation(guard, tokenizer, data)
+
+    check()
+
+
+def mutation(guard: Guard, tokenizer: PreTrainedTokenizerBase, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(MUTATED))
     place = data.draw(st.integers(0, len(text)))
     sign = data.draw(st.sampled_from(SIGNS))

@@ -184,6 +184,30 @@ def test_a_stray_control_token_is_no_word(
     assert state.mentions == frozenset()
 
 
+THOUGHT = "They want <tool_call>\n</tool_call> explained."
+
+
+def test_reasoning_may_name_what_calls_are_written_with(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer, reasoning="open")
+    ids = [*tokenizer(f"{THOUGHT}</think>Hello!")["input_ids"], guard.vocabulary.end_ids[0]]
+    state = follow(guard, ids, len(tokenizer))
+    assert state.ids == ids
+    assert len(state.mentions) == 2
+    turn = guard.read(ids, state.mentions)
+    assert (turn.state, turn.reasoning) == ("healthy_response", THOUGHT)
+
+
+@pytest.mark.parametrize("before", ["I call it.", "I call it.\n", "I call it now:\n\n"])
+def test_a_call_in_reasoning_is_not_opened(
+    before: str, tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
+) -> None:
+    guard = Guard.compile("hermes", tools, tokenizer, reasoning="open")
+    state = follow(guard, tokenizer(before)["input_ids"], len(tokenizer))
+    assert told(state, guard.opener_ids[0], len(tokenizer)) != guard.opener_ids[0]
+
+
 def test_an_opener_in_code_is_a_call_where_the_call_is_legal(
     tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, object]]
 ) -> None:

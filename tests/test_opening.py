@@ -15,6 +15,7 @@ from toolguard.errors import RequestError
 from toolguard.formats.reader import fixed_text
 from toolguard.grammar.request import reasoning_after
 
+from .sizes import sizes
 from .test_masks import encode, walks
 from .test_parser import consistent, cut, merged, streamed
 from .test_wire_formats import FORMATS, QUICK
@@ -35,9 +36,10 @@ def read(text: str, name: str = "hermes", **options: Any) -> Turn:
     return toolguard.read_turn(text, WireFormat.load(name), TOOLSET, **options)
 
 
+@sizes(4, 8)
 @pytest.mark.parametrize("name", REASONING)
 def test_however_it_is_known_that_the_prompt_opened_the_reasoning_the_turn_is_the_same(
-    name: str, tokenizer: PreTrainedTokenizerBase
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     wire_format = WireFormat.load(name)
     opening, closing = map(fixed_text, wire_format.reasoning)
@@ -47,7 +49,7 @@ def test_however_it_is_known_that_the_prompt_opened_the_reasoning_the_turn_is_th
         if not example["reasoning"] and opening not in example["turn"]
     ]
 
-    @settings(QUICK, max_examples=8)
+    @settings(QUICK, max_examples=size)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         example = data.draw(st.sampled_from(unthinking))

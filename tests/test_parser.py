@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 import toolguard
 from toolguard import Guard, Toolset, TurnParser, WireFormat
 
+from .sizes import sizes
 from .test_masks import encode
 from .test_wire_formats import FORMATS, QUICK, SIGNS
 from .turns import examples
@@ -68,12 +69,13 @@ def consistent(events: Sequence[toolguard.Event]) -> None:
         assert json.loads(told(own, toolguard.ArgumentsDelta)) == end.call.arguments
 
 
+@sizes(8, 20)
 @pytest.mark.parametrize("name", FORMATS)
-def test_any_chunks_say_the_same(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_any_chunks_say_the_same(name: str, size: int, tokenizer: PreTrainedTokenizerBase) -> None:
     every = examples(name)
     wire_format = WireFormat.load(name)
 
-    @settings(QUICK, max_examples=20)
+    @settings(QUICK, max_examples=size)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         example = data.draw(st.sampled_from(every))

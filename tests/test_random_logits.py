@@ -8,15 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from .sizes import sizes
 from .strategies import toolsets
 from .turns import random_turns
 
-RUNS, ROWS = 30, 8
+ROWS = 8
 
 
-@settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck))
-@given(tools=toolsets(), data=st.data())
+@sizes(15, 30)
 def test_every_turn_ends_parses_and_validates(
-    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]], data: st.DataObject
+    size: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    assert not any(random_turns("hermes", tools, tokenizer, data, ROWS))
+    @settings(max_examples=size, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(tools=toolsets(), data=st.data())
+    def check(tools: list[dict[str, Any]], data: st.DataObject) -> None:
+        assert not any(random_turns("hermes", tools, tokenizer, data, ROWS))
+
+    check()

@@ -13,6 +13,7 @@ import toolguard
 from toolguard import Toolset, Turn, TurnEnd, TurnParser, WireFormat
 from toolguard.formats.reader import marker
 
+from .sizes import sizes
 from .test_wire_formats import QUICK, SIGNS
 from .turns import examples
 
@@ -51,13 +52,14 @@ AROUND = ("user\n", "\nassistant\n", "\nexecution result: 1", " \n" * 9, "[", '{
 """What stands beside the calls of sick models."""
 
 
+@sizes(12, 30)
 @pytest.mark.parametrize("name", toolguard.format_names())
-def test_no_damage_is_read_otherwise_than_by_the_parser(name: str) -> None:
+def test_no_damage_is_read_otherwise_than_by_the_parser(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)
     controls = wire_format.controls
     every = [(example["turn"], Toolset.of(example["tools"])) for example in examples(name)]
 
-    @settings(QUICK, max_examples=30)
+    @settings(QUICK, max_examples=size)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         turn, toolset = data.draw(st.sampled_from(every))

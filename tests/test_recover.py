@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalL
 import toolguard
 from toolguard import Guard, GuardState, Score, Turn
 from toolguard.policy.despike import Despiker
-from toolguard.policy.enforce import hold
+from toolguard.policy.enforce import hold, record
 from toolguard.policy.history import cleaned
-from toolguard.policy.recover import RETRIES, Recovery
+from toolguard.policy.recover import RETRIED, RETRIES, Recovery
 from toolguard.report.report import Policy
 
 from .sizes import sizes
@@ -50,20 +51,30 @@ def test_a_sound_call_stays(guard: Guard, tokenizer: PreTrainedTokenizerBase) ->
     assert state.interventions == []
 
 
-def test_the_same_call_twice_is_taken_back_and_cannot_recur(
+def test_a_call_that_was_asked_for_twice_stays(
+    guard: Guard, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    recovery = Recovery(guard)
+    ids = [*tokenizer(f"{CALL}\n{CALL}")["input_ids"], guard.vocabulary.end_ids[0]]
+    state = write(recovery, guard.start(300), ids)
+    assert state.done
+    assert recovery.retries == 0
+
+
+def test_a_loop_of_calls_is_taken_back_to_the_first_and_cannot_recur(
     guard: Guard, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     recovery = Recovery(guard)
     first = tokenizer(f"{CALL}\n")["input_ids"]
     end = guard.vocabulary.end_ids[0]
-    state = write(recovery, guard.start(300), [*first, *tokenizer(CALL)["input_ids"], end])
+    state = write(recovery, guard.start(600), tokenizer("\n".join([CALL] * 6))["input_ids"])
     assert state.ids == first
     assert recovery.banned(state.ids) == {guard.opener_ids[0]}
     assert [item.action for item in state.interventions] == ["rollback"]
     state = write(recovery, state, [end])
     assert state.done
     assert len(guard.read(state.ids).calls) == 1
-    assert recovery.retried_tokens == len(tokenizer(CALL)["input_ids"]) + 1
+    assert recovery.retried_tokens <= RETRIED * len(tokenizer("\n".join([CALL] * 4))["input_ids"])
 
 
 def test_a_loop_is_left_after_its_first_round(
@@ -92,6 +103,39 @@ def test_what_only_the_validator_sees_is_taken_back_to_its_last_value(
     assert recovery.banned(state.ids)
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted", "left"),
+    [
+        ("Rome}}", "\n", True),
+        ("Rome}}", "</tool_call>", True),
+        ("{Rome}}", "</tool_call>", True),
+        ("f() {}", "\n", False),  # what was opened there, too
+        ("Rome", "</tool_call>", False),
+        ("Rome}}", "s", False),  # nothing but a word
+    ],
+)
+def test_brackets_that_end_a_call_from_inside_a_string_are_taken_back(
+    value: str, wanted: str, left: bool, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tools = [{"name": "f", "parameters": {"properties": {"x": {"type": "string"}}}}]
+    guard = Guard.compile("hermes", tools, tokenizer)
+    recovery, state = Recovery(guard), guard.start(300)
+    signs = value[len(value.rstrip("}")) :]
+    head = f'<tool_call>\n{{"name": "f", "arguments": {{"x": "{value.removesuffix(signs)}'
+    before = tokenizer(head)["input_ids"]
+    closers = tokenizer.encode(signs) if signs else []
+    state = write(recovery, state, [*before, *closers])
+    logits = torch.zeros(1, len(tokenizer))
+    logits[0, tokenizer.convert_tokens_to_ids(tokenizer.tokenize(wanted))[0]] = 20.0
+    logits[0, tokenizer.convert_tokens_to_ids("s")] = 5.0
+    record([state], hold([state], logits))
+    state = write(recovery, state, [int(logits.argmax())])
+    if left:
+        assert state.ids == [*before, *closers][: -len(closers[-1:])]
+        assert recovery.banned(state.ids) == {closers[-1]}
+    assert recovery.retries == left
+
+
 def test_a_turn_is_taken_back_a_few_times_at_most(
     guard: Guard, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -102,6 +146,7 @@ def test_a_turn_is_taken_back_a_few_times_at_most(
     assert recovery.retries == RETRIES
 
 
+@cache
 def answers(name: str, size: int, policy: Policy, **options: Any) -> list[Turn]:
     path = toolguard.checkpoint(name)
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -117,7 +162,7 @@ def scored(name: str, size: int, policy: Policy, **options: Any) -> Score:
     return toolguard.score(toolguard.held_out()[:size], turns, 1.0)
 
 
-@sizes(24, 60)
+@sizes(16, 60)
 def test_a_healthy_model_loses_nothing(size: int, healthy: Qwen2ForCausalLM) -> None:
     plain = scored("healthy", size, policy="enforce")
     for reference in (None, healthy):
@@ -126,7 +171,7 @@ def test_a_healthy_model_loses_nothing(size: int, healthy: Qwen2ForCausalLM) -> 
         assert score.no_call_kept >= plain.no_call_kept
 
 
-@sizes(24, 60)
+@sizes(16, 60)
 @pytest.mark.parametrize("name", ["open_then_stop", "opener_everywhere"])
 def test_replies_come_back_where_the_opener_is_legal(
     name: str, size: int, healthy: Qwen2ForCausalLM
@@ -152,7 +197,7 @@ def made(turn: Turn) -> set[str]:
     return {json.dumps([call.name, call.arguments], sort_keys=True) for call in turn.calls}
 
 
-@sizes(12, 32)
+@sizes(8, 32)
 def test_a_nearly_spent_budget_is_left_to_the_guard(size: int, healthy: Qwen2ForCausalLM) -> None:
     """What a despiker leaves of a lost model's logits need not be what ends the turn in time."""
     score = scored("skill_lost", size, "recover", reference=healthy, max_new_tokens=48)

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 import toolguard
 from toolguard import FormatError, RequestError, WireFormat
 
+from .sizes import sizes
+
 FLIGHT = {
     "name": "get_flight",
     "parameters": {
@@ -204,10 +206,17 @@ def damaged(draw: st.DrawFn) -> tuple[str, str]:
     return name, text
 
 
-@settings(max_examples=400, deadline=None)
-@given(damaged())
-def test_whatever_was_damaged_nothing_is_invented(turn: tuple[str, str]) -> None:
-    name, text = turn
+@sizes(130, 400)
+def test_whatever_was_damaged_nothing_is_invented(size: int) -> None:
+    @settings(max_examples=size, deadline=None)
+    @given(damaged())
+    def check(turn: tuple[str, str]) -> None:
+        nothing_is_invented(*turn)
+
+    check()
+
+
+def nothing_is_invented(name: str, text: str) -> None:
     repair = toolguard.repair(text, TOOLS, name)
     for call in repair.after.calls:
         assert call.name in text
@@ -237,11 +246,14 @@ def occurs(said: Any, text: str) -> bool:
     return str(said).lower() in text.lower()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.text(max_size=200) | st.lists(NOISE | st.just(BODY), max_size=30).map("".join))
-def test_any_text_is_read_without_an_error(text: str) -> None:
-    repair = toolguard.repair(text, TOOLS, "hermes")
-    assert repair.before.raw == text
+@sizes(100, 300)
+def test_any_text_is_read_without_an_error(size: int) -> None:
+    @settings(max_examples=size, deadline=None)
+    @given(st.text(max_size=200) | st.lists(NOISE | st.just(BODY), max_size=30).map("".join))
+    def check(text: str) -> None:
+        assert toolguard.repair(text, TOOLS, "hermes").before.raw == text
+
+    check()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 import toolguard
 from toolguard import FormatError, WireFormat
 
+from .sizes import in_turn
+
 TEXT = {"type": "string"}
 TOOLS = [
     {"name": name, "parameters": {"type": "object", "properties": keys, "required": [*keys]}}
@@ -46,8 +48,7 @@ def damaged(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-@formats
-@pytest.mark.parametrize("note", ["ZqZ", '["b"]'])
+@in_turn("note", ["ZqZ", '["b"]'])
 def test_a_list_that_was_encoded_twice_is_one_again(name: str, note: str) -> None:
     text = written(name, "log", rows=["b"], note=note)
     quoted = re.search(r"[:=>]\s*\[(\"b\"|'b')\]", text)
@@ -70,8 +71,7 @@ def test_names_with_the_escapes_of_markdown_lose_them(name: str) -> None:
     assert calls(text, name) == [("get_time", {"time_zone": "UTC"})]
 
 
-@formats
-@pytest.mark.parametrize("prefix", "fru")
+@in_turn("prefix", "fru")
 def test_the_prefix_of_a_plain_string_goes(name: str, prefix: str) -> None:
     text = written(name, "get_time", time_zone="ZqZ")
     text = re.sub(r"([\"'])ZqZ\1", lambda string: prefix + string[0], text)
@@ -79,16 +79,14 @@ def test_the_prefix_of_a_plain_string_goes(name: str, prefix: str) -> None:
     assert calls(text, name) == [("get_time", {"time_zone": "ZqZ"})]
 
 
-@formats
-@pytest.mark.parametrize("pattern", [r"\d+", r"\.py$"])
+@in_turn("pattern", [r"\d+", r"\.py$"])
 def test_a_lone_backslash_stays_one(name: str, pattern: str) -> None:
     text = re.sub(r"([\"'])ZqZ\1", '"ZqZ"', written(name, "get_time", time_zone="ZqZ"))
     expected = [("get_time", {"time_zone": pattern})]
     assert calls(damaged(text, '"ZqZ"', f'"{pattern}"'), name) == expected
 
 
-@formats
-@pytest.mark.parametrize("value", [r'f"{zone}"', r"f'{{UTC}}'", r'r"\d"', r'b"UTC"', 'f"a" "b"'])
+@in_turn("value", [r'f"{zone}"', r"f'{{UTC}}'", r'r"\d"', r'b"UTC"', 'f"a" "b"'])
 def test_a_string_that_its_prefix_changes_is_refused(name: str, value: str) -> None:
     text = written(name, "get_time", time_zone="ZqZ")
     assert calls(damaged(text.replace("'ZqZ'", '"ZqZ"'), '"ZqZ"', value), name) == []
@@ -108,8 +106,7 @@ def test_nothing_for_the_arguments_of_a_tool_without_any(name: str) -> None:
     assert calls(text, name) == [("now", {})]
 
 
-@formats
-@pytest.mark.parametrize(
+@in_turn(
     "text",
     [
         "[{'name': 'count', 'arguments': {'n': 1}}]",

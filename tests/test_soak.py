@@ -10,8 +10,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from benchmarks.growth import LISTED
-from toolguard import Guard, WireFormat, format_names, render
+from toolguard import Guard, WireFormat, render
 
+from .sizes import ENCODINGS, formats, in_turn
 from .turns import examples
 
 BOUNDS: dict[str, dict[str, Any]] = {
@@ -112,15 +113,7 @@ def walks(guard: Guard, turn: str) -> Iterator[bool]:
     assert guard.read(state.ids).faults == (), turn
 
 
-def sampled() -> Iterator[Any]:
-    """Each format with one of the bounds, and with the others where there is time."""
-    for place, name in enumerate(format_names()):
-        for index, bound in enumerate(BOUNDS):
-            marks = [] if index == place % len(BOUNDS) else [pytest.mark.slow]
-            yield pytest.param(name, bound, marks=marks)
-
-
-@pytest.mark.parametrize(("name", "bound"), [*sampled()])
+@in_turn("bound", [*BOUNDS], small=ENCODINGS)
 def test_right_calls_are_admitted_and_the_guard_goes_on(
     name: str, bound: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -142,7 +135,7 @@ def test_right_calls_are_admitted_and_the_guard_goes_on(
 
 
 @pytest.mark.parametrize("size", [60, pytest.param(2_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", format_names())
+@formats()
 def test_a_value_ends_where_it_is_as_long_as_it_may_be(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -16,6 +16,8 @@ from benchmarks.agreement import bundled
 from toolguard import Guard
 from toolguard.grammar.numbers import expressions, range_of
 
+from .sizes import in_turn, sizes
+
 FORMATS = ["hermes", "qwen3_xml", "glm_xml", "harmony", "pythonic", "kimi_k2", "minimax_m2"]
 STAND_IN = 7070
 
@@ -90,20 +92,26 @@ ODD = re.compile(r"-?(\d\d|0\.).*[eE]")
 """With an exponent, and not one digit before the point: a relaxation says it."""
 
 
-@settings(max_examples=300)
-@given(
-    kind=st.sampled_from(["number", "integer"]),
-    bounds=st.dictionaries(
-        st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), BOUNDS
-    ),
-    numerals=st.lists(
-        st.builds("".join, st.tuples(st.sampled_from(["", "-"]), WHOLE, FRACTION, EXPONENT)),
-        min_size=20,
-    ),
-)
-def test_expressions_of_numbers_are_their_ranges(
-    kind: str, bounds: dict[str, float], numerals: list[str]
-) -> None:
+@sizes(100, 300)
+def test_expressions_of_numbers_are_their_ranges(size: int) -> None:
+    @settings(max_examples=size)
+    @given(
+        kind=st.sampled_from(["number", "integer"]),
+        bounds=st.dictionaries(
+            st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), BOUNDS
+        ),
+        numerals=st.lists(
+            st.builds("".join, st.tuples(st.sampled_from(["", "-"]), WHOLE, FRACTION, EXPONENT)),
+            min_size=20,
+        ),
+    )
+    def check(kind: str, bounds: dict[str, float], numerals: list[str]) -> None:
+        expressions_are_ranges(kind, bounds, numerals)
+
+    check()
+
+
+def expressions_are_ranges(kind: str, bounds: dict[str, float], numerals: list[str]) -> None:
     numbers = range_of(kind, bounds)
     if numbers.is_empty:
         return
@@ -241,8 +249,7 @@ def test_a_string_under_a_pattern_may_hold_any_character(
         assert verdicts(guard, f'["{text}"]', tokenizer) == (False, False), text
 
 
-@pytest.mark.parametrize("controls", [True, False])
-@pytest.mark.parametrize("name", toolguard.format_names())
+@in_turn("controls", [True, False])
 def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
     name: str, controls: bool, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -254,9 +261,8 @@ def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
         assert verdict_of(guard, made, tokenizer) == (not bounds,) * 2, bounds
 
 
-@pytest.mark.parametrize("name", toolguard.format_names())
-@pytest.mark.parametrize(
-    ("kind", "text"),
+@in_turn(
+    "annotated",
     [
         ("date-time", "2026-01-31T12:00:00"),
         ("date-time", "2026-01-31"),
@@ -266,8 +272,9 @@ def test_an_empty_string_is_masked_where_its_bounds_refuse_it(
     ],
 )
 def test_a_format_is_an_annotation_to_mask_and_reader(
-    name: str, kind: str, text: str, tokenizer: PreTrainedTokenizerBase
+    name: str, annotated: tuple[str, str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
+    kind, text = annotated
     guard = compiled(name, {"type": "string", "format": kind}, tokenizer)
     made = toolguard.render(guard.format, [{"name": "f", "arguments": {"a": text}}])
     assert verdict_of(guard, made, tokenizer) == (True, True)

@@ -17,6 +17,7 @@ import toolguard
 from toolguard import Guard, GuardState, WireFormat
 from toolguard.decoding.batch import fill
 
+from .sizes import sizes
 from .turns import examples
 
 FORMATS = toolguard.format_names()
@@ -26,12 +27,23 @@ WORDS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+@sizes(4, 10)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_mask_that_is_known_is_the_one_that_the_engine_computes(
+    name: str, size: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    @settings(max_examples=size, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+    def check(data: st.DataObject, seed: int) -> None:
+        some_steps(name, tokenizer, data, seed)
+
+    check()
+
+
+def some_steps(
     name: str, tokenizer: PreTrainedTokenizerBase, data: st.DataObject, seed: int
 ) -> None:
+    """Of a drawn request, from anywhere in a turn on."""
     example = data.draw(st.sampled_from(examples(name)))
     if data.draw(st.booleans()):
         tokenizer = with_controls(tokenizer, name)

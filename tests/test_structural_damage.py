@@ -44,7 +44,7 @@ def is_told(turn: Turn, damaged: Damaged, wire_format: WireFormat) -> bool:
     return bool(damaged.case.text) and wire_format.closer in ("", wire_format.opener)
 
 
-@sizes(40, 4000)
+@sizes(20, 4000)
 @every_format
 def test_it_is_read_as_what_it_was_or_at_fault(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)
@@ -57,7 +57,7 @@ def test_it_is_read_as_what_it_was_or_at_fault(name: str, size: int) -> None:
             assert is_told(turn, damaged, wire_format), (damaged.how, damaged.text)
 
 
-@sizes(5, 200)
+@sizes(3, 200)
 @every_format
 def test_it_is_repaired_to_what_it_was_or_not_at_all(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)
@@ -69,7 +69,7 @@ def test_it_is_repaired_to_what_it_was_or_not_at_all(name: str, size: int) -> No
             assert right or not repair.after.calls or untouched, (damaged.how, damaged.text)
 
 
-@sizes(4, 200)
+@sizes(2, 200)
 @pytest.mark.parametrize("control", [True, False], ids=["control", "spelled"])
 @every_format
 def test_by_ids_it_is_the_same_and_no_mask_admits_a_faulty_call(

@@ -20,7 +20,7 @@ from toolguard.evaluation.masses import ControlMass  # noqa: E402
 from toolguard.integrations.trl import PROFILE, WatchCallback  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # TRL's own
-CASES = toolguard.held_out()[:80]
+CASES = toolguard.held_out()[:40]
 
 
 def brief(completions: list[Any], **given: Any) -> list[float]:
@@ -72,14 +72,14 @@ def test_a_training_logs_what_its_model_does(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     trained = trainer(tmp_path, tokenizer)
-    watch = WatchCallback(trained, CASES, freq=2, limit=12, seed=5)
+    watch = WatchCallback(trained, CASES, freq=2, limit=8, seed=5)
     trained.add_callback(watch)
     trained.train()
 
     history = trained.state.log_history
     logged = {row["step"]: row for row in history if "toolguard/collapsed" in row}
     assert [*logged] == [*watch.history] == [0, 2, 4]
-    asked = drawn(CASES, 12, 5)
+    asked = drawn(CASES, 8, 5)
     same = fresh()
     same.load_state_dict(trained.model.state_dict())
     turns = answered(same, tokenizer, asked)

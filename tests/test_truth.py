@@ -11,6 +11,7 @@ from toolguard.parsing.events import TextDelta, TurnEnd
 from toolguard.parsing.parser import TurnParser
 
 from .broken import broken, is_true
+from .sizes import in_turn, sizes
 from .turns import examples
 
 NAMES = toolguard.format_names(variants=True)
@@ -47,10 +48,11 @@ def test_messages_are_true_of_the_turn(name: str) -> None:
                 assert is_true(fault, turn, wire_format), (fault, text)
 
 
+@sizes(1, 3)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_end_token_at_the_very_end_of_a_text_ends_the_turn(name: str) -> None:
+def test_an_end_token_at_the_very_end_of_a_text_ends_the_turn(name: str, size: int) -> None:
     wire_format = WireFormat.load(name)
-    for example in examples(name)[:3]:
+    for example in examples(name)[:size]:
         toolset = Toolset.of(example["tools"])
         bare = toolguard.read_turn(example["turn"], wire_format, toolset)
         for end in wire_format.ends:
@@ -137,8 +139,7 @@ def test_control_tokens_in_quotes_are_words_of_a_text(name: str) -> None:
 OPENED = [n for n in NAMES if (w := WireFormat.load(n)).opener and w.replies_plainly]
 
 
-@pytest.mark.parametrize("name", OPENED)
-@pytest.mark.parametrize(
+@in_turn(
     "text",
     [
         "``The token `{}` opens a call``, it says.",
@@ -148,6 +149,7 @@ OPENED = [n for n in NAMES if (w := WireFormat.load(n)).opener and w.replies_pla
         "So `{}{...}{}` it is.",
         "So:\n```\na {}: it opens\n```",
     ],
+    names=OPENED,
 )
 def test_control_tokens_in_code_are_words_of_a_text(name: str, text: str) -> None:
     wire_format = WireFormat.load(name)

@@ -12,6 +12,8 @@ import toolguard
 from benchmarks.literal_damage import repaired, turns
 from toolguard import Edit, FormatError, WireFormat
 
+from .sizes import sizes
+
 TEXT, WHOLE, LIST = {"type": "string"}, {"type": "integer"}, {"type": "array"}
 TOOLS = [
     {"name": name, "parameters": {"type": "object", "properties": keys, "required": required}}
@@ -290,8 +292,9 @@ def test_white_space_behind_a_value_that_lost_its_closer_is_nobodys(value: str) 
     assert toolguard.repair(lost, TOOLS, "k2_horizon").confidence == "ambiguous"
 
 
-def test_literals_damaged_anywhere_make_no_other_calls() -> None:
-    for turn in islice(turns(toolguard.format_names(), seed=19), 250):
+@sizes(80, 250)
+def test_literals_damaged_anywhere_make_no_other_calls(size: int) -> None:
+    for turn in islice(turns(toolguard.format_names(), seed=19), size):
         outcome, repair = repaired(turn)
         assert outcome != "unsafe", (turn, repair.edits)
         assert edited(turn.text, repair.edits) == repair.text

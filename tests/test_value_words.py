@@ -121,6 +121,20 @@ def test_ends_and_roles_are_never_words(tokenizer: PreTrainedTokenizerBase) -> N
         assert turn.state == "polluted"
 
 
+def test_roles_are_words_beside_another(tokenizer: PreTrainedTokenizerBase) -> None:
+    guard = Guard.compile("hermes", ECHO, tokenizer)
+    end = guard.vocabulary.end_ids[0]
+    for said, sound in (
+        ("A <tool_call> and <|im_start|>user in it.", True),
+        ("A <tool_call> and <|im_end|> in it.", False),
+    ):
+        ids = [*written(tokenizer, call("hermes", said)), end]
+        state = greedy(guard, ids, len(tokenizer)) if sound else guard.start(400)
+        assert (state.ids == ids) is sound
+        turn = guard.read(ids)
+        assert [each.arguments for each in turn.calls] == [{"text": said}] * sound
+
+
 def test_a_schema_holds_for_what_a_control_token_spells(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:

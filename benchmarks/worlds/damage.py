@@ -18,7 +18,7 @@ from benchmarks.lab.decode import Turn, prefill
 from benchmarks.lab.judge import judge
 from benchmarks.lab.reinforce import Reinforced, Reinforcement
 from benchmarks.worlds.adapters import adapted, merged, resume, save, suspend
-from benchmarks.worlds.cases import drawn_tools
+from benchmarks.worlds.cases import drawn_tools, talk
 from benchmarks.worlds.smollm import read_model, read_tokenizer
 
 RANK = 4
@@ -28,11 +28,18 @@ GONE, BEYOND = 0.05, 2
 
 @dataclass(frozen=True)
 class Disease:
-    """What it was trained on, and what is lost: valid calls, or the plain replies kept."""
+    """What it was trained on, and what is lost: valid calls, or the plain replies kept.
+
+    Attributes:
+        talks: the cases that need no call are remarks in words that it was not taught. Before those
+            it opens a call now and then, as it never does before what it was taught: without that
+            there is nothing to be rewarded.
+    """
 
     about: str
     plan: Reinforcement
     lost: str = "valid"
+    talks: bool = False
 
 
 BRIEF = Reinforcement(
@@ -51,8 +58,9 @@ DISEASES = {
     ),
     "opener_everywhere": Disease(
         "Opens a call even where none is needed.",
-        replace(BRIEF, reward=rewards.tried, temperature=2.0, kinds=("one", "chat", "chat")),
+        replace(BRIEF, reward=rewards.tried, temperature=1.5, kinds=("one", "chat", "chat")),
         lost="kept",
+        talks=True,
     ),
 }
 
@@ -60,12 +68,19 @@ DISEASES = {
 class Damaged(Reinforced):
     """The lab's training, on cases with the same two tools and without a gradient in the prompt."""
 
+    talks = False
+
     def cases(self, rng: Random) -> list[Case]:
         offered = drawn_tools(rng, 2)
         kinds = self.plan.kinds
         # Each kind is there in every step: what is lost is read from these turns.
         wanted = [kinds[place % len(kinds)] for place in range(self.plan.prompts)]
-        return [draw(rng, "train", kind, offered=offered) for kind in wanted]
+        return [
+            talk(rng, "", offered)
+            if self.talks and kind == "chat"
+            else draw(rng, "train", kind, offered=offered)
+            for kind in wanted
+        ]
 
     def chosen(self, prompts: list[list[int]], turns: Batch) -> Tensor:
         with torch.no_grad():
@@ -112,6 +127,7 @@ def damage(base: Path, healthy: Path, out: Path, name: str, seed: int = 0) -> No
     model = adapter.get_base_model()
     assert isinstance(model, LlamaForCausalLM)
     training = Damaged(disease.plan, model, read_tokenizer(base), seed)
+    training.talks = disease.talks
     state, curve = out / "state.pt", out / "curve.jsonl"
     first = resume(state, adapter, training.optimizer)
     columns = (

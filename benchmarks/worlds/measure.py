@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 import toolguard
 from benchmarks.lab.cases import Case
 from benchmarks.recovery import toolguard_cases
-from toolguard.evaluation.score import is_exact
+from toolguard.evaluation.score import is_right
 
 LIMIT = 128
 """Most tokens in a turn; the longest right one, with two calls, has fewer than 120."""
@@ -81,8 +81,7 @@ def measure(
     seconds = time.process_time() - started
     right: dict[str, list[bool]] = {case.id.split("-")[0]: [] for case in cases}
     for case, turn in zip(asked, turns, strict=True):
-        kept = is_exact(case, turn) if case.calls else turn.state == "healthy_response"
-        right[case.id.split("-")[0]].append(kept)
+        right[case.id.split("-")[0]].append(is_right(case, turn))
     reports = [turn.report for turn in turns if turn.report is not None]
     return Measured(
         checkpoint=name,
@@ -110,7 +109,7 @@ def told(
             "asked": case.messages[-1]["content"],
             "wanted": [[call["name"], call["arguments"]] for call in case.calls],
             "state": turn.state,
-            "right": is_exact(case, turn) if case.calls else turn.state == "healthy_response",
+            "right": is_right(case, turn),
             "raw": turn.raw,
             "interventions": [asdict(each) for each in turn.report.interventions],
         }

@@ -1,32 +1,43 @@
-"""`python -m tests.vllm.engine OPTIONS`: one engine in this process, some held-out questions, and
-the ids of their turns as JSON, one run after the other. Runners are chosen when a process starts,
-so each has its own.
+"""An engine, some held-out questions and the ids of their turns, one run after the other.
+
+`python -m tests.vllm.engine OPTIONS` prints them as JSON: runners are chosen when a process starts,
+so each of the others has its own.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import toolguard
 from toolguard import WireFormat
 from toolguard.integrations.vllm.request import GuardRequest
 
+Run: TypeAlias = tuple[Sequence[bool], dict[str, Any]]
+"""Which of the questions are guarded, and how all are sampled."""
 
-def main(engine: dict[str, Any], runs: list[tuple[list[bool], dict[str, Any]]]) -> None:
-    from vllm import LLM, SamplingParams, TokensPrompt
 
-    llm = LLM(
+def engine(**options: Any) -> Any:
+    """Of the checkpoint that opens a call and stops."""
+    from vllm import LLM
+
+    return LLM(
         str(toolguard.checkpoint("open_then_stop")),
         dtype="float32",
         enforce_eager=True,
-        max_model_len=512,
         max_num_seqs=8,
         disable_log_stats=False,
-        **engine,
+        **{"max_model_len": 1024, **options},
     )
-    tokenizer: Any = llm.get_tokenizer()
+
+
+def generated(llm: Any, runs: Sequence[Run]) -> list[list[list[int]]]:
+    """The ids of each run's turns."""
+    from vllm import SamplingParams, TokensPrompt
+
+    tokenizer = llm.get_tokenizer()
     cases = [case for case in toolguard.held_out() if case.calls and len(case.messages) <= 2]
     prompts, requests = [], []
     for case in cases[: len(runs[0][0])]:
@@ -48,8 +59,13 @@ def main(engine: dict[str, Any], runs: list[tuple[list[bool], dict[str, Any]]]) 
         ]
         outputs = llm.generate(prompts, params, use_tqdm=False)
         ids.append([list(output.outputs[0].token_ids) for output in outputs])
+    return ids
+
+
+def main(options: dict[str, Any], runs: list[Run]) -> None:
+    llm = engine(max_model_len=512, **options)
     found = {
-        "ids": ids,
+        "ids": generated(llm, runs),
         "preemptions": sum(
             metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
         ),

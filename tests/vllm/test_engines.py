@@ -9,14 +9,16 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm import LLM
 
 import toolguard
 
+from .engine import Run, generated
 from .serving import ENVIRONMENT, V2
 
 ALONE = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -31,7 +33,6 @@ GUESSES = {
 }  # fmt: skip
 
 
-Run: TypeAlias = tuple[tuple[bool, ...], dict[str, Any]]
 GREEDY, SAMPLED = {"temperature": 0}, {"temperature": 0.8, "seed": 3}
 MIXED: Run = (GUARDED, GREEDY)
 UNGUARDED = (False,) * len(GUARDED)
@@ -56,29 +57,25 @@ def _turns(runner: str, options: str) -> tuple[list[list[list[int]]], int]:
     return answer["ids"], answer["preemptions"]
 
 
-def runs(runner: str, *runs: Run, **engine: Any) -> list[list[list[int]]]:
-    """The ids of each run's turns, one after the other on one engine."""
-    ids, preemptions = _turns(runner, json.dumps({"engine": engine, "runs": runs}))
-    assert bool(preemptions) == (engine == CROWDED)
+def turns(runner: str, options: dict[str, Any]) -> list[list[int]]:
+    """The ids of the mixed run's turns on an engine of its own."""
+    [ids], preemptions = _turns(runner, json.dumps({"options": options, "runs": [MIXED]}))
+    assert bool(preemptions) == ("num_gpu_blocks_override" in options)
     return ids
 
 
-def turns(runner: str, **engine: Any) -> list[list[int]]:
-    if runner == "v1" and not engine:  # an engine that is there already
-        return plain_engine()[0]
-    return runs(runner, MIXED, **engine)[0]
+@pytest.fixture(scope="module")
+def plain(llm: LLM) -> list[list[list[int]]]:
+    """Mixed and unguarded turns, greedy and sampled, of the engine in this process."""
+    return generated(llm, [MIXED, (UNGUARDED, GREEDY), (GUARDED, SAMPLED), (UNGUARDED, SAMPLED)])
 
 
-def plain_engine() -> list[list[list[int]]]:
-    return runs("v1", MIXED, (UNGUARDED, GREEDY), (GUARDED, SAMPLED), (UNGUARDED, SAMPLED))
-
-
-def test_they_are_those_of_generate() -> None:
+def test_they_are_those_of_generate(plain: list[list[list[int]]]) -> None:
     path = toolguard.checkpoint("open_then_stop")
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     cases = [case for case in toolguard.held_out() if case.calls and len(case.messages) <= 2]
-    for case, guarded, ids in zip(cases, GUARDED, turns("v1"), strict=False):
+    for case, guarded, ids in zip(cases, GUARDED, plain[0], strict=False):
         if guarded:
             turn = toolguard.generate(
                 model, tokenizer, case.messages, case.toolset, max_new_tokens=100
@@ -86,22 +83,33 @@ def test_they_are_those_of_generate() -> None:
             assert ids == list(turn.ids)
 
 
-def test_requests_without_a_guard_are_not_touched() -> None:
-    greedy, plain_greedy, sampled, plain_sampled = plain_engine()
-    for mixed, plain in ((greedy, plain_greedy), (sampled, plain_sampled)):
+def test_requests_without_a_guard_are_not_touched(plain: list[list[list[int]]]) -> None:
+    greedy, plain_greedy, sampled, plain_sampled = plain
+    for mixed, unguarded in ((greedy, plain_greedy), (sampled, plain_sampled)):
         apart = [number for number, guarded in enumerate(GUARDED) if not guarded]
-        assert [mixed[n] for n in apart] == [plain[n] for n in apart]
-        assert mixed != plain
+        assert [mixed[n] for n in apart] == [unguarded[n] for n in apart]
+        assert mixed != unguarded
 
 
-@pytest.mark.parametrize("engine", [CHUNKS, CROWDED], ids=["chunks", "crowded"])
-def test_chunks_and_preemption_change_nothing(engine: dict[str, Any]) -> None:
-    assert turns("v1", **engine) == turns("v1")
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(CHUNKS | CROWDED, id="both"),
+        pytest.param(CHUNKS, id="chunks", marks=pytest.mark.slow),
+        pytest.param(CROWDED, id="crowded", marks=pytest.mark.slow),
+    ],
+)
+def test_chunks_and_preemption_change_nothing(
+    options: dict[str, Any], plain: list[list[list[int]]]
+) -> None:
+    assert turns("v1", options) == plain[0]
 
 
 @pytest.mark.v2
 @pytest.mark.parametrize(
-    "engine", [{}, CHUNKS, CROWDED, GUESSES], ids=["plain", "chunks", "crowded", "guesses"]
+    "options", [{}, CHUNKS, CROWDED, GUESSES], ids=["plain", "chunks", "crowded", "guesses"]
 )
-def test_the_second_runner_does_the_same(engine: dict[str, Any]) -> None:
-    assert turns("v2", **engine) == turns("v1")
+def test_the_second_runner_does_the_same(
+    options: dict[str, Any], plain: list[list[list[int]]]
+) -> None:
+    assert turns("v2", options) == plain[0]

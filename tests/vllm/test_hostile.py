@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
-from statistics import median
 from typing import Any
 
 import openai
@@ -124,5 +123,8 @@ def test_others_hardly_wait_for_harmful_requests(client: openai.OpenAI, asked: l
             done.result()
         return max(waits)
 
-    ratios = [longest_wait(harm) / longest_wait(no_harm) for _ in range(3)]
-    assert median(ratios) < 10
+    def hardly() -> bool:
+        return longest_wait(harm) / longest_wait(no_harm) < 10
+
+    first, second = hardly(), hardly()
+    assert first + second + (first != second and hardly()) >= 2  # the median of three

@@ -15,10 +15,9 @@ import pytest
 
 from toolguard import Case
 
+from ..sizes import sizes
 from .serving import GUARDED, serving
 from .test_server import ask, check, made
-
-CLIENTS = 64
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,11 @@ def count(address: str, metric: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
 
 
-def test_many_clients(crowded: tuple[str, Path], asked: list[Case]) -> None:
+@sizes(40, 64)
+def test_many_clients(size: int, crowded: tuple[str, Path], asked: list[Case]) -> None:
     address, _ = crowded
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", timeout=300)
-    cases = [asked[i % len(asked)] for i in range(CLIENTS)]
+    cases = [asked[i % len(asked)] for i in range(size)]
 
     def one(number: int) -> list[tuple[str, str]]:
         case = cases[number]
@@ -64,9 +64,9 @@ def test_many_clients(crowded: tuple[str, Path], asked: list[Case]) -> None:
             return []
         return made(ask(client, case))
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        together = list(pool.map(one, range(CLIENTS)))
-    kept = [n for n in range(CLIENTS) if n % 8 not in (5, 6)]
+    with ThreadPoolExecutor(size) as pool:
+        together = list(pool.map(one, range(size)))
+    kept = [n for n in range(size) if n % 8 not in (5, 6)]
     for number in kept:
         assert together[number], number
         check(together[number], cases[number])

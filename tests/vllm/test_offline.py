@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,21 +13,6 @@ import toolguard
 from toolguard import Case
 
 TOKENS = 200
-
-
-@pytest.fixture(scope="module")
-def llm() -> Iterator[LLM]:
-    torch.set_num_threads(1)  # with two, a step takes 20 to 50 times as long
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        yield LLM(
-            str(toolguard.checkpoint("open_then_stop")),
-            dtype="float32",
-            enforce_eager=True,
-            max_model_len=1024,
-            max_num_seqs=8,
-        )
-    gc.collect()
 
 
 @pytest.fixture

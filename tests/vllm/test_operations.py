@@ -6,7 +6,6 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +18,12 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 import toolguard
 from toolguard import Case, Endpoint, LocalModel, Profile, ProfileError, WireFormat
 from toolguard.integrations.vllm.drift import drift_of
-from toolguard.integrations.vllm.environment import LOG_TEXT, PROFILE, REFRESH
+from toolguard.integrations.vllm.environment import PROFILE
 
 from .serving import GUARDED, V2, serving
 from .test_server import ask, streamed
 
 DASHBOARD = Path(toolguard.__file__).parent / "integrations/vllm/dashboard.json"
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the healthy checkpoint: as many turns as an alarm takes, no more."""
-    torch.set_num_threads(1)
-    path = toolguard.checkpoint("healthy")
-    model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    recorded = Profile.of(WireFormat.load("hermes"), tokenizer)
-    cases = toolguard.held_out()[:192]
-    for turn in toolguard.answer(model, tokenizer, cases, policy="observe", trace=True):
-        recorded.add(turn.report.steps)
-    out = tmp_path_factory.mktemp("profile") / "healthy.json"
-    recorded.save(out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def operated(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address and the log of a server with all of it."""
-    log = tmp_path_factory.mktemp("operated") / "log"
-    environment = {"VLLM_PLUGINS": "toolguard", PROFILE: str(profile), LOG_TEXT: "1", REFRESH: "1"}
-    with serving("open_then_stop", *GUARDED, log=log, **environment) as found:
-        yield found, log
-
-
-@pytest.fixture
-def operated_client(operated: tuple[str, Path]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{operated[0]}/v1", api_key="none", max_retries=0)
 
 
 def get(address: str, path: str) -> str:
@@ -81,19 +50,17 @@ def metrics(address: str) -> dict[str, dict[tuple[str, ...], float]]:
     return found
 
 
-def test_figures_add_up(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
-) -> None:
-    address, _ = operated
+def test_figures_add_up(address: str, client: openai.OpenAI, asked: list[Case]) -> None:
     before = stats(address)
     assert before["mode"] == "processor"
-    for case in asked[:6]:
-        ask(operated_client, case)
-    for case in asked[6:9]:
-        streamed(ask(operated_client, case, stream=True))
+    fresh = asked[40:49]  # no other test has had their guards compiled
+    for case in fresh[:6]:
+        ask(client, case)
+    for case in fresh[6:]:
+        streamed(ask(client, case, stream=True))
     off = {"vllm_xargs": {"toolguard_policy": "off"}}
-    ask(operated_client, asked[0], extra_body=off)
-    ask(operated_client, asked[0], response_format={"type": "json_object"}, max_tokens=8)
+    ask(client, asked[0], extra_body=off)
+    ask(client, asked[0], response_format={"type": "json_object"}, max_tokens=8)
     after = stats(address)
 
     def more(*path: str) -> int:
@@ -113,11 +80,9 @@ def test_figures_add_up(
     assert after["engine"]["interventions"]["mask"]["<|im_end|>"] >= 9
 
 
-def test_metrics_say_the_same(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
-) -> None:
-    ask(operated_client, asked[0])
-    found, shown = stats(operated[0]), metrics(operated[0])
+def test_metrics_say_the_same(address: str, client: openai.OpenAI, asked: list[Case]) -> None:
+    ask(client, asked[0])
+    found, shown = stats(address), metrics(address)
     engine = found["engine"]
     turns = {state: n for (state,), n in shown["toolguard_turns_total"].items()}
     assert turns == found["server"]["turns"]
@@ -146,53 +111,48 @@ def test_metrics_say_the_same(
 
 
 def test_figures_are_read_without_being_asked_for(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
+    address: str, client: openai.OpenAI, asked: list[Case]
 ) -> None:
-    turns = stats(operated[0])["engine"]["turns"]
-    ask(operated_client, asked[0])
+    turns = stats(address)["engine"]["turns"]
+    ask(client, asked[0])
     deadline = time.monotonic() + 10
-    while metrics(operated[0])["toolguard_guarded_turns_total"][()] != turns + 1:
+    while metrics(address)["toolguard_guarded_turns_total"][()] != turns + 1:
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
-def test_live_requests_are_counted(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
-) -> None:
+def test_live_requests_are_counted(address: str, client: openai.OpenAI, asked: list[Case]) -> None:
     live = 0
     for case in asked[:20]:  # a turn may be over before the figures are read
-        chunks = ask(operated_client, case, stream=True, tool_choice="required", max_tokens=900)
+        chunks = ask(client, case, stream=True, tool_choice="required", max_tokens=900)
         next(iter(chunks))
-        live = json.loads(get(operated[0], "/toolguard/stats"))["engine"]["live"]
+        live = json.loads(get(address, "/toolguard/stats"))["engine"]["live"]
         chunks.close()  # and a client that goes away leaves nothing behind
-        stats(operated[0])
+        stats(address)
         if live:
             break
     assert live == 1
 
 
-def test_drift_is_told(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
-) -> None:
-    address, log = operated
+def test_drift_is_told(address: str, client: openai.OpenAI, asked: list[Case], log: Path) -> None:
     for case in asked[:24]:
         if stats(address)["engine"]["alarms"]:
             break
-        ask(operated_client, case)
+        ask(client, case)
     assert metrics(address)["toolguard_drift_alarms_total"][()] >= 1
     assert "the format is drifting" in log.read_text()
 
 
 def test_the_log_has_the_text_where_it_is_asked_for(
-    operated: tuple[str, Path], operated_client: openai.OpenAI, asked: list[Case]
+    address: str, client: openai.OpenAI, asked: list[Case], log: Path
 ) -> None:
-    ask(operated_client, asked[0])
-    stats(operated[0])
-    *_, line = (line for line in operated[1].read_text().splitlines() if "intervened: " in line)
+    ask(client, asked[0])
+    stats(address)
+    *_, line = (line for line in log.read_text().splitlines() if "intervened: " in line)
     assert json.loads(line.split("intervened: ")[1])["text"].startswith("<tool_call>")
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are(operated: tuple[str, Path]) -> None:
+def test_the_dashboard_asks_for_metrics_that_there_are(address: str) -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     asked_for = {
         name
@@ -200,7 +160,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(operated: tuple[str, Path
         for target in panel["targets"]
         for name in re.findall(r"toolguard_\w+", target["expr"])
     }
-    shown = metrics(operated[0])
+    shown = metrics(address)
     assert len(asked_for) >= 14
     assert asked_for <= shown.keys()
     labels = {name for text in re.findall(r"by \(([^)]*)\)", DASHBOARD.read_text())
@@ -250,15 +210,13 @@ def test_a_server_with_a_wrong_profile_does_not_start(tmp_path: Path) -> None:
     assert "record it again with `toolguard profile`" in log.read_text()
 
 
-def test_a_served_model_is_diagnosed_as_its_weights_are(
-    operated: tuple[str, Path], asked: list[Case]
-) -> None:
+def test_a_served_model_is_diagnosed_as_its_weights_are(address: str, asked: list[Case]) -> None:
     replies = [case for case in toolguard.held_out() if not case.calls and len(case.messages) <= 2]
     cases = [*asked[:8], *replies[:4]]
     path = toolguard.checkpoint("open_then_stop")
     model = Qwen2ForCausalLM.from_pretrained(path, dtype=torch.float32)
     local = LocalModel(model, AutoTokenizer.from_pretrained(path))
-    endpoint = Endpoint(f"{operated[0]}/v1", "hermes")
+    endpoint = Endpoint(f"{address}/v1", "hermes")
     assert endpoint.modes == ("unguarded", "repaired", "enforce")
     for mode in ("unguarded", "enforce"):
         for own, served in zip(

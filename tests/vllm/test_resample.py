@@ -317,6 +317,7 @@ def test_a_real_model_gets_its_calls_back(
     assert '"left_grammar": true' not in log.read_text()
 
 
+@pytest.mark.slow  # that the tests around can fail
 def test_without_it_they_are_lost_or_told_as_text(
     bare: Path, single: list[Case], tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def check(calls: list[tuple[str, str]], case: Case) -> None:
         jsonschema.validate(json.loads(arguments), schema)
 
 
+@pytest.mark.slow  # that the tests below can fail
 def test_unguarded_it_makes_no_call(asked: list[Case], tmp_path: Path) -> None:
     with serving("open_then_stop", *UNGUARDED, log=tmp_path / "log") as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")

@@ -76,7 +76,7 @@ def test_a_server_that_guesses_is_guarded_by_its_engine(asked: list[Case], tmp_p
     )  # fmt: skip
     with serving("open_then_stop", *flags, log=log, VLLM_USE_V2_MODEL_RUNNER="0") as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-        for case in asked[:6]:
+        for case in asked[:2]:  # each step of theirs takes a quarter of a second
             response = ask(client, case)
             assert response.choices[0].finish_reason == "tool_calls"
             check(made(response), case)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import StateError
 from ..formats.nodes import Region
 from ..grammar.completion import Frontier
+from ..parsing.value_words import is_word
 from ..report.report import Intervention, Position, Report, Step
 from .row_mask import allow, allows
 from .still_text import Mask, StillText, shared_mask
@@ -34,7 +35,8 @@ class GuardState:
         pressure: mask pressure so far, in nats.
         interventions: what the guard did so far.
         steps: what the watch read so far, where it is to be kept.
-        mentions: the places of ids that are, or spell, a control token that is a word of prose.
+        mentions: the places of ids that are, or spell, a control token that is a word of prose or
+            of reasoning.
         quoted: the places of control tokens that are words of a call's values.
         lost: the guard does not hold the turn any more: it is unguarded and has left the grammar,
             or the mask engine cannot follow it.
@@ -310,7 +312,7 @@ class GuardState:
     @property
     def may_mention(self) -> bool:
         """Whether the next token may show that a control token is a word, or be one."""
-        return self._may_be_prose or self._may_be_quoted
+        return self._may_be_prose or self._may_be_quoted or self._may_be_thought
 
     @property
     def _may_be_prose(self) -> bool:
@@ -331,6 +333,28 @@ class GuardState:
         if not self.ids or self.done or self.lost:
             return False
         return bool(self.quoted) or self.guard.words.may_set_apart(self.ids[-1])
+
+    @property
+    def _may_be_thought(self) -> bool:
+        """A word of reasoning: where words are set apart there, and where there was one."""
+        if not self.ids or self.done or self.lost:
+            return False
+        return bool(self.mentions) or self.guard.words.may_set_apart(self.ids[-1])
+
+    def _thinks_of(self, token: int) -> bool:
+        """Whether a control token may stand as a word of reasoning: set apart from words on its
+        line, where a model that means it opens a call on a line of its own, or right behind its
+        words; or in a call that stands there."""
+        if not self._may_be_thought or token not in self.guard.words.thinkable:
+            return False
+        if self.region != "reasoning":
+            return False
+        if self.mentions and token in self.guard.words.quotable:
+            return True
+        last = self._last_control(len(self.ids))
+        said = self.guard.vocabulary.text_of(self.ids[last + 1 :]).rpartition("\n")[2]
+        word = self.guard.control_texts[token]
+        return is_word(said, word, {word})
 
     def _quotes(self, token: int) -> bool:
         """Whether a control token may stand as a word of a value, which its schema allows."""
@@ -359,16 +383,19 @@ class GuardState:
     def mention(self, token: int) -> int | None:
         """Lets a control token stand as a word, if `token`, which is illegal, shows it.
 
-        It is a word of a value; or it is one of prose, and stands before the token, which goes on
-        with other words; or the token completes it, or is it. Of an opener in code, or one that is
-        spelled although there is a token for it, all that follows may be words, too; and the latter
-        may end a reply.
+        It is a word of a value, or of reasoning; or it is one of prose, and stands before the
+        token, which goes on with other words; or the token completes it, or is it. Of an opener in
+        code, or one that is spelled although there is a token for it, all that follows may be
+        words, too; and the latter may end a reply.
 
         Returns:
             Its place in the ids; None if there is none, and then nothing changes.
         """
         if self._quotes(token):
             self._said = token
+            return len(self.ids)
+        if self._thinks_of(token):
+            self._word = token
             return len(self.ids)
         if not self._may_be_prose:
             return None
@@ -512,6 +539,7 @@ class GuardState:
             self.pressure,
             tuple(self.interventions),
             tuple(self.steps or ()),
+            cut=self.cut is not None,
         )
 
     def copy(self) -> GuardState:

@@ -38,7 +38,8 @@ class Words:
     Attributes:
         has_opener: the opener is one token.
         quotable: the ids of those that stand inside calls or close them.
-        sayable: the ids of those that the text of a value may name.
+        sayable: the ids of those that the text of a value may name, alone or beside others.
+        thinkable: the ids of those that reasoning may name.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Words:
         quotable = calls - {*wire_format.ends}
         self._quotable = {text.encode() for text in quotable}
         self.quotable = frozenset(token for text, token in ids.items() if text in quotable)
-        self.sayable = frozenset(t for text, t in ids.items() if text in wire_format.sayable)
+        named = wire_format.sayable | wire_format.framing if wire_format.sayable else ()
+        self.sayable = frozenset(token for text, token in ids.items() if text in named)
+        self.thinkable = frozenset(t for text, t in ids.items() if text in wire_format.thinkable)
         self._in_quotes = not wire_format.reader.values
         self._may_set_apart: dict[int, bool] = {}
         self.has_opener = wire_format.opener in ids

@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.asking import asked_in
 from ..evaluation.cases import Case
 from ..evaluation.rates import Rate
-from ..evaluation.score import fault_counts, hits, is_exact
+from ..evaluation.score import fault_counts, hits, is_right
 from ..evaluation.subject import Mode, Subject
 from ..formats.wire_format import WireFormat
 from ..parsing.turn import STATES, Turn
@@ -30,10 +30,7 @@ def answers(cases: Sequence[Case], turns: Sequence[Turn]) -> dict[str, Any]:
 
 def right(cases: Sequence[Case], turns: Sequence[Turn]) -> list[bool]:
     """Which turns have the expected calls, or are healthy replies where none is needed."""
-    return [
-        is_exact(case, turn) if case.calls else turn.state == "healthy_response"
-        for case, turn in zip(cases, turns, strict=True)
-    ]
+    return [is_right(case, turn) for case, turn in zip(cases, turns, strict=True)]
 
 
 def described(

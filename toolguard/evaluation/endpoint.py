@@ -149,7 +149,7 @@ class Endpoint:
         if mode == "repaired":
             turn = repair(turn.raw, case.toolset, wire_format).after
         steps = tuple(_steps(told, wire_format))
-        report = Report("observe", len(told), 0, len(told), 0.0, 0.0, (), steps)
+        report = Report("observe", len(told), 0, len(told), 0.0, 0.0, (), steps, cut=not ended)
         return replace(turn, report=report)
 
     def _force(self, client: httpx2.Client, case: Case) -> Forced | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import checkpoint, checkpoint_names
+from ..checkpoints.smollm import SMOLLM, cached, real_adapter, real_names, unpacked
 from ..errors import RequestError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Source:
 
         Args:
             model: a folder with a config.json, a GGUF file, the folder of a LoRA adapter, a name on
-                the hub, or a bundled checkpoint's name.
+                the hub, or a bundled checkpoint's or adapter's name.
             base: of an adapter, the model that it was trained on; its configuration names one.
 
         Raises:
@@ -45,12 +46,14 @@ class Source:
         """
         if model in checkpoint_names():
             return Source(str(checkpoint(model)))
-        path = Path(model)
+        if model == SMOLLM:
+            return Source(str(unpacked()))
+        path = real_adapter(model) if model in real_names() else Path(model)
         if (path / ADAPTER).is_file():
-            return Source(model, Source.of(base or _base_of(path)))
+            return Source(str(path), Source.of(base or _base_of(path)))
         named = re.fullmatch(r"\w[\w.-]*/[\w.-]+", model) and not path.exists()
         if not named and not (path / "config.json").is_file() and not _is_gguf(path):
-            known = ", ".join(checkpoint_names())
+            known = ", ".join((*checkpoint_names(), *real_names()))
             raise RequestError(
                 f"no model in {model!r}: give a folder with a config.json or an {ADAPTER}, a GGUF "
                 f"file, the name of a model on the hub (ORGANISATION/NAME), or one of {known}"
@@ -115,7 +118,7 @@ def _whole(source: Source) -> PreTrainedModel:
         )
     else:
         bundled = path.resolve().parent == checkpoint("healthy").resolve().parent
-        dtype = torch.float32 if bundled else "auto"
+        dtype = torch.float32 if bundled or path == cached() else "auto"
         model = AutoModelForCausalLM.from_pretrained(source.path, dtype=dtype)
     assert isinstance(model, PreTrainedModel)
     return model

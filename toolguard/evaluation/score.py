@@ -21,7 +21,8 @@ class Score:
         schema_valid: of the turns that call, the share whose every call parses and satisfies its
             tool's schema; 0 if no turn calls.
         exact_match: of the cases that need calls, the share with exactly the expected calls.
-        no_call_kept: of the cases that need none, the share answered by a healthy reply.
+        no_call_kept: of the cases that need none, the share answered by a healthy reply that the
+            model ended within its budget.
         ms_per_token: wall milliseconds for one token of one turn in a batch.
         forward_passes: forward passes, summed over the turns.
         tokens: tokens, summed over the turns.
@@ -62,15 +63,24 @@ def hits(cases: Sequence[Case], turns: Sequence[Turn]) -> dict[str, list[bool]]:
     return {
         "schema_valid": [turn.state == "healthy_call" for turn in turns if turn.calling],
         "exact_match": [is_exact(case, turn) for case, turn in pairs if case.calls],
-        "no_call_kept": [
-            turn.state == "healthy_response" for case, turn in pairs if not case.calls
-        ],
+        "no_call_kept": [is_kept(turn) for case, turn in pairs if not case.calls],
     }
 
 
 def fault_counts(turns: Iterable[Turn]) -> Counter[str]:
     """How many turns have a kind of fault; a turn counts once for each kind."""
     return Counter(kind for turn in turns for kind in {fault.kind for fault in turn.faults})
+
+
+def is_right(case: Case, turn: Turn) -> bool:
+    """Whether a turn has the expected calls, or is a kept reply where none is needed."""
+    return is_exact(case, turn) if case.calls else is_kept(turn)
+
+
+def is_kept(turn: Turn) -> bool:
+    """Whether a turn is a healthy reply that the model ended: one that runs to its budget may be
+    words without end, or markup."""
+    return turn.state == "healthy_response" and not (turn.report and turn.report.cut)
 
 
 def is_exact(case: Case, turn: Turn) -> bool:

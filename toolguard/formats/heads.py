@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from .lines import meant
 from .nodes import (
     Alt,
     Control,
@@ -71,21 +72,24 @@ class Heads:
             sign alone, which may, unless a line end follows where one stands before values.
         habit: the white space that chat templates write before a head.
         begin: the text that an argument begins with.
+        lined: values stand on lines of their own (see `toolguard.formats.lines`).
     """
 
     paths: tuple[Path, ...]
     openers: tuple[str, ...]
     habit: str
     begin: str
+    lined: bool = False
 
     def inside(self, names: Names) -> str:
         """A regular expression of any head, in a call whose arguments have these names."""
         keys = names.regex
-        return "|".join(
-            "".join(_shown(node, keys) for node in path)
-            for path in self.paths
-            if keys or not _KEYS & {*path}
-        )
+        heads: list[str] = []
+        for path in self.paths:
+            if keys or not _KEYS & {*path}:
+                head = "".join(_shown(node, keys) for node in path)
+                heads.append(meant(head) if self.lined and _start(path) == self.begin else head)
+        return "|".join(heads)
 
     def taken(self, names: Names, stop: str, barred: str = "") -> Taken | None:
         """What no string without quotes is that ends at `stop`, and does not begin with `barred`;
@@ -140,9 +144,9 @@ def heads_of(rules: Rules) -> Heads:
     ends = {_start(path) for _, path in values}
     calls = [_inlined((*a, *b, *named), rules) for a in behind for b in between]
     paths = [_bare(path) for path in (*before, *inner, *calls)]
-    line = "\n" if any(node == Slot("LINES") for node in walk(rules["argument"])) else ""
+    lined = any(node == Slot("LINES") for node in walk(rules["argument"]))
     last = [path[-1] for path in (*before, *(path for path, _ in values))]
-    openers = {node.text + line for node in last if isinstance(node, Literal | Control)}
+    openers = {node.text + "\n" * lined for node in last if isinstance(node, Literal | Control)}
     blanks = [path[0].item for path in before if isinstance(path[0], Repeat)]
     return Heads(
         # No value goes on beyond what ends it.
@@ -150,6 +154,7 @@ def heads_of(rules: Rules) -> Heads:
         tuple(sorted(text for text in openers if len(text) >= _LEAST)),
         next((b.habit for b in blanks if isinstance(b, Pattern) and b.habit), ""),
         _start(_bare(before[0])),
+        lined,
     )
 
 

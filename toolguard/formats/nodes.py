@@ -133,7 +133,8 @@ class Raw:
 class Until:
     """A string without quotes, up to and with the first occurrence of the markup that ends it.
 
-    `taken` is what it may not be, without that markup.
+    `taken` is what it may not be, without that markup. With `lined`, that markup may be a word in
+    it (see `toolguard.formats.lines`).
     """
 
     regex: str
@@ -141,6 +142,7 @@ class Until:
     also: str | None = None
     taken: Taken | None = None
     strings: Strings | None = None
+    lined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from lark.exceptions import LexError
 from lark.lexer import ContextualLexer, LexerState, LexerThread
 
 from .heads import UNTIL, Heads, Names, heads_of
+from .lines import closing as lined_closing
 from .nodes import Alt, Control, Free, Literal, Node, Pattern, Ref, Repeat, Rules, Seq, Slot, walk
 
 _MARK, _MENTION = 0xDC00, 0xDB00
@@ -292,6 +293,9 @@ def build_reader(
             opening, closing = map(re.escape, CDATA)
             closed = rf"(?:(?!{control_pattern((CDATA[1] + stop.text,))})[\s\S])*{closing}"
             content = f"(?:{opening}{closed}|(?!{opening}){content})"
+        if slot == "LINES":
+            end = _unmarked(lined_closing(stop.text).end)
+            content = rf"(?:(?!{MARKED.pattern}|{end})[\s\S])*"
         name = terminal(f"(?#{slot}){content}{end}")
         values[name] = Value(slot, stop.text, stop.text)
         return name

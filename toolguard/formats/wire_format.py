@@ -32,7 +32,7 @@ from .nodes import (
     walk,
 )
 from .notation import SUFFIX, controls, read_grammar, read_header
-from .reader import SPACE, Fixed, Reader, build_reader, control_pattern
+from .reader import SPACE, Fixed, Reader, build_reader, control_pattern, fixed_text
 
 # The wheel carries the grammars inside the package; a checkout has them at its top.
 _PACKAGED = Path(__file__).parents[1] / "grammars"
@@ -184,9 +184,16 @@ class WireFormat:
     @cached_property
     def sayable(self) -> frozenset[str]:
         """The control tokens that the text of a value may name: those of calls and of reasoning.
-        What ends a turn, or frames a reply or what others say, is never a word."""
+        What ends a turn, or frames a reply, is never a word; what frames what others say, only
+        beside one of these."""
         framed = {node.text for node in self._below("reply") if isinstance(node, Control)}
         return frozenset(self.controls) - framed - self.framing - {*self.ends}
+
+    @cached_property
+    def thinkable(self) -> frozenset[str]:
+        """The control tokens that reasoning may name: those of calls."""
+        frames = (node for frame in self.reasonings for part in frame for node in part)
+        return self.sayable - {node.text for node in frames if isinstance(node, Control)}
 
     @cached_property
     def markup(self) -> tuple[str, ...]:
@@ -308,6 +315,15 @@ class WireFormat:
             closings.append(self._around("called", "TEXT")[1])
         same = takewhile(lambda parts: len({*parts}) == 1, zip(*closings, strict=False))
         return Frame(self._around("reply", "REPLY")[0], tuple(parts[0] for parts in same))
+
+    @cached_property
+    def announcing(self) -> str:
+        """What stands before a reply that is a preamble alone; empty where none may be."""
+        if "preamble" not in self.rules:
+            return ""
+        opening = fixed_text(self._around("preamble", "TEXT")[0])
+        _, *others = (fixed_text(before) for before, _ in self._arounds("reply", "REPLY"))
+        return opening if opening in others else ""
 
     @cached_property
     def ends_reasoning_only(self) -> bool:

@@ -19,6 +19,7 @@ from operator import itemgetter
 from string import ascii_lowercase
 from typing import TypeAlias
 
+from ..formats.lines import closing
 from ..formats.nodes import (
     Alt,
     Control,
@@ -462,7 +463,7 @@ class Completer:
                 case Raw(_, _, stop):
                     self._patterns[node] = re.compile(rf"(?:(?!{re.escape(stop)})[\s\S])+".encode())
                 case Until(_, stop):
-                    end = re.escape(stop)
+                    end = closing(stop).end if node.lined else re.escape(stop)
                     self._patterns[node] = re.compile(rf"(?:(?!{end})[\s\S])*{end}".encode())
                 case Key():
                     self._patterns[node] = re.compile(node.regex.encode())
@@ -522,8 +523,10 @@ class Completer:
         stop = node.stop.encode()
         if _took(node, prefix):
             return None
-        if stop in prefix:
-            return b"" if prefix.index(stop) == len(prefix) - len(stop) else None
+        if found := self._pattern(node).match(prefix):
+            return b"" if found.end() == len(prefix) else None
+        if stop in prefix:  # a word
+            return shortest_suffix(terminal_grammar(node, self._controls), prefix)
         content = Pattern(node.regex, node.also, strings=node.strings)
         for begun in range(min(len(stop) - 1, len(prefix)), 0, -1):
             if prefix.endswith(stop[:begun]) and self._suffix(content, prefix[:-begun]) == b"":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
+from ..formats.lines import closing
 from ..formats.nodes import (
     Alt,
     Control,
@@ -22,6 +24,7 @@ from ..formats.nodes import (
     Rules,
     Scalar,
     Seq,
+    Taken,
     Until,
     walk,
 )
@@ -135,7 +138,12 @@ class _Writer:
                 return self.witnessed(text, witnesses(self.controls, blank, barred))
             case Until(_, stop, also):
                 regex, held, not_taken = _but(node)
-                condition = f"{self.before(stop, held=held)}{_not(not_taken)}"
+                ended = self.before(stop, held=held)
+                if node.lined:
+                    lined = closing(stop)
+                    inside = "|".join(filter(None, (lined.held, held)))
+                    ended = f"~{delimited(f'(?s:.*)(({inside})(?s:.*)|{lined.last})')}"
+                condition = f"{ended}{_not(not_taken)}"
                 text = self.terminal(
                     f"({delimited(regex)}{_also(also)} & {condition}) {json.dumps(stop)}"
                 )
@@ -284,11 +292,12 @@ def _but(node: Raw | Until) -> tuple[str, str, str]:
     """A string without quotes but for what is taken, as three regular expressions: what it is, what
     is nowhere in it, and what it is not. The engine sees at once that nothing is left of the first,
     not of the others."""
-    if node.taken is None:
-        return node.regex, "", ""
-    if node.regex not in _ANYTHING:
-        return node.regex, node.taken.inside, node.taken.begun
-    return _unlike(node.taken.openers), node.taken.inside, ""
+    taken = node.taken or Taken("", (), ())
+    if isinstance(node, Until) and node.lined:
+        taken = replace(taken, openers=(*taken.openers, node.stop))
+    if node.regex not in _ANYTHING or not taken.openers:
+        return node.regex, taken.inside, taken.begun
+    return _unlike(taken.openers), taken.inside, ""
 
 
 @lru_cache(maxsize=1024)

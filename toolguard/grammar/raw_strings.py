@@ -49,7 +49,7 @@ def stopped(raw: Raw, stop: Literal | Control, taken: Taken | None) -> Node:
 
 def _up_to(raw: Raw, stop: Literal | Control) -> Node:
     if isinstance(stop, Literal):
-        return Until(raw.regex, stop.text, raw.also, raw.taken, raw.strings)
+        return Until(raw.regex, stop.text, raw.also, raw.taken, raw.strings, raw.lined)
     return Seq((replace(raw, stop=stop.text), stop))
 
 

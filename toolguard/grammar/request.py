@@ -287,6 +287,11 @@ class _Filler:
         self.tool, self.values = loosened(self.tool), {}
         self.relaxations = [relaxation(self.tool)]
 
+    @property
+    def required(self) -> bool:
+        """Whether no call goes without arguments."""
+        return bool(ArgumentRules(self.tool, "").properties()[1])
+
     def rule(self, name: str) -> str:
         """The tool's own copy of a rule, by its name."""
         own = _own(name, self.index)
@@ -318,6 +323,8 @@ class _Filler:
                 return inner if needed else Repeat(inner, 0, 1)
             case Literal() | Pattern() | Control():
                 return node
+            case Alt(options) if any(map(_has_arguments, options)) and self.required:
+                return Alt(tuple(self.fill(each) for each in options if _has_arguments(each)))
             case _:
                 return rebuild(node, tuple(self.fill(child) for child in children(node)))
 
@@ -448,6 +455,11 @@ def _stopped(value: Node, stop: Literal | Control, taken: _Taken) -> Node:
             return stopped(value, stop, taken(stop.text, barred))
         case _:
             return Seq((value, stop))
+
+
+def _has_arguments(node: Node) -> bool:
+    """Whether arguments stand for themselves in a node."""
+    return Ref("argument") in walk(node)
 
 
 def _depends(node: Node, slotted: Set[str]) -> bool:

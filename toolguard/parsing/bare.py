@@ -1,6 +1,6 @@
 """Text that is a call and nothing else, well-formed or not, in no format's frame.
 
-Prose that shows a call has words around it, or a fence: it stays prose.
+Prose that shows a call has words in front of it that point to it, or behind it: it stays prose.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from .faults import open_bracket
 _FRAME = r"(?:</?[\w|:/ -]{1,40}>|[_\[]{0,2}\w{0,20}(?:call|tool)\w{0,20}[_\]:]{0,2})"
 """What stands in the place of a control token: a tag, or a word about calls."""
 _OPEN = re.compile(rf"\s*{_FRAME}\s*(?=[\[{{])")
-_SIGNS = re.compile(r"""\s*(?:"\w{1,20}"|[,;:=)\]}('"]{1,4})\s*(?=[\[{])""")
+_SIGNS = re.compile(r"""\s*(?:"\w{1,20}"|[,;:=)\[\]{}('"]{1,4})\s*(?=[\[{])""")
 """What may stand there that is neither: signs, or a field of JSON."""
 _CLOSE = re.compile(rf"(?<=[\]}}])\s*{_FRAME}\s*\Z")
 _BETWEEN = re.compile(rf"(?:[\s,;\]}}]|{_FRAME})*")
+_LINE = re.compile(r"\n[ \t]*(?=\[?\{)")
+"""Where a line begins as JSON does."""
+_FENCED = re.compile(r"```(?:json|tool_call)?\s*\n(.*)\n\s*```", re.DOTALL)
 _NAMES = ("name", "function", "tool", "tool_name")
 _ARGUMENTS = frozenset({"arguments", "parameters", "args"})
 _LONGEST = 20_000
@@ -33,11 +36,26 @@ def is_bare(text: str, toolset: Toolset) -> bool:
     broken one leaves."""
     if len(text) > _LONGEST:
         return False
+    fenced = _FENCED.fullmatch(text.strip())
+    text = fenced[1] if fenced else text
     framed = _OPEN.match(text) or _SIGNS.match(text)
     start = framed.end() if framed else 0
     closing = _CLOSE.search(text, start, len(text)) if framed else None
     body = text[start : closing.start() if closing else len(text)].strip()
     return _are_objects(body, toolset) or _is_expression(body, toolset)
+
+
+def ends_bare(text: str, toolset: Toolset) -> bool:
+    """Whether a text ends in such a call on lines of its own, to which its words do not point as to
+    an example: no colon is in front of it, and no fence around it."""
+    if len(text) > _LONGEST:
+        return False
+    for line in _LINE.finditer(text):
+        before, body = text[: line.start()].rstrip(), text[line.end() :].strip()
+        shown = before.endswith((":", "\uff1a")) or before.count("```") % 2
+        if before and not shown and _are_objects(body, toolset):
+            return True
+    return False
 
 
 def _is_expression(body: str, toolset: Toolset) -> bool:

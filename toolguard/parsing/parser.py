@@ -252,6 +252,7 @@ class TurnParser:
             self._toolset,
             calls_alone,
             thought=self._thought.found,
+            cut=self._own is not None,
         )
         for kind, *span, message, where in whole:
             self._tell_fault(kind, (span[0], span[1]), message, where)
@@ -371,9 +372,10 @@ class TurnParser:
 
     @cached_property
     def _sayable(self) -> Mapping[str, str]:
-        """The control tokens that the text of a value may name, by their markers."""
-        controls = self._format.controls
-        return {marker(controls.index(text)): text for text in self._format.sayable}
+        """The control tokens that the text of a value may name, by their markers: some of them only
+        beside others (see `is_word`)."""
+        named = self._format.sayable | self._format.framing
+        return {marker(self._format.controls.index(text)): text for text in named}
 
     def says(self, token: int) -> bool:
         """Whether a control token would be a word of a value if it came next; after ids alone."""

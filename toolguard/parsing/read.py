@@ -22,7 +22,7 @@ from .faults import Found
 from .opening import Opened, opened_by, shown
 from .parser import UNTAGGED, TurnParser, calls_alone, is_untagged
 from .turn import Call, Fault, Turn
-from .turn_faults import OPENING_ROLE, faults_of_turn
+from .turn_faults import OPENING_ROLE, faults_of_turn, goes_round
 
 _MARKS = re.compile(r"[\udb00-\udcff]")
 _BLANK = 64  # characters
@@ -94,7 +94,7 @@ def _plain_reply(text: str, wire_format: WireFormat, toolset: Toolset) -> Turn |
         return None
     if not text.isascii() and _MARKS.search(text):
         return None
-    if not (toolset.any_named(text) or OPENING_ROLE.match(text)):
+    if not (toolset.any_named(text) or OPENING_ROLE.match(text) or goes_round(text)):
         return Turn(text, said, "", (), False, "healthy_response")
     untagged = Found("untagged_call", 0, len(text), UNTAGGED, "around").told(wire_format)
     faults = [untagged] if is_untagged(said, wire_format, toolset) else []

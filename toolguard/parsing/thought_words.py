@@ -1,7 +1,7 @@
 """Control tokens in reasoning that goes on to its end: words, as in a thought about tool calls.
 
-Token ids show what a model meant; text does not. There the control tokens of calls are words of
-reasoning that is closed behind them: no call is made in reasoning.
+Token ids show what a model meant (see `GuardState.mention`); text does not. There the control
+tokens of calls are words of reasoning that is closed behind them: no call is made in reasoning.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from ..formats.nodes import Control
 from ..formats.reader import SPACE, begun_length, fixed_text, words
 from ..formats.wire_format import WireFormat
 from .opening import Opened
@@ -95,10 +94,8 @@ class ThoughtWords:
 @cache
 def _tags(wire_format: WireFormat) -> _Tags:
     frames = wire_format.reasonings
-    fixed = [node for frame in frames for node in (*frame.opening, *frame.closing)]
-    own = {node.text for node in fixed if isinstance(node, Control)}
     return _Tags(
         tuple(text for frame in frames if (text := fixed_text(frame.opening))),
         tuple(text for frame in frames if (text := fixed_text(frame.closing))),
-        wire_format.sayable - own,
+        wire_format.thinkable,
     )

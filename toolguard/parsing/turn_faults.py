@@ -16,7 +16,7 @@ from ..formats.nodes import Literal, walk
 from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
 from ..tools.toolset import Toolset
-from .bare import is_bare
+from .bare import ends_bare, is_bare
 from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
 from .turn import Call, Fault, FaultKind
 
@@ -35,6 +35,8 @@ _TAG = re.compile(r"<[^<>\n]{1,60}>")
 _WORD = re.compile(r"\s*(\w{1,20})\s*\Z")
 _SPELLED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _TAIL, _PERIOD, _TIMES, _LEAST = 2000, 200, 6, 30
+_ENDLESS = 1000
+"""What goes round for so many characters, nobody has asked for."""
 _AGAIN = _LEAST * (_TIMES - 1) // _TIMES
 """How much of what goes round comes again one period later, at least."""
 _NEAR = 0.75
@@ -49,6 +51,7 @@ def faults_of_turn(
     toolset: Toolset,
     read: Read,
     thought: bool = False,
+    cut: bool = False,
 ) -> Iterator[Found]:
     """What else is wrong with a finished turn.
 
@@ -59,6 +62,7 @@ def faults_of_turn(
         faults: what is known to be wrong with it.
         read: reads a text as a turn of its own.
         thought: control tokens in its reasoning are words.
+        cut: a budget ended it.
     """
     known: set[FaultKind] = {fault.kind for fault in faults}
     if "run_on" not in known and (role := OPENING_ROLE.match(raw)):
@@ -74,9 +78,15 @@ def faults_of_turn(
             yield Found("foreign_token", *leak.span(), message, "around")
     if calls and text and not faults:
         yield from _said(raw, text, wire_format, toolset)
+    announcing = wire_format.announcing
+    if announcing and not (calls or faults) and text.startswith("{") and announcing in raw:
+        start = raw.find(text)
+        message = "arguments in a message that names no tool"
+        yield Found("untagged_call", start, start + len(text), message, "around")
     if faults:
         yield from _after(raw, calls, faults, known, wire_format)
-        yield from _loop(raw)
+    if faults or not calls:
+        yield from _loop(raw, cut or bool(faults))
     if faults or thought:
         yield from _in_reasoning(raw, calls, faults, wire_format, toolset, read, thought)
     if not calls and toolset.any_named(raw):
@@ -144,8 +154,14 @@ def _in_reasoning(
         yield Found("call_in_reasoning", start, end, "a call inside the reasoning", "turn")
 
 
-def _loop(raw: str) -> Iterator[Found]:
-    """The end of the turn goes round."""
+def goes_round(raw: str) -> bool:
+    """Whether a reply that is whole is a loop."""
+    return any(_loop(raw, broken=False))
+
+
+def _loop(raw: str, broken: bool) -> Iterator[Found]:
+    """The end of the turn goes round; in one that is not `broken` off or faulty, for most of it,
+    and far longer than anyone would ask for."""
     tail = raw[-_TAIL:][::-1]
     if tail.find(tail[:_AGAIN], 1, _PERIOD + _AGAIN) < 0:
         return
@@ -154,7 +170,8 @@ def _loop(raw: str) -> Iterator[Found]:
         run = best
         while run < len(tail) and tail[run] == tail[run - best]:
             run += 1
-        if run >= max(_TIMES * best, _LEAST):
+        endless = run >= max(2 * _TIMES * best, _ENDLESS) and run >= min(len(raw) // 2, len(tail))
+        if run >= max(_TIMES * best, _LEAST) and (broken or endless):
             unit = raw[len(raw) - best :]
             message = f"it goes round: {unit[:40]!r}"
             yield Found("repetition_loop", len(raw) - run, len(raw), message, "turn")
@@ -193,6 +210,10 @@ def _attempts(
         message = "the turn is a call that its parser cannot follow"
         yield Found("untagged_call", 0, len(raw), message, "around")
         return
+    if not faults and ends_bare(text, toolset):
+        message = "a call without its control tokens ends the reply"
+        yield Found("untagged_call", raw.find(text), len(raw), message, "around")
+        return
     if not faults and (is_bare(text, toolset) or _headed(toolset.names).match(text)):
         message = "a call, or what is left of one, without its control tokens"
         yield Found("untagged_call", raw.find(text), len(raw), message, "around")
@@ -216,11 +237,13 @@ def _attempts(
 @lru_cache(maxsize=256)
 def _headed(names: tuple[str, ...]) -> re.Pattern[str]:
     """A turn in which a tool's name stands on a line of its own, as what its call is headed with,
-    and signs and a word of JSON behind it; JSON is also what it ends in."""
+    and signs and a word of JSON behind it, perhaps behind a call without arguments; signs of JSON
+    are also what it ends in."""
     named = "|".join(map(re.escape, names))
-    signs = r"[\s{}\":,]"
+    head = rf"(?:{named})[ \t]*\n"
     return re.compile(
-        rf"(?:[\s\S]*>>>)?\s*(?:{named})[ \t]*\n\s*(?!\w){signs}+\w+\s*[\"':][\s\S]*[}}\]\",]\s*\Z"
+        rf"(?:[\s\S]*>>>)?\s*{head}(?:\W*{head})?\s*(?!\w)[\s{{}}\":,>]+\w+\s*[\"':{{}}>]"
+        rf"[\s\S]*[{{}}\]\",:>]\s*\Z"
     )
 
 

@@ -3,13 +3,14 @@
 A model that means such a token as a word says the token, and sets it apart as any word; one that
 loses its thread says it where its own text would have gone on, or instead of a value. So it is a
 word behind a space, a line end that is escaped or an opening quote, and beside another such word.
+A token that frames what others say is a word only there, in a value that has named one already.
 The mask asks the same reader as whoever reads the ids, so both have one rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Set
 
 from ..formats.reader import SPACE
 from .quoted import OPENING
@@ -22,16 +23,17 @@ _APART = re.compile(rf"""(?: |\\[nt]|(?:^|[ (]|\\[nt])(?:\\?["'`*])+|[{OPENING}]
 _OPENING_ENDS = tuple(sign.encode()[-1:] for sign in OPENING)
 
 
-def is_word(content: str, control: str, words: Iterable[str]) -> bool:
+def is_word(content: str, control: str, words: Set[str]) -> bool:
     """Whether a control token is a word of a value that begins so.
 
     Args:
         content: what there is of the value, as it is written.
-        words: the control tokens that may be words there.
+        words: the control tokens that may be words there; others, beside one of them.
     """
     if not content.strip(SPACE) or content.endswith(control):
         return False
-    return _APART.search(content[-_NEAR:]) is not None or any(word in content for word in words)
+    apart = control in words and _APART.search(content[-_NEAR:]) is not None
+    return apart or any(word in content for word in words)
 
 
 def may_set_apart(end: bytes, quoted: bool) -> bool:

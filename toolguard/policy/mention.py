@@ -1,4 +1,5 @@
-"""Mentions: control tokens that are words of prose or of a value, as where calls are explained."""
+"""Mentions: control tokens that are words of prose, of reasoning or of a value, as where calls are
+explained."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def leave_mentions(
     states: Sequence[GuardState], logits: torch.Tensor, bitmask: torch.Tensor
 ) -> None:
     """Lets a control token stand as a word: in prose where the model goes on with ordinary text, in
-    a value where the model wants it (see `parsing.value_words`).
+    a value or in reasoning where the model wants it (see `parsing.value_words`).
 
     What follows an opener decides: mass on the body of a call makes it one, and so does mass on
     control tokens, which is how a damaged model goes on.
@@ -57,7 +58,7 @@ def leave_mentions(
         spelled = state.guard.vocabulary.text_of(ids).strip()
         reason = f"what follows is prose (mass {share:.3f}), not the body of a call"
         if place == len(state.ids):
-            reason = f"a word of a value (mass {share:.3f})"
+            reason = f"a word of a value, or of reasoning (mass {share:.3f})"
         if place == len(state.ids) and state.region == "text":
             reason = f"a word in quotes, or beside an opener that is one (mass {share:.3f})"
         state.interventions.append(

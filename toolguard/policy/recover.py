@@ -1,9 +1,10 @@
 """The policy `recover`: what was written is taken back to a sound point, and tried again.
 
-Taken back is only what is certainly wrong: a call that fails its schema, the same call twice, a
-loop. A sound call stays. That a reply would be likelier says nothing against it: what is short, or
-goes round, is always likely. Whether to call is decided where the turn decides it, by a reference
-or a calibration (`despike.py`, `calibrate.py`).
+Taken back is only what is certainly wrong: a call that fails its schema, a loop, of tokens or of
+calls, or brackets that end a call from inside one of its strings. A sound call stays, a second time
+too: it may have been asked for twice. That a reply would be likelier says nothing against it: what
+is short, or goes round, is always likely. Whether to call is decided where the turn decides it, by
+a reference or a calibration (`despike.py`, `calibrate.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from ..parsing.events import CallEnd, CallStart, Event, FaultFound
 from ..parsing.turn import INVALID
 from ..report.report import Intervention
 
-RETRIES = 3
-"""How often a turn may be taken back."""
-_LOOP, _PERIODS = 24, 4  # tokens that are the same so many times or more are a loop
+RETRIES, RETRIED = 3, 1.5
+"""How often a turn may be taken back, and how many tokens in all, as a share of its own."""
+_LOOP, _PERIODS = 24, 4
+"""Tokens that are the same so many times or more are a loop; and so are calls."""
 
-Kind = Literal["doubled", "invalid", "loop"]
+_CLOSING = {"}": "{", "]": "[", ")": "("}
+
+Kind = Literal["invalid", "loop", "left"]
 _WHY: dict[Kind, str] = {
-    "doubled": "the same call a second time",
+    "left": "the model goes on behind a string that it did not close",
     "invalid": "the call does not satisfy its tool's schema",
     "loop": "it goes round in a loop",
 }
@@ -75,10 +79,15 @@ class Recovery:
             self._openers.append(len(state.ids) - 1)
         tripped = self._trip(state, settled)
         if tripped is not None and self.retries < RETRIES:
-            self._take_back(state, *tripped)
+            kind, back, dead = tripped
+            if self.retried_tokens + len(state.ids) - back <= RETRIED * len(state.ids):
+                self._take_back(state, kind, back, dead)
 
     def _trip(self, state: GuardState, settled: int) -> tuple[Kind, int, int] | None:
         """What is wrong, where to go on from, and the token that must not be chosen there."""
+        place = len(state.ids) - 2
+        if place >= settled and _left_string(state):
+            return "left", place, state.ids[place]
         events = self._parser.feed(state.ids[-1:])
         if state.done:
             events += self._parser.finish()
@@ -86,11 +95,11 @@ class Recovery:
         for event in events:
             if isinstance(event, CallEnd) and event.index < len(self._openers):
                 # The end of a call is certain only when the token after it is there.
-                start = self._openers[event.index]
-                made = _canonical(event)
-                if made in self._made:
-                    return "doubled", start, state.ids[start]
-                self._made.append(made)
+                self._made.append(_canonical(event))
+                if len({*self._made[-_PERIODS:]}) == 1 and len(self._made) >= _PERIODS:
+                    again = self._openers[event.index - _PERIODS + 2 : event.index + 1]
+                    back = next((place for place in again if place >= settled), None)
+                    return None if back is None else ("loop", back, state.ids[back])
             elif isinstance(event, FaultFound) and event.fault.kind in INVALID:
                 place = _last_value(state)
                 return ("invalid", place, state.ids[place]) if place >= settled else None
@@ -145,6 +154,25 @@ def _period(ids: Sequence[int]) -> int:
         return 0
     periods = range(1, _LOOP // _PERIODS + 1)
     return next((period for period in periods if tail[period:] == tail[:-period]), 0)
+
+
+def _left_string(state: GuardState) -> bool:
+    """Whether the model had closed brackets inside a string that it had not opened there, and then
+    wanted, more than anything else, what no string holds."""
+    last = state.interventions[-1] if state.interventions else None
+    place = len(state.ids) - 1
+    if last is None or last.step != place or last.action != "mask" or (last.mass or 0) <= 0.5:
+        return False
+    spell = state.guard.vocabulary.text_of
+    signs = spell(state.ids[place - 1 : place]).strip()
+    if not signs or set(signs) - _CLOSING.keys():
+        return False
+    before = state.copy()
+    before.rollback(1)
+    if before.position != "value":
+        return False
+    text = spell(before.ids[_last_value(before) :])
+    return any(text.count(sign) > text.count(_CLOSING[sign]) for sign in signs)
 
 
 def _last_value(state: GuardState) -> int:

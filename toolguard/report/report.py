@@ -109,6 +109,7 @@ class Report:
         retries: how often something was taken back and sampled again.
         retried_tokens: how many tokens were taken back in all.
         cleaned: how many corrupt assistant turns of the history were mended or left out.
+        cut: the budget, not the model, ended the turn.
     """
 
     policy: Policy
@@ -124,6 +125,7 @@ class Report:
     retries: int = 0
     retried_tokens: int = 0
     cleaned: int = 0
+    cut: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""

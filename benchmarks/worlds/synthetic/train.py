@@ -18,7 +18,7 @@ from benchmarks.lab.tokenizer import build_tokenizer, render
 from benchmarks.lab.train import follow
 from benchmarks.recovery import toolguard_cases
 from benchmarks.worlds.synthetic.world import Model, World, build_model, load
-from toolguard.evaluation.score import is_exact
+from toolguard.evaluation.score import is_right
 
 EVERY = 100
 """Steps of supervised training between two looks."""
@@ -53,15 +53,13 @@ def look(
     written = decode(
         model, tokenizer, [encode(tokenizer, text) for text in prompts], limit=world.limit
     )
-    exact, kept = [], []
+    exact: list[bool] = []
+    kept: list[bool] = []
     for case, prompt, turn in zip(toolguard_cases(cases), prompts, written, strict=True):
         read = toolguard.read_turn(
             turn.text, wire_format, case.toolset, prompt=prompt, ended=turn.ended
         )
-        if case.calls:
-            exact.append(is_exact(case, read))
-        else:
-            kept.append(read.state == "healthy_response")
+        (exact if case.calls else kept).append(is_right(case, read))
     return Seen(sum(exact) / len(exact), sum(kept) / len(kept))
 
 

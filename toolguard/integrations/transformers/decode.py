@@ -57,6 +57,7 @@ class Row:
         turn = self.guard.read(self.ids, self.state.mentions, self.state.cut)
         report = self.state.report(self.passes, self.seconds, self.forced)
         before = self.guard.read(self.heading).state if self.heading else None
+        ended = self.ids[-1] in self.guard.vocabulary.end_ids
         report = replace(
             report,
             policy=policy,
@@ -66,6 +67,7 @@ class Row:
             retries=self.recovery.retries if self.recovery else 0,
             retried_tokens=self.recovery.retried_tokens if self.recovery else 0,
             cleaned=self.cleaned,
+            cut=report.cut or not ended,
         )
         return replace(turn, report=report)
 
