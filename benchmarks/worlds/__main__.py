@@ -20,7 +20,6 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.recovery import record, toolguard_cases
-from benchmarks.worlds import smollm
 from benchmarks.worlds.damage import DISEASES
 from benchmarks.worlds.damage import damage as damage_adapter
 from benchmarks.worlds.measure import MODES, Measured, measure
