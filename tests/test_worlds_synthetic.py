@@ -91,6 +91,7 @@ def test_training_and_judgement_share_no_call(name: str, cases: list[Case]) -> N
         assert draw(Random(0), "held_out", "parallel", offered=[tool], talk=talk).calls
 
 
+@pytest.mark.parametrize("name", ["mistral", pytest.param("xml", marks=pytest.mark.slow)])
 def test_the_commands_train_break_and_judge(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -101,6 +101,9 @@ def accounted(
     places = [*_places(way)]
     put_in = {edit.after.strip(SPACE) for edit in way.edits if not edit.before}
     markup = {e.span for e in way.edits if not e.before and len(e.after.strip(SPACE)) > 1}
+    quotes = sum(
+        edit.rule == "add_quote" for edit in way.edits
+    )  # of several strings, or of one more
     quoted = {edit.before for edit in way.edits if edit.rule == "quote_word"}
     declared = {key for tool in toolset.tools for key in tool.keys}
     keys = {part.said for call in turn.calls for part in _parts(call.arguments) if part.is_key}
@@ -110,7 +113,7 @@ def accounted(
         or any(starmap(_is_like, product(strings, put_in)))
         or any(starmap(_is_swapped, combinations(way.edits, 2)))
         or any(_is_made_up(way.text, place, put_in) for place in places)
-        or (len(markup) > 1 and any(edit.rule == "add_structure" for edit in way.edits))
+        or (max(len(markup), quotes) > 1 and any(e.rule == "add_structure" for e in way.edits))
         or quoted - declared - {*toolset.names}
         or any(map(_SIGNS.search, keys - declared))
         or _is_left_out(way, turn, wire_format, toolset)
@@ -252,8 +255,12 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
     if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
     closed = any(edit.rule == "add_closer" for edit in way.edits)
-    if closed and turn.text and re.search(r"[{}\[\])(=:]", behind):
-        return True  # the rest of a call that was closed too early
+    if (
+        closed
+        and turn.text
+        and (re.search(r"[{}\[\])(=:]", behind) or not re.match(r"\s+[^\W\d_]", behind))
+    ):
+        return True  # the rest of a call that was closed too early: all but words of their own
     if any(
         piece in text
         for piece in (*wire_format.markup, *wire_format.inner)
