@@ -413,7 +413,7 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
-            if _is_torn(value):
+            if _is_torn(value) or "\\" in value:  # escapes of the pair, or of the value
                 return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
