@@ -306,7 +306,8 @@ class Changes:
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
-                yield from self._pair(inner, place, closing.start() + 1)
+                if "\\" not in inner:
+                    yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = self._closing("'").search(text, place + 1)
             own = _escaped(text[place + 1 : closing.start()]) if closing else None
@@ -413,7 +414,7 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
-            if _is_torn(value) or "\\" in value:  # escapes of the pair, or of the value
+            if _is_torn(value):
                 return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
@@ -433,7 +434,8 @@ class Changes:
                 yield Change(opener.start_pos or 0, len(text), "", "cut_controls")
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
-        if token.type in self.reader.strings:
+        # Escapes are of the pair, or of its value: nobody can tell.
+        if token.type in self.reader.strings and "\\" not in token:
             with suppress(SyntaxError, ValueError):
                 yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
