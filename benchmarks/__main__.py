@@ -28,12 +28,14 @@ from typing import IO, Annotated, Any
 import typer
 from rich.console import Console
 
+import toolguard
+
 from .page import HERE, PAGE, run_file, write_page
 from .real_data import DATA
 from .saving import save
 
 PACKAGES = (
-    "toolguard", "torch", "transformers", "llguidance", "xgrammar", "outlines",
+    "torch", "transformers", "llguidance", "xgrammar", "outlines",
     "lm-format-enforcer", "json-repair", "partial-json-parser", "canitoolcall",
 )  # fmt: skip
 QUICK_CHECKPOINTS = ("healthy", "open_then_stop", "json_rot", "opener_everywhere")
@@ -139,7 +141,8 @@ def run(name: str, command: list[str]) -> str:
         "seconds": 0,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {"toolguard": toolguard.__version__}
+        | {name: found for name in PACKAGES if (found := _version(name))},
         "error": "",
         "rows": [],
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 from ..errors import RequestError
@@ -125,7 +124,9 @@ def diagnose(
         if name.endswith("skill")
     }
     by_part = {part.name: part.cases for part in asked}
-    said = {**_UNSAID, "toolguard": version("toolguard"), **(about or {})}
+    from .. import __version__
+
+    said = {**_UNSAID, "toolguard": __version__, **(about or {})}
     return _diagnosis(subject, by_part, turns, forced, profile or Profile.default(), said)
 
 

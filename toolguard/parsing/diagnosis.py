@@ -20,8 +20,9 @@ from ..formats.reader import (
 )
 from ..formats.wire_format import WireFormat
 from ..report.report import State
-from .faults import RESPONSE, ROLES, Found, Place, control_there, name_control, name_in_call
+from .faults import Found, Place, control_there, name_control, name_in_call
 from .turn import Call, Fault
+from .vocabulary import other_speaker
 
 _ATTEMPTS = {"untagged_call", "foreign_format", "orphan_closer", "opener_as_word", "drifted_tag"}
 
@@ -73,12 +74,13 @@ def _name_around(place: Place, last: Token | None, called: bool, size: int) -> F
     if last is None:
         message = f"no text can stand there: what opens it is missing before {near!r}"
         return Found("dropped_tag", position, size, message, "around")
-    if re.match(RESPONSE, rest):
-        message = "the model writes what only a tool may answer"
-        return Found("fabricated_response", position, size, message, "turn")
-    if role := re.match(rf"(?:{ROLES})(?=[\s:]|$)", rest):
-        message = f"{role[0]!r}: the turn goes on as another speaker's"
-        return Found("run_on", position, size, message, "turn")
+    if speaks := other_speaker(rest):
+        message = (
+            "the model writes what only a tool may answer"
+            if speaks == "fabricated_response"
+            else f"{near!r}: the turn goes on as another speaker's"
+        )
+        return Found(speaks, position, size, message, "turn")
     if called:
         return Found("text_after_call", position, size, "text after a call", "around")
     message = f"the turn cannot go on with {near!r}"

@@ -16,13 +16,7 @@ from ..formats.reader import MARKED, SPACE, STRAY, control_pattern, unmark
 from ..formats.wire_format import WireFormat
 from ..tools.toolset import Tool, Toolset
 from .turn import Fault, FaultKind, Where
-
-ROLES = "user|assistant|system|tool|human|USER|ASSISTANT|SYSTEM"
-"""Who else may speak, spelled as a word."""
-RESPONSE = r"(?i:(?:execution|tool|function) (?:result|response|output)s? ?[:=]|observation ?:)"
-"""How an invented answer of a tool begins, in words."""
-SENTINEL = r"<\|[\w:/-]{1,40}\|>|<\uff5c[\w:/\u2581-]{1,40}\uff5c>|\]<\]minimax\[>\[|\[e~\[|\]~b\]"
-"""A special token of some model, spelled out."""
+from .vocabulary import CURLY, ROLE, SENTINEL
 
 _ANSWERS = re.compile(r"respon|result|observation|output|message_tool", re.I)
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
@@ -30,7 +24,6 @@ _JOINED = re.compile(r'[{,]\s*"[\w.-]+=[^"]*"\Z')
 _CODE = re.compile(r"(?!(?:true|false|null)\b)[A-Za-z_][\w.]{0,80}(?=\s?[(\[\"'+*%])")
 _PYTHON = re.compile(r"(?:True|False|None|nan|NaN|undefined)\b")
 _OPERATION = re.compile(r"[+*%/][^,}\]]{0,80}")
-_CURLY = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _SPACES = re.compile(f"[{SPACE}]+")
 CALL_ID = "functions."
 """What the id of a call begins with that holds its tool's name."""
@@ -175,7 +168,7 @@ def name_in_call(place: Place) -> Found:
         message = f"{sentinel[0]!r} is no token of the format"
         return place.found("foreign_token", len(sentinel[0]), message)
     if not re.sub(control_pattern(place.wire_format.controls), "", before):
-        if role := re.match(rf"(?:{ROLES})(?![\w.-])", rest):
+        if role := re.match(rf"{ROLE}(?![\w.-])", rest):
             return place.found("role_in_call", len(role[0]), f"the role {role[0]!r} inside a call")
         head = re.split(rf"[{SPACE}{{(\[]|{MARKED.pattern}|<", rest, maxsplit=1)[0]
         if holds_names(place.wire_format) and any(name in head for name in place.toolset.names):
@@ -196,7 +189,7 @@ def name_in_call(place: Place) -> Found:
 
 def _name_in_json(place: Place, rest: str, before: str, near: str) -> Found:
     first = rest[0]
-    if first in _CURLY:
+    if first in CURLY:
         return place.found("curly_quotes", 1, f"{first} for a straight quotation mark")
     if first == "=" or re.match(r'"[\w.-]{1,60}"?\s?=', rest):
         size = rest.index("=") + 1

@@ -17,8 +17,9 @@ from ..formats.reader import SPACE
 from ..formats.wire_format import GRAMMARS, WireFormat, format_names
 from ..tools.toolset import Toolset
 from .bare import ends_bare, is_bare
-from .faults import RESPONSE, ROLES, SENTINEL, Found, is_response
+from .faults import Found, is_response
 from .turn import Call, Fault, FaultKind
+from .vocabulary import RESPONSE, ROLE, SENTINEL
 
 Read = Callable[[str, WireFormat, Toolset], tuple[Sequence[Call], str]]
 """The calls and the text of a turn that is sound in a format; no calls if it is not."""
@@ -28,7 +29,7 @@ OPENING_ROLE = re.compile(
     r"(?:[^\w<{\[]*\n)?[ \t]*(user|assistant)[ \t]*\n"
     r"(?=\s*(?:(?:user|assistant)\b|[<{\[]|\S+ \S+ \S+))"
 )
-_ROLE_LINE = re.compile(rf"(?:^|[\n>])[ \t]*({ROLES})[ \t]*(?=\n|$)")
+_ROLE_LINE = re.compile(rf"(?:^|[\n>])[ \t]*({ROLE})[ \t]*(?=\n|$)")
 _ANSWER = re.compile(rf"(?:^|\n)({RESPONSE}[^\n]*)")
 _LEAK = re.compile(rf"(?:{SENTINEL})\s*\Z")
 _TAG = re.compile(r"<[^<>\n]{1,60}>")
@@ -229,7 +230,7 @@ def _attempts(
         yield Found("drifted_tag", *tag.span(), message, "around")
     elif markup := _body_start(raw, wire_format):
         word = _WORD.match(raw[:markup])
-        if word and not re.fullmatch(ROLES, word[1]):
+        if word and not re.fullmatch(ROLE, word[1]):
             message = f"{word[1]!r} where {wire_format.opener} belongs"
             yield Found("opener_as_word", *word.span(1), message, "around")
 

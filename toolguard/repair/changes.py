@@ -23,29 +23,16 @@ from ..formats.wire_format import WireFormat
 from ..parsing.faults import CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
+from ..parsing.vocabulary import CURLY, HEADER, SENTINEL, SPEAKER, other_speaker
 from ..tools.toolset import Toolset
 from .evidence import QUOTES
 from .search import Change, Stumble
 
-ROLES = ("user", "assistant", "system", "tool", "ipython", "observation")
-_ROLE = rf"(?:{'|'.join(ROLES)})"
-_HEADER = rf"(?:<\|im_start\|>|<\|start_header_id\|>)?{_ROLE}(?:<\|end_header_id\|>)?"
-SPEAKER = re.compile(
-    rf"^[ \t]*{_HEADER}[ \t]*:?[ \t]*$|<\|im_start\|>|</?tool_response>"
-    r"|^[ \t]*(?:execution result|observation|tool (?:response|result|output))\b",
-    re.MULTILINE | re.IGNORECASE,
-)
-"""Where another speaker begins: a role header, or what a tool would answer."""
 HEAD = re.compile(
-    rf"\s{{0,16}}(?:[!?.>]?\s{{0,16}}{_HEADER}[ \t]{{0,16}}(?:\n\s{{0,16}}|(?=[{{\[<])))+"
+    rf"\s{{0,16}}(?:[!?.>]?\s{{0,16}}{HEADER}[ \t]{{0,16}}(?:\n\s{{0,16}}|(?=[{{\[<])))+"
 )
 """Role headers at the head of a turn."""
-_RESPONSE = re.compile(r"tool_response|result|observation|output", re.IGNORECASE)
-
-_CURLY = dict.fromkeys(
-    "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", "\u201c\u201d\u201f\u2033\u00bb"
-)
-_CURLY |= dict.fromkeys("\u2018\u2019\u201a\u00b4`", "\u2018\u2019\u00b4`")
+_CUT = {"fabricated_response": "cut_response", "run_on": "cut_run_on"}
 _VALUES = ("true", "false", "null", "none")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _FIELDS = {
@@ -60,7 +47,7 @@ _FIELD = re.compile(r"""["'\u2018\u201c](\w+)["'\u2019\u201d]""")
 _QUOTE = re.compile(r"[\"']")
 _WORD = re.compile(r"[^\W\d][\w-]*")
 _BODY = re.compile(r"\s{0,16}(?=[{\[])")
-_ROLE_BEFORE_CALL = re.compile(rf"{_HEADER}(?=[\s{{<\[]|$)\s*")
+_ROLE_BEFORE_CALL = re.compile(rf"{HEADER}(?=[\s{{<\[]|$)\s*")
 _PAIR = re.compile(r"(\w+)\s?[=:]\s?")
 _BARE_VALUE = re.compile(r"-?\d+(\.\d+)?|true|false|null")
 _AFTER_WORD = re.compile(r"\s*[:=,}\]]")
@@ -165,10 +152,8 @@ class Changes:
             piece in own for piece in (*self.format.markup, *self.format.inner)
         )
         if not (remains or self.toolset.any_named(own)):
-            rule = "cut_text"
-            if speaker:
-                rule = "cut_response" if _RESPONSE.search(speaker[0]) else "cut_run_on"
-            elif not self._controls.sub("", own).strip(SPACE):
+            rule = _CUT.get(other_speaker(rest[len(own) :] if speaker else rest), "cut_text")
+            if rule == "cut_text" and not self._controls.sub("", own).strip(SPACE):
                 rule = "cut_controls"
             yield Change(place, len(text), "", rule)
         elif self.format.opener:
@@ -299,10 +284,10 @@ class Changes:
     def _strings(self, text: str, place: int, whole: bool) -> Iterator[Change]:
         """A string with other quotes, with none, or that JSON does not take."""
         char = text[place]
-        if not whole and (char in _CURLY or char == "'"):
+        if not whole and (char in CURLY or char == "'"):
             yield Change(place, place + 1, '"', "straight_quote")
-        elif char in _CURLY:
-            closing = self._closing(f'{_CURLY[char]}"').search(text, place + 1)
+        elif char in CURLY:
+            closing = self._closing(f'{CURLY[char]}"').search(text, place + 1)
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
@@ -482,10 +467,7 @@ def _markup(wire_format: WireFormat) -> re.Pattern[str]:
 @cache
 def _controls(wire_format: WireFormat) -> re.Pattern[str]:
     """The control tokens of a format, and what looks like one of another."""
-    return re.compile(
-        _any_of(wire_format.controls).pattern
-        + r"|<\|[^|<>\n]{1,32}\|>|<\uff5c[^\uff5c<>\n]{1,32}\uff5c>|\]<\][^\n<>\[\]]{1,16}\[>\["
-    )
+    return re.compile(f"{_any_of(wire_format.controls).pattern}|{SENTINEL}")
 
 
 @cache
