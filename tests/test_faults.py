@@ -440,7 +440,7 @@ BARE = '{"name": "get_products", "arguments": {"category": "tea"}}'
     [
         (f"I look for it.\n{BARE}", "polluted"),
         (f"I look for it.\n\n[{BARE}]\n", "polluted"),
-        (f"```json\n{BARE}\n```", "polluted"),
+        (f"```json\n{BARE}\n```", "healthy_response"),
         (f"That is written so:\n{BARE}", "healthy_response"),
         (f"I would write\n```json\n{BARE}\n```", "healthy_response"),
         (f"I look for it.\n{BARE}\nis how.", "healthy_response"),

@@ -1,6 +1,7 @@
 """Text that is a call and nothing else, well-formed or not, in no format's frame.
 
-Prose that shows a call has words in front of it that point to it, or behind it: it stays prose.
+Prose that shows a call has a fence around it, words in front of it that point to it, or words
+behind it: it stays prose.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ _CLOSE = re.compile(rf"(?<=[\]}}])\s*{_FRAME}\s*\Z")
 _BETWEEN = re.compile(rf"(?:[\s,;\]}}]|{_FRAME})*")
 _LINE = re.compile(r"\n[ \t]*(?=\[?\{)")
 """Where a line begins as JSON does."""
-_FENCED = re.compile(r"```(?:json|tool_call)?\s*\n(.*)\n\s*```", re.DOTALL)
 _NAMES = ("name", "function", "tool", "tool_name")
 _ARGUMENTS = frozenset({"arguments", "parameters", "args"})
 _LONGEST = 20_000
@@ -36,8 +36,6 @@ def is_bare(text: str, toolset: Toolset) -> bool:
     broken one leaves."""
     if len(text) > _LONGEST:
         return False
-    fenced = _FENCED.fullmatch(text.strip())
-    text = fenced[1] if fenced else text
     framed = _OPEN.match(text) or _SIGNS.match(text)
     start = framed.end() if framed else 0
     closing = _CLOSE.search(text, start, len(text)) if framed else None
