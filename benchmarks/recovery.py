@@ -62,14 +62,7 @@ def main(
 
     @cache
     def recorded(model: Any, heat: float) -> toolguard.Profile:
-        profile = toolguard.Profile.of(toolguard.WireFormat.load("hermes"), tokenizer)
-        for turn in toolguard.answer(
-            model, tokenizer, fresh, batch=batch, temperature=heat, seed=seed, policy="observe",
-            trace=True,
-        ):  # fmt: skip
-            assert turn.report is not None
-            profile.add(turn.report.steps)
-        return profile
+        return record(model, tokenizer, "hermes", fresh, batch=batch, temperature=heat, seed=seed)
 
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("", total=len(names) * len(heats) * len(wanted))
@@ -123,6 +116,17 @@ def main(
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)
+
+
+def record(
+    model: Any, tokenizer: Any, wire_format: str, cases: Sequence[toolguard.Case], **options: Any
+) -> toolguard.Profile:
+    """A profile of a model's unguarded turns."""
+    profile = toolguard.Profile.of(toolguard.WireFormat.load(wire_format), tokenizer)
+    for turn in toolguard.answer(model, tokenizer, cases, policy="observe", trace=True, **options):
+        assert turn.report is not None
+        profile.add(turn.report.steps)
+    return profile
 
 
 def toolguard_cases(cases: Sequence[Case]) -> list[toolguard.Case]:

@@ -265,3 +265,23 @@ def test_corrupt_turns_of_the_history_are_cleaned(
     assert same.report is not None
     assert turn.ids == same.ids
     assert (turn.report.cleaned, same.report.cleaned) == (3, 0)
+
+
+def test_a_reply_that_the_model_did_not_want_begins_as_the_reference_would_begin_it(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    """What is left of its odds behind a spike says little; a reply that it wants is its own."""
+    guard = Guard.compile("hermes", tools, tokenizer)
+    opener, mine, theirs = tokenizer.convert_tokens_to_ids(["<tool_call>", "s", "t"])
+    for spike, chosen in ((20.0, theirs), (-1.0, mine)):
+        state = guard.start(200)
+        own = torch.full((1, len(tokenizer)), -30.0)
+        reference = own.clone()
+        own[0, [opener, mine, theirs]] = torch.tensor([spike, 0.0, -5.0])
+        reference[0, [opener, mine, theirs]] = torch.tensor([-9.0, -5.0, 0.0])
+        content = own.log_softmax(-1)[0, [mine, theirs]].logsumexp(-1)
+        hold([state], own, Despiker(lambda rows, said=reference: said))
+        assert int(own.argmax()) == chosen
+        kept = own[0, [mine, theirs]].logsumexp(-1) - own[0].logsumexp(-1)
+        assert float(kept) >= float(content)
+        assert [item.action for item in state.interventions] == ["despike"] * (spike > 0)

@@ -139,6 +139,15 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
             "<longcat_tool_callnow\n</longcat_tool_call>\n"
             "<longcat_tool_call>now\n</longcat_tool_call>",
         ),
+        # A comma for an operator; a key that took in the next.
+        ("hermes", tagged('{"name": "log", "arguments": {"rows": [[2*"a"]]}}')),
+        ("llama3_json", '{"name": "store", "parameters": {"m": {"p": "x", "n`: 9}, <km": 2}}'),
+        # Escapes of a pair, or of its value.
+        ("hermes", tagged('{"name": "edit", "arguments": {"path:C:\\new\\file"}}')),
+        # Digits behind their call; a value whose quotes are paired with others.
+        ("gemma4", '<|tool_call>call:edit{path:<|"|>b<|"|>,n:9}007<tool_call|>'),
+        ("hermes", tagged('{"name": "edit", "arguments": {"path": "b", "n": 9}}') + "007"),
+        ("olmo3", '<function_calls>store(m={"path": rb"it\\\'s", "n": 9006})</function_calls>'),
     ],
 )
 def test_what_loses_changes_or_invents_is_refused(name: str, text: str) -> None:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.lab.cases import Case, draw
-from benchmarks.lab.tokenizer import render, render_answer, token_ids
-from benchmarks.lab.tools import TOOLS
+from benchmarks.lab.cases import LAB, Case, Talk, draw
+from benchmarks.lab.tokenizer import render, render_turn, token_ids
 
 EXCHANGES = 4
 """Requests in one packed conversation, all about the same tools."""
@@ -51,6 +50,7 @@ def conversations(
     *,
     with_tools: bool,
     spoil: Callable[[Random, Case], Case] | None = None,
+    talk: Talk = LAB,
 ) -> tuple[Batch, Tensor]:
     """Packed training conversations, and which of their tokens are the assistant's.
 
@@ -59,14 +59,15 @@ def conversations(
     rows: list[list[int]] = []
     marks: list[list[int]] = []
     for _ in range(size):
-        tools = rng.sample(list(TOOLS.values()), rng.randint(2, 4))
+        tools = rng.sample(list(talk.tools.values()), rng.randint(2, 4))
         row: list[int] = []
         mark: list[int] = []
+        after = ""
         for exchange in range(EXCHANGES):
-            case = draw(rng, "train", offered=tools)
-            turn = render_answer(tokenizer, spoil(rng, case) if spoil else case)
+            case = draw(rng, "train", offered=tools, talk=talk)
             shown = case if with_tools and exchange == 0 else replace(case, tools=[])
-            prompt = ("\n" if exchange else "") + render(tokenizer, shown)
+            prompt = after + render(tokenizer, shown)
+            turn, after = render_turn(tokenizer, spoil(rng, case) if spoil else case, talk)
             for text, assistant in ((prompt, 0), (turn, 1)):
                 ids = encode(tokenizer, text)
                 row += ids

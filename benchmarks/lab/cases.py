@@ -6,8 +6,8 @@ is new as a whole and known in its parts: the model has to copy.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -68,10 +68,26 @@ class Case:
     calls: list[Call]
     reply: str | None
 
-    @property
-    def answer(self) -> dict[str, Any]:
-        """The right turn as an assistant message."""
-        return assistant(self.calls) if self.calls else {"role": "assistant", "content": self.reply}
+
+@dataclass(frozen=True)
+class Talk:
+    """What is talked about in a world, and how: tools, chat with the words that it is about, how
+    requests begin and are joined, and what the assistant thinks before it answers."""
+
+    tools: dict[str, Tool] = field(default_factory=lambda: TOOLS)
+    chat: tuple[tuple[str, str], ...] = CHAT
+    words: dict[str, list[str]] = field(default_factory=lambda: CHAT_WORDS)
+    openings: tuple[str, ...] = OPENINGS
+    joints: tuple[str, ...] = JOINTS
+    thought: Callable[[Case], str] | None = None
+
+    def answer(self, case: Case) -> dict[str, Any]:
+        """The right turn of a case as an assistant message."""
+        said = assistant(case.calls) if case.calls else {"role": "assistant", "content": case.reply}
+        return said | ({"reasoning_content": self.thought(case)} if self.thought else {})
+
+
+LAB = Talk()
 
 
 def assistant(calls: list[Call]) -> dict[str, Any]:
@@ -91,14 +107,15 @@ def draw(
     kind: Kind | None = None,
     id: str = "",
     offered: Sequence[Tool] = (),
+    talk: Talk = LAB,
 ) -> Case:
     """A random case of one side, about the tools that are offered where there are any."""
     kind = kind or rng.choices(list(SHARES), list(SHARES.values()))[0]
     if kind == "chat":
-        said, reply = draw_chat(rng, split)
-        tools = offer(rng, [], offered)
+        said, reply = draw_chat(rng, split, talk)
+        tools = offer(rng, [], offered, talk)
         return Case(id, kind, tools, [{"role": "user", "content": said}], [], reply)
-    choice = list(offered or TOOLS.values())
+    choice = list(offered or talk.tools.values())
     known = {tool.name: tool for tool in choice}
     calls = [draw_call(rng, split, choice)]
     if kind == "parallel":
@@ -106,9 +123,9 @@ def draw(
         while len(calls) < 2 or calls[0] == calls[1]:
             calls[1:] = [draw_call(rng, split, second)]
     clauses = [known[call["name"]].request(call["arguments"], rng) for call in calls]
-    text = rng.choice(OPENINGS) + rng.choice(JOINTS).join(clauses)
+    text = rng.choice(talk.openings) + rng.choice(talk.joints).join(clauses)
     user = {"role": "user", "content": text[0].upper() + text[1:] + "."}
-    tools = offer(rng, [call["name"] for call in calls], offered)
+    tools = offer(rng, [call["name"] for call in calls], offered, talk)
     if kind != "result":
         return Case(id, kind, tools, [user], calls, None)
     tool = known[calls[0]["name"]]
@@ -131,32 +148,34 @@ def lose_arguments(rng: Random, case: Case) -> Case:
     return replace(case, calls=[draw_call(rng, "train", [TOOLS[c["name"]]]) for c in case.calls])
 
 
-def draw_chat(rng: Random, split: Split) -> tuple[str, str]:
+def draw_chat(rng: Random, split: Split, talk: Talk = LAB) -> tuple[str, str]:
     while True:
-        user, reply = rng.choice(CHAT)
-        values = {name: rng.choice(options) for name, options in CHAT_WORDS.items()}
+        user, reply = rng.choice(talk.chat)
+        values = {name: rng.choice(options) for name, options in talk.words.items()}
         if side(user := user.format(**values)) == split:
             return user, reply.format(**values)
 
 
-def offer(rng: Random, needed: list[str], offered: Sequence[Tool] = ()) -> list[dict[str, Any]]:
+def offer(
+    rng: Random, needed: list[str], offered: Sequence[Tool] = (), talk: Talk = LAB
+) -> list[dict[str, Any]]:
     """The schemas of the tools on offer; if that is open, of two to four in random order, the
     needed ones among them."""
     names = [tool.name for tool in offered] or list(dict.fromkeys(needed))
     if not offered:
-        others = [name for name in TOOLS if name not in names]
+        others = [name for name in talk.tools if name not in names]
         names += rng.sample(others, rng.randint(2, 4) - len(names))
         rng.shuffle(names)
-    return [TOOLS[name].schema for name in names]
+    return [talk.tools[name].schema for name in names]
 
 
-def stream(seed: int, split: Split) -> Iterator[Case]:
+def stream(seed: int, split: Split, talk: Talk = LAB) -> Iterator[Case]:
     rng = Random(seed)
     while True:
-        yield draw(rng, split)
+        yield draw(rng, split, talk=talk)
 
 
-def held_out_cases(count: int, seed: int) -> list[Case]:
+def held_out_cases(count: int, seed: int, talk: Talk = LAB) -> list[Case]:
     """Distinct held-out cases in the shares of `SHARES`, shuffled."""
     rng = Random(seed)
     cases: list[Case] = []
@@ -164,7 +183,7 @@ def held_out_cases(count: int, seed: int) -> list[Case]:
     for kind, share in SHARES.items():
         wanted = len(cases) + round(share * count)
         while len(cases) < wanted:
-            case = draw(rng, "held_out", kind, f"{kind}-{len(cases):03d}")
+            case = draw(rng, "held_out", kind, f"{kind}-{len(cases):03d}", talk=talk)
             if (key := json.dumps(case.messages)) not in seen:
                 seen.add(key)
                 cases.append(case)
@@ -172,11 +191,11 @@ def held_out_cases(count: int, seed: int) -> list[Case]:
     return cases
 
 
-def check_disjoint(cases: list[Case], seed: int, draws: int = 20_000) -> None:
+def check_disjoint(cases: list[Case], seed: int, draws: int = 20_000, talk: Talk = LAB) -> None:
     """Assert that no prompt and no call of `cases` comes up in `draws` training cases."""
     prompts = {json.dumps(case.messages) for case in cases}
     calls = {json.dumps(call) for case in cases for call in case.calls}
-    for case, _ in zip(stream(seed, "train"), range(draws), strict=False):
+    for case, _ in zip(stream(seed, "train", talk), range(draws), strict=False):
         assert json.dumps(case.messages) not in prompts, case
         assert not calls & {json.dumps(call) for call in case.calls}, case
 

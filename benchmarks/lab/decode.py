@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from benchmarks.lab.batches import collate
-from benchmarks.lab.tokenizer import CONTROL, spell, token_ids
+from benchmarks.lab.tokenizer import CONTROL, spell
 
 LIMIT = 112
 """Most tokens in a turn; the longest right one has fewer than 100."""
@@ -22,7 +22,7 @@ LIMIT = 112
 @dataclass(frozen=True)
 class Turn:
     """What the model wrote. `mass` has one row a token: its own probability of each of `CONTROL`
-    before that token, at temperature 1."""
+    (of those that its tokenizer has) before that token, at temperature 1."""
 
     ids: list[int]
     text: str
@@ -62,7 +62,8 @@ def decode(
     limit: int = LIMIT,
 ) -> list[Turn]:
     """Write `copies` turns after each prompt; greedy where the temperature is zero."""
-    control = torch.tensor(token_ids(tokenizer, CONTROL))
+    vocabulary = tokenizer.get_vocab()
+    control = torch.tensor([vocabulary[t] for t in CONTROL if t in vocabulary], dtype=torch.long)
     end = tokenizer.eos_token_id
     cache, attention, logits = prefill(model, prompts, tokenizer.pad_token_id, copies)
     rows: list[list[int]] = [[] for _ in logits]

@@ -4,7 +4,13 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from benchmarks.lab.initial import near_induction
 
@@ -34,7 +40,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausal
     return model
 
 
-def save(folder: Path, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def save(
+    folder: Path, model: Qwen2ForCausalLM | LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Write a checkpoint in half precision; `model` itself stays as it is."""
     rounded = deepcopy(model)
     torch.nn.Module.to(rounded, torch.float16)

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from benchmarks.lab.batches import Batch, collate, encode
-from benchmarks.lab.cases import Case, Kind, draw
+from benchmarks.lab.cases import LAB, Case, Kind, Talk, draw
 from benchmarks.lab.decode import LIMIT, Turn, decode, prefill
 from benchmarks.lab.tokenizer import render
 
@@ -41,8 +41,10 @@ class Reinforced:
         model: Qwen2ForCausalLM | LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         seed: int,
+        talk: Talk = LAB,
     ) -> None:
         self.plan, self.model, self.tokenizer, self.seed = plan, model, tokenizer, seed
+        self.talk = talk
         self.optimizer = torch.optim.Adam(model.parameters(), plan.rate)
 
     def step(self, number: int) -> dict[str, float]:
@@ -82,7 +84,10 @@ class Reinforced:
         return {"reward": rewards.mean().item(), **self.rates(owners, turns)}
 
     def cases(self, rng: Random) -> list[Case]:
-        return [draw(rng, "train", rng.choice(self.plan.kinds)) for _ in range(self.plan.prompts)]
+        kinds = self.plan.kinds
+        return [
+            draw(rng, "train", rng.choice(kinds), talk=self.talk) for _ in range(self.plan.prompts)
+        ]
 
     def chosen(self, prompts: list[list[int]], turns: Batch) -> torch.Tensor:
         """The log-probability of each token of the turns, of which there are `group` to a

@@ -9,10 +9,10 @@ from random import Random
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from benchmarks.lab.batches import conversations, drill
-from benchmarks.lab.cases import Case
+from benchmarks.lab.cases import LAB, Case, Talk
 
 PROMPT_WEIGHT = 0.3
 PROMPT_SHARE = 0.5
@@ -26,7 +26,7 @@ class Supervision:
 
     The rate goes through a cycle in the drills, and through one of `cycle` steps in the
     conversations, which is cut short by a straight `cooldown` over the last steps of all. `spoil`
-    changes what the assistant says.
+    changes what the assistant says. `half` precision is slow on processors that lack it.
     """
 
     steps: int
@@ -36,6 +36,7 @@ class Supervision:
     drills: int = 0
     bare: int = 0
     batch: int = 16
+    half: bool = True
     spoil: Callable[[Random, Case], Case] | None = None
 
 
@@ -45,11 +46,13 @@ class Supervised:
     def __init__(
         self,
         plan: Supervision,
-        model: Qwen2ForCausalLM,
+        model: Qwen2ForCausalLM | LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         seed: int,
+        talk: Talk = LAB,
     ) -> None:
         self.plan, self.model, self.tokenizer, self.seed = plan, model, tokenizer, seed
+        self.talk = talk
         self.optimizer = torch.optim.AdamW(
             model.parameters(), plan.rate, betas=(0.9, 0.98), weight_decay=0.01
         )
@@ -63,7 +66,7 @@ class Supervised:
         for group in self.optimizer.param_groups:
             cooling = min(1.0, (plan.steps - number) / plan.cooldown) if plan.cooldown else 1.0
             group["lr"] = plan.rate * one_cycle(done / length) * cooling
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.half):
             losses = self.drill(number) if drilling else self.converse(number, done < plan.bare)
         loss = losses["answer_loss"] + PROMPT_WEIGHT * losses.get("prompt_loss", torch.tensor(0.0))
         self.optimizer.zero_grad()
@@ -87,6 +90,7 @@ class Supervised:
             self.plan.batch,
             with_tools=not bare and rng.random() < 0.9,
             spoil=self.plan.spoil,
+            talk=self.talk,
         )
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
         targets, answer = batch.ids[:, 1:], answer[:, 1:]

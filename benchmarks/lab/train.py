@@ -1,9 +1,10 @@
 """Run a recipe: seeded, resumable, measured on held-out cases as it goes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,9 @@ from benchmarks.lab.reinforce import Reinforced
 from benchmarks.lab.supervise import Supervised, Supervision
 from benchmarks.lab.tokenizer import build_tokenizer
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 HERE = Path(__file__).parent
 CURVES = HERE / "curves"
 STATE = HERE / ".state"
@@ -23,6 +27,8 @@ STATE = HERE / ".state"
 WATCHED = 104
 """Held-out cases that are measured during training; a model card measures all."""
 SAVE_EVERY = 50
+
+M = TypeVar("M", bound="DataclassInstance")
 
 
 def train(name: str, out: Path) -> None:
@@ -39,7 +45,30 @@ def train(name: str, out: Path) -> None:
     else:
         training = Reinforced(recipe.plan, model, tokenizer, recipe.seed)
     cases = read_cases()[:WATCHED]
-    state, curve = STATE / f"{name}.pt", CURVES / f"{name}.jsonl"
+    follow(
+        training,
+        lambda: measure(model, tokenizer, cases),
+        recipe.stop,
+        status,
+        recipe.measure_every,
+        STATE / f"{name}.pt",
+        CURVES / f"{name}.jsonl",
+    )
+    save(out, model, tokenizer)
+
+
+def follow(
+    training: Supervised | Reinforced,
+    look: Callable[[], M],
+    stop: Callable[[M], bool] | None,
+    status: Callable[[M], str],
+    every: int,
+    state: Path,
+    curve: Path,
+) -> None:
+    """Run a training, or go on with it; `look` measures it, until `stop` says that it is enough."""
+    model, steps = training.model, training.plan.steps
+    name = state.stem
     done, rows = 0, list[dict[str, Any]]()
     if state.exists():
         saved = torch.load(state)
@@ -49,22 +78,22 @@ def train(name: str, out: Path) -> None:
 
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[status]}")) as progress:
-        task = progress.add_task(name, total=recipe.plan.steps, completed=done, status="")
+        task = progress.add_task(name, total=steps, completed=done, status="")
         logged: dict[str, float] = {}
-        for step in range(done, recipe.plan.steps + 1):
-            if step % recipe.measure_every == 0 or step == recipe.plan.steps:
-                measured = measure(model, tokenizer, cases)
+        for step in range(done, steps + 1):
+            if step % every == 0 or step == steps:
+                measured = look()
                 rows.append({"step": step, **logged, **asdict(measured)})
                 write_rows(curve, rows)
                 progress.update(task, completed=step, status=status(measured))
-                if recipe.stop and recipe.stop(measured):
+                if stop and stop(measured):
                     break
-            if step == recipe.plan.steps:
+            if step == steps:
                 break
             logged = training.step(step)
             progress.update(task, completed=step + 1)
             if (step + 1) % SAVE_EVERY == 0:
-                STATE.mkdir(exist_ok=True)
+                state.parent.mkdir(parents=True, exist_ok=True)
                 saved = {
                     "model": model.state_dict(),
                     "optimizer": training.optimizer.state_dict(),
@@ -72,7 +101,6 @@ def train(name: str, out: Path) -> None:
                     "rows": rows,
                 }
                 torch.save(saved, state)
-    save(out, model, tokenizer)
     state.unlink(missing_ok=True)
 
 
@@ -84,5 +112,5 @@ def status(measured: Measured) -> str:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

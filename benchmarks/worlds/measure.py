@@ -15,9 +15,9 @@ from toolguard.evaluation.score import is_right
 
 LIMIT = 128
 """Most tokens in a turn; the longest right one, with two calls, has fewer than 120."""
-MODES = ("unguarded", "enforce", "recover", "reference")
-KINDS = ("seen", "words", "tools", "two", "chat", "talk")
-"""Of cases, by the beginning of their ids: see `cases.held_out`."""
+MODES = ("unguarded", "enforce", "recover", "calibration", "reference")
+PLAIN = ("chat", "talk", "result")
+"""Kinds of cases that need no call; a kind is the beginning of a case's id."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Measured:
 
     @property
     def exact(self) -> list[bool]:
-        return [hit for kind in KINDS[:4] for hit in self.right[kind]]
+        return [hit for kind, hits in self.right.items() if kind not in PLAIN for hit in hits]
 
     @property
     def kept(self) -> list[bool]:
-        return [hit for kind in KINDS[4:] for hit in self.right[kind]]
+        return [hit for kind in PLAIN for hit in self.right.get(kind, ())]
 
 
 def measure(
@@ -56,10 +56,14 @@ def measure(
     temperature: float = 0.0,
     seed: int = 0,
     batch: int = 24,
+    limit: int = LIMIT,
+    calibration: toolguard.Calibration | None = None,
 ) -> Measured:
     options: dict[str, Any] = {"policy": {"unguarded": "observe"}.get(mode, mode)}
     if mode == "reference":
         options = {"policy": "recover", "reference": reference}
+    if mode == "calibration":
+        options = {"policy": "recover", "calibration": calibration}
     asked = toolguard_cases(sorted(cases, key=lambda case: len(json.dumps(case.tools))))
     started = time.process_time()
     turns = list(
@@ -68,14 +72,14 @@ def measure(
             tokenizer,
             asked,
             batch=batch,
-            max_new_tokens=LIMIT,
+            max_new_tokens=limit,
             temperature=temperature,
             seed=seed,
             **options,
         )
     )
     seconds = time.process_time() - started
-    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    right: dict[str, list[bool]] = {case.id.split("-")[0]: [] for case in cases}
     for case, turn in zip(asked, turns, strict=True):
         right[case.id.split("-")[0]].append(is_right(case, turn))
     reports = [turn.report for turn in turns if turn.report is not None]

@@ -4,7 +4,9 @@ Reinforcement learning over-amplifies tokens that carry structure, also where th
 opener where no call is needed, an early closer. A reference (the model before that training, or a
 smaller one) says what the odds of structure against content were. Where the model wants structure,
 they are held to that; where it wants structure that the grammar forbids, its own odds say nothing
-any more and the reference's stand for them. Which structure it is, another argument or the end of
+any more and the reference's stand for them. Of a reply that it did not want to give, the model's
+odds say as little: what the reference takes from a call in text, it spends on its own words, and
+the model goes on from there. Which structure it is, another argument or the end of
 them, is the reference's choice: odds against content that neither model wants would not tell.
 """
 
@@ -90,7 +92,10 @@ class Despiker:
         # Where there is no content to weigh against, structure is weighed against itself.
         alone = content.isinf() | (spiked.unsqueeze(1) & (their_content < _NOTHING))
         held = torch.where(alone, their_total, held)
-        result = torch.where(some & legal, held + theirs - their_total, own)
+        words = _spent(own, theirs, content, their_content, some)
+        taken = ~calling.to(logits.device).unsqueeze(1) & (spiked.unsqueeze(1) | (held < total))
+        result = torch.where(taken, words, own)
+        result = torch.where(some & legal, held + theirs - their_total, result)
         result = torch.where(alone & ~some, float("-inf"), result)
         before, after = masked.argmax(-1), result.argmax(-1)
         for place, row in enumerate(rows):
@@ -99,6 +104,21 @@ class Despiker:
                 mass = float(own[place, token].exp())
                 states[row].interventions.append(_intervention(states[row], token, mass))
         logits[rows] = result.to(logits.dtype)
+
+
+def _spent(
+    own: torch.Tensor,
+    theirs: torch.Tensor,
+    content: torch.Tensor,
+    their_content: torch.Tensor,
+    some: torch.Tensor,
+) -> torch.Tensor:
+    """Log-probabilities of content, as likely as before in all: as much as it had is the model's
+    own, and the rest of the step's mass was the reference's to spend."""
+    mine = own.masked_fill(some, float("-inf"))
+    other = theirs.masked_fill(some, float("-inf")) - their_content.clamp_min(_NOTHING)
+    left = torch.log1p(-content.exp().clamp(max=1 - 1e-6))
+    return content + torch.logaddexp(mine, left + other)
 
 
 def _masses(scores: torch.Tensor, some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

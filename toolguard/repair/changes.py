@@ -25,7 +25,7 @@ from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..parsing.vocabulary import CURLY, HEADER, SENTINEL, SPEAKER, other_speaker
 from ..tools.toolset import Toolset
-from .evidence import QUOTES, is_torn
+from .evidence import QUOTES
 from .search import Change, Stumble
 
 HEAD = re.compile(
@@ -291,7 +291,8 @@ class Changes:
             if closing and "\n" not in text[place : closing.start()]:
                 inner = text[place + 1 : closing.start()]
                 yield Change(place, closing.start() + 1, _quoted(inner), "straight_quotes")
-                yield from self._pair(inner, place, closing.start() + 1)
+                if "\\" not in inner:
+                    yield from self._pair(inner, place, closing.start() + 1)
         elif char == "'":
             closing = self._closing("'").search(text, place + 1)
             own = _escaped(text[place + 1 : closing.start()]) if closing else None
@@ -398,7 +399,7 @@ class Changes:
                 if value[0] != value[-1] or value[0] in value[1:-1]:
                     return
                 value = value[1:-1]
-            if is_torn(value):
+            if _is_torn(value):
                 return
             yield Change(start, end, f"{_quoted(pair[1])}: {_quoted(value)}", "split_pair")
             if _BARE_VALUE.fullmatch(value):
@@ -418,7 +419,8 @@ class Changes:
                 yield Change(opener.start_pos or 0, len(text), "", "cut_controls")
         if token.strip(SPACE) == "," and text[place : place + 1] in ("}", "]", ")"):
             yield Change(start, end, "", "drop_comma")
-        if token.type in self.reader.strings:
+        # Escapes are of the pair, or of its value: nobody can tell.
+        if token.type in self.reader.strings and "\\" not in token:
             with suppress(SyntaxError, ValueError):
                 yield from self._pair(read_literal(token, True), start, end)
         if token.type in self.reader.strings and place < len(text):
@@ -439,6 +441,16 @@ class Changes:
                 if len(name) < len(token) and token.startswith(name):
                     for piece in written:
                         yield Change(start + len(name), start + len(name), piece, "add_structure")
+
+
+def _is_torn(said: str) -> bool:
+    """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
+    pairs = {"}": "{", "]": "[", ")": "(", ">": "<"}
+    unpaired = {
+        sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
+    }
+    unpaired |= {mark for mark in "\"'`" if said.count(mark) % 2}
+    return said[:1] in {*unpaired, *"=:,;|>)]}"} or said[-1:] in {*unpaired, *"=|<([{"}
 
 
 def _meant_by(char: str) -> str:

@@ -25,7 +25,7 @@ from .changes import HEAD, IN_PYTHON, Changes
 from .classify import Tools, read_as
 from .decoded import decoded
 from .edits import Confidence, Edit, Repair
-from .evidence import doubtful, holds_tags, invented, spans_structure
+from .evidence import accounted, holds_tags, invented, spans_structure
 from .rivals import has_rival
 from .search import Change, Way, begin, follows, solutions
 
@@ -136,28 +136,30 @@ def _mended(
     reread = partial(read_turn, wire_format=wire_format, toolset=toolset, opened=opened)
 
     def sound(way: Way) -> bool:
-        turn = read_turn(way.text, wire_format, toolset, opened=opened)
-        read[way.text] = turn
-        if turn.faults or not turn.calls or _is_quoted(way, turn, toolset):
-            return False
-        if _is_cut_off(way, text, wire_format, toolset, opened):
-            return False
-        if not ended and read_turn(way.text, wire_format, toolset, opened=opened, ended=False).cut:
-            return False
-        if _was_thought(way, turn, text, wire_format):
-            return False
-        if doubtful(way, text, turn, wire_format, toolset):
-            return False
-        if any(invented(call, text) or spans_structure(call) for call in turn.calls):
-            return False
-        return not has_rival(way, text, turn, toolset, reread)
+        turn = read[way.text] = reread(way.text)
+        return bool(turn.calls) and not turn.faults
+
+    def proved(way: Way) -> bool:
+        turn = read[way.text]
+        return not (
+            _is_quoted(way, turn, toolset)
+            or _is_cut_off(way, text, wire_format, toolset, opened)
+            or (not ended and reread(way.text, ended=False).cut)
+            or _was_thought(way, turn, text, wire_format)
+            or not accounted(way, turn, wire_format, toolset, opened)
+            or any(invented(call, text) or spans_structure(call) for call in turn.calls)
+            or has_rival(way, text, turn, toolset, reread)
+        )
 
     encoded = {fault.kind for fault in before.faults} == {"double_encoded"}
     way = decoded(text, wire_format, toolset, opened) if encoded else None
     starts = [way] if way else list(_starts(text, wire_format, toolset, opened))
     found = solutions(wire_format, starts, changes, sound, changes.is_wrong)
+    proven = [way for way in found if proved(way)]
+    if proven and len({_said(read[way.text].calls) for way in found}) > 1:
+        proven = found  # beside another reading as small as it, none is
     different: dict[str, tuple[Turn, tuple[Edit, ...]]] = {}
-    for way in found:
+    for way in proven:
         turn = read[way.text]
         different.setdefault(_said(turn.calls), (turn, way.edits))
     return list(different.values())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..parsing.turn import Turn
 from ..tools.toolset import Toolset
 from .search import Way
 
 _VALUE_BEGINS = re.compile(r"[\[,:=({>]\s*")
+_OTHER = {"}": "{", "]": "[", ")": "(", "{": "}", "[": "]", "(": ")"}
 _FURTHEST = 200  # characters
 _NEAR = 4  # characters
 
@@ -43,7 +45,10 @@ def has_rival(
                 rest = way.text[place + len(edit.after) :]
                 rival = _is_sound(read(f'{way.text[:place]}"{word}"{rest}'))
             case _, "":
-                rival = _may_have_moved(way.text, place, edit.after, read)
+                sign = edit.after.strip()
+                rival = _may_have_moved(way.text, place, edit.after, read) or (
+                    sign in _OTHER and _may_be_one_too_many(way.text, place, edit.after, turn, read)
+                )
             case _:
                 rival = False
         if rival:
@@ -69,6 +74,21 @@ def _may_have_moved(text: str, place: int, put_in: str, read: Callable[[str], Tu
     return any(
         _is_sound(read(text[:at] + text[at + 1 :])) for at in near if text[at] == put_in.strip()
     )
+
+
+def _may_be_one_too_many(
+    text: str, place: int, put_in: str, turn: Turn, read: Callable[[str], Turn]
+) -> bool:
+    """Whether the other half of the bracket that was put in has no business there."""
+    without = text[:place] + text[place + len(put_in) :]
+    sign = _OTHER[put_in.strip()]
+    near = range(max(0, place - _FURTHEST), min(len(without), place + _FURTHEST))
+    others = (read(without[:at] + without[at + 1 :]) for at in near if without[at] == sign)
+    return any(_is_sound(other) and _said(other) != _said(turn) for other in others)
+
+
+def _said(turn: Turn) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(call.name, call.arguments) for call in turn.calls]
 
 
 def _is_sound(turn: Turn) -> bool:

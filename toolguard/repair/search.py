@@ -134,7 +134,7 @@ def solutions(
     Args:
         starts: where to begin.
         propose: what may be changed where the parser stumbles.
-        sound: whether the text of a way is a repair indeed.
+        sound: whether the text of a way reads without a fault.
         is_wrong: whether a token is what none can be: the parser stumbles there.
     """
     lexer = wire_format.reader.lark.parse_interactive("", start="start").lexer_thread.lexer
