@@ -266,8 +266,9 @@ def table(trajectories: dict[str, dict[str, dict[str, Any]]]) -> Table:
     made.add_column("what it says", overflow="fold")
     for name, modes in trajectories.items():
         for mode, row in modes.items():
-            columns = ("falls", "collapses", "alarm_step", "alarm_turn")
-            columns += ("default_profile_alarm_step",)
+            columns = (
+                "falls", "collapses", "alarm_step", "alarm_turn", "default_profile_alarm_step"
+            )  # fmt: skip
             cells = ["never" if row[column] is None else str(row[column]) for column in columns]
             made.add_row(name, mode, *cells, row["alarm"] or "")
     return made

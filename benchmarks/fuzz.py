@@ -19,7 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["toolguard.repair", "toolguard.parsing"]):
     import toolguard
 
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "name": "go",
         "parameters": {
@@ -71,7 +71,7 @@ def main() -> None:
 def spelled(data: bytes, pieces: list[str], whole: str) -> str:
     """Bytes as text: pieces of a call, cuts of a whole one, characters."""
     source = atheris.FuzzedDataProvider(data)
-    said = []
+    said: list[str] = []
     while source.remaining_bytes() and len(said) < 64:
         match source.ConsumeIntInRange(0, 3):
             case 0:

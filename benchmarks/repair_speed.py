@@ -22,6 +22,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -175,7 +176,7 @@ def growth(how: str, name: str) -> dict[str, Any]:
     first = seconds(lambda: work(texts[0]))
     runs: list[list[float]] = []
     while len(runs) < 3 and sum(map(sum, runs)) < 8:
-        runs.append([seconds(lambda text=text: work(text)) for text in texts])
+        runs.append([seconds(partial(work, text)) for text in texts])
     least = [min(times) for times in zip(*runs, strict=True)]
     return {
         "input": name,

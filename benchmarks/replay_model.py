@@ -203,10 +203,11 @@ class ReplayModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-
         past_key_values: DynamicCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        **ignored: Any,
+        **others: Any,
     ) -> CausalLMOutputWithPast:
         """The logits after the last tokens; of all of them, where `logits_to_keep` is 0."""
         rows, width = input_ids.shape
+        past_key_values = others.get("cache", past_key_values)  # so from transformers 5.24 on
         if past_key_values is None and use_cache is not False:
             past_key_values = DynamicCache()
         ids = input_ids

@@ -31,7 +31,10 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.mark.parametrize(
     ("files", "mixed"),
-    [("toolguard/__init__.py,,\n", True), ("__editable__.toolguard-1.0.pth,,\n", False)],
+    [
+        ("toolguard/__init__.py,,\n", True),
+        ("_editable.pth,,\ntoolguard/grammars/hermes.lark,,\n", False),
+    ],
 )
 def test_the_other_toolguard_in_the_same_folder_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: str, mixed: bool

@@ -42,10 +42,11 @@ def check_versions() -> None:
 
 
 def _is_mixed() -> bool:
-    """Whether a distribution `toolguard` has files in a folder of that name, where ours is."""
+    """Whether a distribution `toolguard` has a module of that name in the folder where ours is."""
     try:
         ours, other = distribution(NAME), distribution("toolguard")
     except PackageNotFoundError:
         return False
     beside = ours.locate_file("") == other.locate_file("")
-    return beside and any(file.parts[0] == "toolguard" for file in other.files or ())
+    # An older, editable install of our own has grammars there, and no module.
+    return beside and "toolguard/__init__.py" in map(str, other.files or ())

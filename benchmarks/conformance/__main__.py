@@ -157,7 +157,7 @@ def elsewhere(chosen: Sequence[Case], python: Path) -> Iterator[Row]:
         yield {"kind": "left_out", "part": "vllm", "why": why}
         return
     families = dict.fromkeys(case.fixture.family for case in chosen)
-    command = [python, "-m", "benchmarks.conformance", "--json", "--part", "vllm"]
+    command = [str(python), "-m", "benchmarks.conformance", "--json", "--part", "vllm"]
     command += [word for family in families for word in ("--family", family)]
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     yield from (json.loads(line) for line in found.stdout.splitlines() if line.startswith("{"))

@@ -13,8 +13,7 @@ from benchmarks.lab.decode import LIMIT, Turn
 from benchmarks.lab.regions import Region, regions
 from benchmarks.lab.tokenizer import render, spell
 from toolguard import Guard, Step, WireFormat
-from toolguard.policy.profile import GATE
-from toolguard.report.report import Position
+from toolguard.report.report import GATE, Position
 
 FORMAT = WireFormat.load("hermes")
 PLACES: dict[Region, Position] = {

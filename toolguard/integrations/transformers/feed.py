@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from inspect import signature
 
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+# transformers 5.24 says `cache`; a model with code of its own may still take the old name.
+_OLD = "past_key_values"
+_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else _OLD
 
 
 class Feed:
@@ -24,6 +31,7 @@ class Feed:
         self._seen = torch.zeros((rows, 0), dtype=torch.long, device=model.device)
         self._columns: list[list[int]] = [[] for _ in range(rows)]
         self._cache = None
+        self._takes = _OLD if _OLD in signature(model.forward).parameters else _NAME
 
     def fed(self, row: int) -> int:
         """How many tokens of a row are in the cache."""
@@ -56,11 +64,11 @@ class Feed:
             input_ids=block.to(device),
             attention_mask=self._seen,
             position_ids=positions.to(device),
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=last,
+            **{self._takes: self._cache},
         )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, _NAME)
         logits: torch.Tensor = output.logits
         return logits
 
