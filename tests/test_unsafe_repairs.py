@@ -144,6 +144,12 @@ def test_a_list_with_other_quotes_is_whole_or_refused(name: str, refs: str) -> N
         ("llama3_json", '{"name": "store", "parameters": {"m": {"p": "x", "n`: 9}, <km": 2}}'),
         # Escapes of a pair, or of its value.
         ("hermes", tagged('{"name": "edit", "arguments": {"path:C:\\new\\file"}}')),
+        # A call that lost its opener, before another.
+        (
+            "glm_xml",
+            "now<arg_key>zone</arg_key><arg_value>Rome</arg_value></tool_call>"
+            "<tool_call>edit<arg_key>path</arg_key><arg_value>b</arg_value></tool_call>",
+        ),
         # Digits behind their call; a value whose quotes are paired with others.
         ("gemma4", '<|tool_call>call:edit{path:<|"|>b<|"|>,n:9}007<tool_call|>'),
         ("hermes", tagged('{"name": "edit", "arguments": {"path": "b", "n": 9}}') + "007"),

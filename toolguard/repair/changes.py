@@ -32,7 +32,7 @@ HEAD = re.compile(
     rf"\s{{0,16}}(?:[!?.>]?\s{{0,16}}{HEADER}[ \t]{{0,16}}(?:\n\s{{0,16}}|(?=[{{\[<])))+"
 )
 """Role headers at the head of a turn."""
-_CUT = {"fabricated_response": "cut_response", "run_on": "cut_run_on"}
+_CUT: dict[str | None, str] = {"fabricated_response": "cut_response", "run_on": "cut_run_on"}
 _VALUES = ("true", "false", "null", "none")
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _FIELDS = {

@@ -254,6 +254,18 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
         return True
     if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
+    outside = [
+        place
+        for place in _places(way)
+        if place.edit.rule == "drop_control"
+        and not any(call.span[0] <= place.start <= call.span[1] for call in turn.calls)
+    ]
+    for start, end, edit in outside:  # what a call without its opener has left
+        beside = way.text[:start].rstrip(SPACE), way.text[end:].lstrip(SPACE)
+        if edit.before.strip(SPACE) in (*wire_format.markup, *wire_format.inner):
+            return True
+        if beside[0].endswith(toolset.names) or beside[1].startswith(toolset.names):
+            return True
     closed = any(edit.rule == "add_closer" for edit in way.edits)
     if (
         closed
