@@ -324,7 +324,8 @@ class _Filler:
             case Literal() | Pattern() | Control():
                 return node
             case Alt(options) if any(map(_has_arguments, options)) and self.required:
-                return Alt(tuple(self.fill(each) for each in options if _has_arguments(each)))
+                with_them = (each for each in options if _depends(each, self.slotted))
+                return Alt(tuple(map(self.fill, with_them)))
             case _:
                 return rebuild(node, tuple(self.fill(child) for child in children(node)))
 
