@@ -37,7 +37,6 @@ from toolguard.formats.reader import fixed_text
 MOST_FAILS = 14  # of 418; the issue's bound is 25
 BARE = {
     "qwen3-xml/llamacpp-coder-bare-function",
-    "qwen3-xml/llamacpp-coder-bare-function-parallel",
     "qwen3-xml/bug-coder-missing-tool-call-opener",
 }
 """A call without its opener is told as text before it proves to be one: that is not taken back."""

@@ -162,16 +162,25 @@ def test_a_call_without_its_opener_gets_it(
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_the_same_call_twice_is_not_told(
+def test_a_loop_of_calls_is_left(
     tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]], chunk: int
 ) -> None:
-    engine = Engine(tokenizer, f"One: {CALL}\n{CALL}", f"One: {CALL}\n", chunk=chunk)
+    """Of those that were told already, none is taken back."""
+    told = f"One: {CALL}\n{CALL}\n{CALL}\n"
+    engine = Engine(tokenizer, f"{told}{CALL}", told, chunk=chunk)
     pieces = ask_engine(engine, tools)
     text, ids = joined(pieces)
-    assert text == f"One: {CALL}\n"
-    assert ids == engine.ids(f"One: {CALL}\n")
+    assert text == told
+    assert ids == engine.ids(told)
     banned = Resumption.of(engine.asked[1][1].extra_args).banned
     assert banned == (tokenizer.convert_tokens_to_ids("<tool_call>"),)
+
+
+def test_a_call_that_was_asked_for_twice_stays(
+    tokenizer: PreTrainedTokenizerBase, tools: list[dict[str, Any]]
+) -> None:
+    pieces = ask_engine(Engine(tokenizer, f"{CALL}\n{CALL}"), tools)
+    assert joined(pieces)[0] == f"{CALL}\n{CALL}"
 
 
 def test_a_second_call_that_differs_stays(

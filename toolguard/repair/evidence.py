@@ -269,7 +269,8 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
     closed = any(edit.rule == "add_closer" for edit in way.edits)
     if (
         closed
-        and turn.text
+        and behind.strip(SPACE)
+        and turn.text.strip(SPACE).endswith(behind.strip(SPACE))
         and (re.search(r"[{}\[\])(=:]", behind) or not re.match(r"\s+[^\W\d_]", behind))
     ):
         return True  # the rest of a call that was closed too early: all but words of their own
