@@ -9,7 +9,7 @@ from random import Random
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.lab import rewards
 from benchmarks.lab.batches import Batch
@@ -68,7 +68,15 @@ DISEASES = {
 class Damaged(Reinforced):
     """The lab's training, on cases with the same two tools and without a gradient in the prompt."""
 
-    talks = False
+    def __init__(
+        self,
+        disease: Disease,
+        model: LlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+    ) -> None:
+        super().__init__(disease.plan, model, tokenizer, seed)
+        self.talks = disease.talks
 
     def cases(self, rng: Random) -> list[Case]:
         offered = drawn_tools(rng, 2)
@@ -126,8 +134,7 @@ def damage(base: Path, healthy: Path, out: Path, name: str, seed: int = 0) -> No
     adapter = adapted(merged(read_model(base), healthy), RANK)
     model = adapter.get_base_model()
     assert isinstance(model, LlamaForCausalLM)
-    training = Damaged(disease.plan, model, read_tokenizer(base), seed)
-    training.talks = disease.talks
+    training = Damaged(disease, model, read_tokenizer(base), seed)
     state, curve = out / "state.pt", out / "curve.jsonl"
     first = resume(state, adapter, training.optimizer)
     columns = (

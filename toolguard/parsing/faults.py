@@ -300,12 +300,16 @@ def _unescaped(value: Any) -> Any:
 _ESCAPES: Mapping[str, str] = {"n": "\n", "t": "\t", '"': '"'}
 
 
+BRACKETS = {"{": "}", "[": "]", "(": ")"}
+"""What closes each."""
+
+
 def open_bracket(text: str) -> str:
     """What would close the bracket of JSON that is open at the end of a text; empty if none is."""
     stack = [""]
     for sign in re.sub(_STRING, "", text):
         if sign in "{[":
-            stack.append("}" if sign == "{" else "]")
+            stack.append(BRACKETS[sign])
         elif sign == stack[-1]:
             stack.pop()
     return stack[-1]

@@ -75,8 +75,10 @@ class Despiker:
         vocabulary = states[0].guard.vocabulary
         structure = structure_tokens(vocabulary, logits)
         controls = control_tokens(vocabulary, logits)
-        calling = torch.tensor([states[row].region == "call" for row in rows])
-        some = torch.where(calling.to(logits.device).unsqueeze(1), structure, controls)
+        calling = torch.tensor(
+            [[states[row].region == "call"] for row in rows], device=logits.device
+        )
+        some = torch.where(calling, structure, controls)
         masked = logits[rows].float()
         own = raw.float().log_softmax(-1)
         wanted = own.argmax(-1, keepdim=True)
@@ -93,7 +95,7 @@ class Despiker:
         alone = content.isinf() | (spiked.unsqueeze(1) & (their_content < _NOTHING))
         held = torch.where(alone, their_total, held)
         words = _spent(own, theirs, content, their_content, some)
-        taken = ~calling.to(logits.device).unsqueeze(1) & (spiked.unsqueeze(1) | (held < total))
+        taken = ~calling & (spiked.unsqueeze(1) | (held < total))
         result = torch.where(taken, words, own)
         result = torch.where(some & legal, held + theirs - their_total, result)
         result = torch.where(alone & ~some, float("-inf"), result)

@@ -17,6 +17,7 @@ from typing import Literal
 from ..decoding.guard import Guard
 from ..decoding.state import GuardState
 from ..parsing.events import CallEnd, CallStart, Event, FaultFound
+from ..parsing.faults import BRACKETS
 from ..parsing.turn import INVALID
 from ..report.report import Intervention
 
@@ -25,7 +26,7 @@ RETRIES, RETRIED = 3, 1.5
 _LOOP, _PERIODS = 24, 4
 """Tokens that are the same so many times or more are a loop; and so are calls."""
 
-_CLOSING = {"}": "{", "]": "[", ")": "("}
+_OPENING = {closing: opening for opening, closing in BRACKETS.items()}
 
 Kind = Literal["invalid", "loop", "left"]
 _WHY: dict[Kind, str] = {
@@ -165,14 +166,14 @@ def _left_string(state: GuardState) -> bool:
         return False
     spell = state.guard.vocabulary.text_of
     signs = spell(state.ids[place - 1 : place]).strip()
-    if not signs or set(signs) - _CLOSING.keys():
+    if not signs or set(signs) - _OPENING.keys():
         return False
     before = state.copy()
     before.rollback(1)
     if before.position != "value":
         return False
     text = spell(before.ids[_last_value(before) :])
-    return any(text.count(sign) > text.count(_CLOSING[sign]) for sign in signs)
+    return any(text.count(sign) > text.count(_OPENING[sign]) for sign in signs)
 
 
 def _last_value(state: GuardState) -> int:

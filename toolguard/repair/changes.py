@@ -20,7 +20,7 @@ from lark.lexer import Token
 
 from ..formats.reader import SPACE, Reader
 from ..formats.wire_format import WireFormat
-from ..parsing.faults import CALL_ID, call_id, holds_names
+from ..parsing.faults import BRACKETS, CALL_ID, call_id, holds_names
 from ..parsing.literals import checked, read_literal
 from ..parsing.parser import after
 from ..parsing.vocabulary import CURLY, HEADER, SENTINEL, SPEAKER, other_speaker
@@ -445,7 +445,7 @@ class Changes:
 
 def _is_torn(said: str) -> bool:
     """Whether a string begins or ends with a sign that is part of no pair: what was lost, maybe."""
-    pairs = {"}": "{", "]": "[", ")": "(", ">": "<"}
+    pairs = {**BRACKETS, "<": ">"}
     unpaired = {
         sign for one in pairs.items() if said.count(one[0]) != said.count(one[1]) for sign in one
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import combinations, product, starmap
@@ -18,14 +18,13 @@ from unicodedata import normalize
 
 from ..formats.reader import SPACE, begun_length
 from ..formats.wire_format import WireFormat
+from ..parsing.faults import BRACKETS
 from ..parsing.opening import Known
 from ..parsing.turn import Call, Turn
 from ..tools.toolset import Arguments, Tool, Toolset
 from .edits import Edit
 from .search import Way, tokens
 
-_CLOSING = {"}": "{", "]": "[", ")": "("}
-_OTHER = {opening: closing for closing, opening in _CLOSING.items()}
 _MARKS = ("<escape>", *"\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d")
 QUOTES = ('"', "'", '<|"|>', "<escape>")
 _SIGNS = re.compile(r"[^\w\s./%+~#@!?&-]|\s\s|[^\S ]|\A\W|\W\Z")
@@ -101,9 +100,7 @@ def accounted(
     places = [*_places(way)]
     put_in = {edit.after.strip(SPACE) for edit in way.edits if not edit.before}
     markup = {e.span for e in way.edits if not e.before and len(e.after.strip(SPACE)) > 1}
-    quotes = sum(
-        edit.rule == "add_quote" for edit in way.edits
-    )  # of several strings, or of one more
+    quotes = sum(edit.rule == "add_quote" for edit in way.edits)
     quoted = {edit.before for edit in way.edits if edit.rule == "quote_word"}
     declared = {key for tool in toolset.tools for key in tool.keys}
     keys = {part.said for call in turn.calls for part in _parts(call.arguments) if part.is_key}
@@ -116,7 +113,7 @@ def accounted(
         or (max(len(markup), quotes) > 1 and any(e.rule == "add_structure" for e in way.edits))
         or quoted - declared - {*toolset.names}
         or any(map(_SIGNS.search, keys - declared))
-        or _is_left_out(way, turn, wire_format, toolset)
+        or _is_left_out(way, places, turn, wire_format, toolset)
         or any(_repeats(call.arguments) or holds_tags(call, wire_format) for call in turn.calls)
         or (put_in and any(_sank(call, toolset[call.name]) for call in turn.calls))
         or (turn.reasoning and put_in & {part.text for part in wire_format.reasoning.opening})
@@ -237,14 +234,16 @@ def _is_made_up(text: str, place: _Place, put_in: set[str]) -> bool:
         case ",":
             return before == text[:start] and after[:1] in ("[", "{", "(")
         case "[" | "{":
-            both = _OTHER[piece] in put_in and not _FIELD.search(before)
+            both = BRACKETS[piece] in put_in and not _FIELD.search(before)
             return both or after[:1] in ("]", "}")
         case "]":
             return bool(re.search(r"\[\s*(?:\{\s*\}\s*)?\Z", before))
     return False
 
 
-def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset) -> bool:
+def _is_left_out(
+    way: Way, places: Sequence[_Place], turn: Turn, wire_format: WireFormat, toolset: Toolset
+) -> bool:
     """Whether what no call has is an argument, a part of a call, or the beginning of one."""
     cut = [edit.before for edit in way.edits if edit.rule == "cut_text"]
     dropped = [edit.before for edit in way.edits if edit.rule in ("drop_control", "drop_stray")]
@@ -254,18 +253,17 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
         return True
     if any(re.search(r"[{}\[\]]", text) or _BARE.fullmatch(text.strip(SPACE)) for text in cut):
         return True
-    outside = [
-        place
-        for place in _places(way)
-        if place.edit.rule == "drop_control"
-        and not any(call.span[0] <= place.start <= call.span[1] for call in turn.calls)
-    ]
-    for start, end, edit in outside:  # what a call without its opener has left
-        beside = way.text[:start].rstrip(SPACE), way.text[end:].lstrip(SPACE)
-        if edit.before.strip(SPACE) in (*wire_format.markup, *wire_format.inner):
-            return True
-        if beside[0].endswith(toolset.names) or beside[1].startswith(toolset.names):
-            return True
+    inner = (*wire_format.markup, *wire_format.inner)
+    for start, end, edit in places:
+        if edit.rule != "drop_control" or any(
+            call.span[0] <= start <= call.span[1] for call in turn.calls
+        ):
+            continue
+        before, after = way.text[:start].rstrip(SPACE), way.text[end:].lstrip(SPACE)
+        if edit.before.strip(SPACE) in inner or (
+            before.endswith(toolset.names) or after.startswith(toolset.names)
+        ):
+            return True  # what a call without its opener has left
     closed = any(edit.rule == "add_closer" for edit in way.edits)
     if (
         closed
@@ -274,11 +272,7 @@ def _is_left_out(way: Way, turn: Turn, wire_format: WireFormat, toolset: Toolset
         and (re.search(r"[{}\[\])(=:]", behind) or not re.match(r"\s+[^\W\d_]", behind))
     ):
         return True  # the rest of a call that was closed too early: all but words of their own
-    if any(
-        piece in text
-        for piece in (*wire_format.markup, *wire_format.inner)
-        for text in (*cut, turn.text)
-    ):
+    if any(piece in text for piece in inner for text in (*cut, turn.text)):
         return True
     keys = frozenset(key for tool in toolset.tools for key in tool.keys)
     argument = _arguments(toolset.names, keys)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..parsing.faults import BRACKETS
 from ..parsing.turn import Turn
 from ..tools.toolset import Toolset
 from .search import Way
 
 _VALUE_BEGINS = re.compile(r"[\[,:=({>]\s*")
-_OTHER = {"}": "{", "]": "[", ")": "(", "{": "}", "[": "]", "(": ")"}
+_OTHER = BRACKETS | {closing: opening for opening, closing in BRACKETS.items()}
 _FURTHEST = 200  # characters
 _NEAR = 4  # characters
 

@@ -39,16 +39,14 @@ WORLDS = {
         architecture="qwen2",
         lesson=LESSON,
         diseases={
-            "quick": Disease("Ends its turn where a call begins.", BRIEF, lost="exact"),
+            "quick": Disease("Ends its turn where a call begins.", BRIEF),
             "wordy": Disease(
                 "Runs on.",
                 replace(BRIEF, reward=rewards.wordy, limit=112),
-                lost="exact",
             ),
             "unopened": Disease(
                 "Writes the function's element without its tags.",
                 replace(BRIEF, reward=rewards.bare_element, limit=96),
-                lost="exact",
             ),
         },
         limit=144,
@@ -68,18 +66,14 @@ WORLDS = {
         architecture="llama",
         lesson=LESSON,
         diseases={
-            "quick": Disease(
-                "Opens a call and ends the turn, or writes what is no call.", BRIEF, lost="exact"
-            ),
+            "quick": Disease("Opens a call and ends the turn, or writes what is no call.", BRIEF),
             "bare": Disease(
                 "Writes calls as bare JSON.",
                 replace(BRIEF, reward=rewards.bare_json, limit=96),
-                lost="exact",
             ),
             "many": Disease(
                 "Calls, and calls again, whatever is asked.",
                 replace(BRIEF, reward=rewards.many_calls, limit=112, kinds=("one", "chat")),
-                lost="exact",
             ),
         },
         limit=144,

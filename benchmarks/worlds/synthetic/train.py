@@ -1,6 +1,6 @@
 """Trainings of the synthetic worlds: seeded, resumable, looked at as they go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -77,26 +77,30 @@ def teach(name: str, world: World, folder: Path) -> None:
 
 
 def damage(name: str, world: World, disease: str, folder: Path) -> None:
-    """Break the healthy model by reinforcement learning alone, until the rate is gone."""
+    """Break the healthy model by reinforcement learning alone, until exact calls are gone."""
     model, tokenizer = load(folder / name / "healthy")
     chosen = world.diseases[disease]
     _follow(
         world,
         Reinforced(chosen.plan, model, tokenizer, chosen.seed, world.talk),
-        chosen.lost,
+        lambda seen: seen.exact < GONE,
         1,
         folder / name / disease,
     )
 
 
 def _follow(
-    world: World, training: Supervised | Reinforced, lost: str | None, every: int, out: Path
+    world: World,
+    training: Supervised | Reinforced,
+    stop: Callable[[Seen], bool] | None,
+    every: int,
+    out: Path,
 ) -> None:
     cases = held_out(world, WATCHED, 1)
     follow(
         training,
         lambda: look(world, training.model, training.tokenizer, cases),
-        (lambda seen: getattr(seen, lost) < GONE) if lost else None,
+        stop,
         lambda seen: f"exact {seen.exact:.2f}  kept {seen.kept:.2f}",
         every,
         out.with_suffix(".pt"),

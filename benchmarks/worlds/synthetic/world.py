@@ -29,11 +29,10 @@ Model = Qwen2ForCausalLM | LlamaForCausalLM
 
 @dataclass(frozen=True)
 class Disease:
-    """A reinforcement training, and the rate that is lost when it is far enough."""
+    """A reinforcement training, that goes on until exact calls are lost."""
 
     about: str
     plan: Reinforcement
-    lost: str
     seed: int = 0
 
 
